@@ -1,0 +1,3 @@
+//! perf
+
+fn main() {}
