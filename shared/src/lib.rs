@@ -1,1 +1,4 @@
 //! shared
+
+pub mod config;
+pub mod secret;
