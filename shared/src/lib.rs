@@ -3,10 +3,10 @@
 
 pub mod bounds;
 pub mod clock;
-// pub mod config;
-// pub mod limit;
-// pub mod published;
-// pub mod report;
-// pub mod ring;
-// pub mod secret;
+pub mod config;
+pub mod limit;
+pub mod published;
+pub mod report;
+pub mod ring;
+pub mod secret;
 pub mod snapshot;
