@@ -18,6 +18,18 @@ pub struct Published {
     pub lookup_key: Arc<[u8; 32]>,
     /// The node's rings, by limit index; rings outlive a change of configuration.
     pub limits: Arc<[Arc<LimitRing>]>,
+    /// Certificate of the client listener; `None`: it speaks plain HTTP.
+    pub listener_identity: Option<Arc<ListenerIdentity>>,
+}
+
+/// What the client listener proves itself with. Read again by the control thread when its files
+/// change; `PartialEq` tells whether they did.
+#[derive(PartialEq)]
+pub struct ListenerIdentity {
+    /// Certificate chain, PEM.
+    pub certificates_pem: String,
+    /// Private key, PEM.
+    pub key_pem: Secret,
 }
 
 /// Is this node to be sent traffic?

@@ -1,0 +1,3 @@
+//! l
+mod frame;
+mod seal;

@@ -1,0 +1,3 @@
+//! m
+mod totals;
+pub use totals::Totals;
