@@ -4,7 +4,7 @@
 pub mod bounds;
 pub mod clock;
 pub mod config;
-// pub mod limit;
+pub mod limit;
 pub mod phase;
 // pub mod published;
 // pub mod report;
