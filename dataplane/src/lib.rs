@@ -1,1 +1,2 @@
 //! dataplane
+pub mod limiter;
