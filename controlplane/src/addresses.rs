@@ -60,6 +60,11 @@ impl Addresses {
         self.hosts.keys().cloned().collect()
     }
 
+    /// Whether anybody asks for this host.
+    pub fn follows(&self, host: &str) -> bool {
+        self.hosts.contains_key(host)
+    }
+
     /// Takes an answer; says whether it changed what the cores have to know. An empty one
     /// changes nothing: a provider does not vanish, a resolver errs.
     pub fn resolved(&mut self, host: &str, mut addresses: Vec<IpAddr>) -> bool {

@@ -96,11 +96,7 @@ pub fn limit_definitions(records: &[LimitRecord]) -> Result<Vec<LimitDefinition>
         .map(|record| {
             let window = Window::new(record.window_ns)
                 .map_err(|source| CompileError::Window { id: record.id.clone(), source })?;
-            let unit = match record.unit {
-                Unit::Requests => shared::limit::Unit::Requests,
-                Unit::Tokens => shared::limit::Unit::Tokens,
-            };
-            Ok(LimitDefinition { id: record.id.as_str().into(), unit, window, amount: record.amount })
+            Ok(LimitDefinition { id: record.id.as_str().into(), unit: record.unit, window, amount: record.amount })
         })
         .collect()
 }

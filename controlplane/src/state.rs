@@ -26,8 +26,11 @@ pub struct ClusterState {
     addresses: Addresses,
     resting_keys: Vec<RestingKey>,
     totals: Totals,
-    /// A snapshot of the current configuration has gone to the cores.
+    /// A snapshot has gone to the cores.
     is_published: bool,
+    /// Was ready once. A node that serves does not become unready because a new configuration
+    /// names a provider that is still being looked up.
+    was_ready: bool,
     is_draining: bool,
     /// Readiness as the outcomes so far announced it.
     announced: Option<Readiness>,
@@ -92,7 +95,7 @@ impl ClusterState {
             Event::Configured(compiled) => self.configure(*compiled, &mut outcome),
             Event::Resolved { host, addresses } => {
                 let count = addresses.len();
-                if self.addresses.hosts().contains(&host) && self.addresses.resolved(&host, addresses) {
+                if self.addresses.follows(&host) && self.addresses.resolved(&host, addresses) {
                     outcome.publish = self.configuration.is_some();
                     outcome.notes.push(Note::AddressesChanged { host, addresses: count });
                 }
@@ -155,6 +158,9 @@ impl ClusterState {
         if self.is_draining {
             return Readiness::Draining;
         }
+        if self.was_ready {
+            return Readiness::Ready;
+        }
         if self.configuration.is_none() {
             return Readiness::Starting("no configuration yet".to_owned());
         }
@@ -175,7 +181,6 @@ impl ClusterState {
     fn configure(&mut self, compiled: Compiled, outcome: &mut Outcome) {
         self.addresses.follow(&compiled.record.providers);
         self.configuration = Some(Configuration { record: compiled.record, secrets: compiled.secrets.into() });
-        self.is_published = false;
         outcome.publish = true;
         outcome.is_new_configuration = true;
         outcome.follow_hosts = Some(self.addresses.hosts());
@@ -208,6 +213,7 @@ impl ClusterState {
 
     fn announce(&mut self, outcome: &mut Outcome) {
         let readiness = self.readiness();
+        self.was_ready |= readiness == Readiness::Ready;
         if self.announced.as_ref() != Some(&readiness) {
             self.announced = Some(readiness);
             outcome.publish_live = true;
