@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+pub mod admin;
 pub mod compile;
 pub mod event;
 pub mod last_good;
