@@ -80,6 +80,8 @@ pub enum Note {
     },
     /// A key was refused or limited by its provider and is left alone for a while.
     KeyRests(RestingKey),
+    /// The node became ready, or is not ready for another reason than before.
+    Readiness(Readiness),
 }
 
 impl ClusterState {
@@ -173,6 +175,21 @@ impl ClusterState {
         Readiness::Ready
     }
 
+    /// Whether every provider's name was resolved, or given up on, at least once.
+    pub fn are_hosts_tried(&self) -> bool {
+        self.addresses.first_untried().is_none()
+    }
+
+    /// `deepintshield-ID-PORT`; empty before the first configuration.
+    pub fn local_node(&self) -> &str {
+        self.configuration.as_ref().map_or("", |configuration| &configuration.record.local_node)
+    }
+
+    /// Region label of this node; empty before the first configuration.
+    pub fn region(&self) -> &str {
+        self.configuration.as_ref().map_or("", |configuration| &configuration.record.region)
+    }
+
     /// Everything counted since the start.
     pub fn totals(&self) -> &Totals {
         &self.totals
@@ -215,7 +232,8 @@ impl ClusterState {
         let readiness = self.readiness();
         self.was_ready |= readiness == Readiness::Ready;
         if self.announced.as_ref() != Some(&readiness) {
-            self.announced = Some(readiness);
+            self.announced = Some(readiness.clone());
+            outcome.notes.push(Note::Readiness(readiness));
             outcome.publish_live = true;
         }
     }

@@ -95,6 +95,11 @@ impl Totals {
         self.cores.values().fold(0, |sum, core| sum.saturating_add(core.gauges.requests_in_flight))
     }
 
+    /// Cores that have reported.
+    pub fn cores(&self) -> usize {
+        self.cores.len()
+    }
+
     /// How many reports each core has sent so far.
     pub(crate) fn reports_by_core(&self) -> BTreeMap<u32, u64> {
         self.cores.iter().map(|(core, view)| (*core, view.reports)).collect()
