@@ -32,28 +32,28 @@ pub(super) fn read(
     provider: &mut Fields<'_>,
     kind: ProviderKind,
 ) -> Option<Network> {
-    let vendor_url = kind
-        .default_base_url()
-        .and_then(|url| BaseUrl::parse(url).ok());
-    let base = vendor_url.map(|url| Network::new(url, kind.is_self_hosted()));
-    let network = match provider.get(reader, "network_config") {
-        Some(node) => {
-            let place = node.place.clone();
-            let network = reader.object(&node, |reader, fields| read_fields(reader, fields, kind));
-            (network.flatten(), place)
-        }
-        None => (base, provider.place.clone()),
+    let (network, place) = if let Some(node) = provider.get(reader, "network_config") {
+        let network = reader.object(&node, |reader, fields| read_fields(reader, fields, kind));
+        (network.flatten(), node.place)
+    } else {
+        let url = vendor_url(kind).or_else(|| no_address(reader, &provider.place, kind));
+        let network = url.map(|url| Network::new(url, kind.is_self_hosted()));
+        (network, provider.place.clone())
     };
-    let (network, place) = network;
-    match &network {
-        Some(network) => check_reachable(reader, &place, network),
-        None if !reader.has_fault_below(&place) => {
-            let problem = format!("{} has no address of its own", kind.name());
-            reader.fault(&place, problem, "network_config.base_url");
-        }
-        None => {}
+    if let Some(network) = &network {
+        check_reachable(reader, &place, network);
     }
     network
+}
+
+fn vendor_url(kind: ProviderKind) -> Option<BaseUrl> {
+    BaseUrl::parse(kind.default_base_url()?).ok()
+}
+
+fn no_address(reader: &mut Reader<'_>, place: &Place, kind: ProviderKind) -> Option<BaseUrl> {
+    let problem = format!("{} has no address of its own", kind.name());
+    reader.fault(place, problem, "network_config.base_url");
+    None
 }
 
 fn read_fields(
@@ -61,15 +61,14 @@ fn read_fields(
     fields: &mut Fields<'_>,
     kind: ProviderKind,
 ) -> Option<Network> {
-    // With a base URL that does not parse, the vendor's own keeps the reading going.
     let base_url = match fields.get(reader, "base_url") {
         Some(node) => read_base_url(reader, &node),
-        None => None,
+        None => vendor_url(kind).or_else(|| no_address(reader, &fields.place, kind)),
     };
-    let base_url = base_url.or_else(|| BaseUrl::parse(kind.default_base_url()?).ok());
-    let placeholder = BaseUrl::parse("https://invalid").ok()?;
+    // Without a base URL the reading goes on, for the faults of the other fields.
     let is_complete = base_url.is_some();
-    let base = Network::new(base_url.unwrap_or(placeholder), kind.is_self_hosted());
+    let placeholder = || BaseUrl::parse("https://invalid").ok();
+    let base = Network::new(base_url.or_else(placeholder)?, kind.is_self_hosted());
 
     let request_timeout = fields
         .read(reader, "default_request_timeout_in_seconds", |r, n| {

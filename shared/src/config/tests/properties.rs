@@ -10,7 +10,16 @@ const FULL: &str = include_str!("../../../../examples/full.json");
 fn answer(text: &str) -> String {
     match load(text, &everything()) {
         Ok(loaded) => format!("{loaded:?}"),
-        Err(faults) => super::lines(&faults),
+        Err(faults) => {
+            let lines = super::lines(&faults);
+            assert!(!faults.is_empty(), "a refusal says why");
+            assert_eq!(
+                lines.lines().count(),
+                faults.len(),
+                "each on a line of its own"
+            );
+            lines
+        }
     }
 }
 

@@ -199,6 +199,7 @@ fn providers_that_could_not_be_reached_are_refused() {
     check(
         r#"{"providers": {
 "vllm": {},
+"sgl": {"network_config": {"max_retries": -1}},
 "azure": {"keys": [{"name": "a", "value": "env.OPENAI_API_KEY"}]},
 "house": {"network_config": {"base_url": "http://127.0.0.1:9000"},
   "custom_provider_config": {"base_provider_type": "openai", "is_key_less": true}},
@@ -210,13 +211,15 @@ fn providers_that_could_not_be_reached_are_refused() {
 }}"#,
         &[
             "2:1 providers.vllm: vllm has no address of its own, expected network_config.base_url",
-            "3:1 providers.azure: azure has no address of its own",
-            "4:29 providers.house.network_config: 127.0.0.1 is a private or loopback address, expected \"allow_private_network\": true",
-            "6:55 providers.gemini.network_config.base_url: not a base URL: it has a '?'",
-            "7:60 providers.other.custom_provider_config.base_provider_type: unknown or unsupported provider",
-            "8:50 providers.openai.custom_provider_config: openai is a known provider",
-            "9:1 providers.bedrock: bedrock is known and not supported",
-            "10:1 providers.litellm: litellm is the beginning of a path",
+            "3:27 providers.sgl.network_config: sgl has no address of its own",
+            "3:43 providers.sgl.network_config.max_retries: out of range",
+            "4:1 providers.azure: azure has no address of its own",
+            "5:29 providers.house.network_config: 127.0.0.1 is a private or loopback address, expected \"allow_private_network\": true",
+            "7:55 providers.gemini.network_config.base_url: not a base URL: it has a '?'",
+            "8:60 providers.other.custom_provider_config.base_provider_type: unknown or unsupported provider",
+            "9:50 providers.openai.custom_provider_config: openai is a known provider",
+            "10:1 providers.bedrock: bedrock is known and not supported",
+            "11:1 providers.litellm: litellm is the beginning of a path",
         ],
     );
 }
@@ -308,6 +311,12 @@ fn no_message_repeats_a_secret() {
   "discovery": {{"enabled": true, "type": "consul", "service_name": "s", "consul_token": "{CANARY}"}}}}}}"#
     )
     .replace('\u{7}', "\\u0007");
+    let through_references = r#"{"providers": {"env.OPENAI_API_KEY": {}},
+        "governance": {"rate_limits": [{"id": "env.OPENAI_API_KEY"}, {"id": "env.OPENAI_API_KEY"}],
+        "providers": [{"name": "env.OPENAI_API_KEY", "rate_limit_id": "file:/run/key"}]}}"#;
+    let printed = lines(&refused(through_references));
+    assert!(!printed.contains("sk-from"), "{printed}");
+
     let Err(faults) = load(&everywhere, &sources()) else {
         panic!("a configuration with faults");
     };
