@@ -13,6 +13,5 @@ mod permit;
 mod slice;
 mod slices;
 
-
 pub use permit::{Charge, Permit, Refused, Sent, Settled, Standing};
 pub use slices::Slices;
