@@ -1,1 +1,5 @@
 //! dataplane
+
+#![forbid(unsafe_code)]
+
+pub mod http1;
