@@ -442,4 +442,4 @@ fn index(position: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -36,6 +36,8 @@ pub struct Settings {
     pub config: ConfigSource,
     /// The state directory, where the caller knows better than the configuration does.
     pub state_dir: Option<PathBuf>,
+    /// The admin listener's address, where the caller knows better; port 0 takes a free one.
+    pub admin_listen: Option<SocketAddr>,
     /// What secrets on disk are sealed with.
     pub encryption_key: Option<EncryptionKey>,
     /// Version and build of the program, for metrics and the admin interface.
@@ -166,7 +168,7 @@ pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
             (StartsFrom::LastGood(Box::new(last_good.0)), server)
         }
     };
-    let admin = bind(server.admin_listen)?;
+    let admin = bind(settings.admin_listen.unwrap_or(server.admin_listen))?;
     Ok(Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, remarks })
 }
 
