@@ -9,6 +9,7 @@ pub mod edit;
 pub mod error_body;
 mod json;
 pub mod model_list;
+mod request_fields;
 pub mod request_scan;
 pub mod sse;
 pub mod usage;
