@@ -323,17 +323,12 @@ impl<'b> Walk<'b> {
     /// Which field a key is, if any; a second one of the same field is an error.
     #[inline]
     fn known(&mut self, key: Text, field_of: fn(&[u8]) -> Option<Field>) -> Result<Option<Field>, ScanError> {
-        let raw = key.span.of(self.cursor.bytes);
-        let field = match field_of(raw) {
-            Some(field) => field,
-            None if is_plain(raw) => return Ok(None),
-            None => match unusual_key(raw, field_of) {
-                Unusual::Unknown => return Ok(None),
-                Unusual::Field(field) => field,
-                Unusual::Variant(field) => {
-                    return Err(ScanError { fault: ScanFault::CaseVariant(field), at: key.span.from });
-                }
-            },
+        let field = match classify(key.span.of(self.cursor.bytes), field_of) {
+            Key::Unknown => return Ok(None),
+            Key::Field(field) => field,
+            Key::Variant(field) => {
+                return Err(ScanError { fault: ScanFault::CaseVariant(field), at: key.span.from });
+            }
         };
         let bit = 1u16 << field as u8;
         if self.seen & bit != 0 {
@@ -373,34 +368,46 @@ fn generation_option(key: &[u8]) -> Option<Field> {
     })
 }
 
-/// A key that means what its bytes are, whatever decoder reads it.
-fn is_plain(raw: &[u8]) -> bool {
-    raw.iter().all(|&byte| byte.is_ascii() && byte != b'\\' && !byte.is_ascii_uppercase())
-}
-
-enum Unusual {
+/// What a key is to us, given the bytes between its quotes.
+pub(super) enum Key {
     Unknown,
     Field(Field),
+    /// Some decoders would take it for the field.
     Variant(Field),
 }
 
-/// The longest key that is looked for, in bytes of its value.
-const KEY_BYTES_MAX: usize = 24;
+#[inline]
+fn classify(raw: &[u8], field_of: fn(&[u8]) -> Option<Field>) -> Key {
+    match field_of(raw) {
+        Some(field) => Key::Field(field),
+        // A plain key means what its bytes are, whatever decoder reads it.
+        None if raw.iter().all(|&byte| byte.is_ascii() && byte != b'\\' && !byte.is_ascii_uppercase()) => Key::Unknown,
+        None => unusual_key(raw, field_of),
+    }
+}
+
+/// What a key at the top of a body is.
+pub(super) fn top_key(raw: &[u8]) -> Key {
+    classify(raw, top_field)
+}
+
+/// The longest key that is looked for, in bytes as it may be written: the value has up to 21,
+/// and an escape takes six bytes for one.
+pub(super) const KEY_BYTES_MAX: usize = 21 * 6;
 
 /// Decodes a key with escapes or capitals. Go's decoder ignores case, and takes U+017F for an
 /// `s` and U+212A for a `k`; such a key must not reach a provider that would obey it.
 #[cold]
-fn unusual_key(raw: &[u8], field_of: fn(&[u8]) -> Option<Field>) -> Unusual {
-    // An escape takes up to six bytes for one, so a longer key cannot be a known one.
-    if raw.len() > KEY_BYTES_MAX * 6 {
-        return Unusual::Unknown;
+fn unusual_key(raw: &[u8], field_of: fn(&[u8]) -> Option<Field>) -> Key {
+    if raw.len() > KEY_BYTES_MAX {
+        return Key::Unknown;
     }
-    let mut key = String::with_capacity(KEY_BYTES_MAX * 6);
+    let mut key = String::with_capacity(KEY_BYTES_MAX);
     if unescape(raw, &mut key).is_none() {
-        return Unusual::Unknown;
+        return Key::Unknown;
     }
     if let Some(field) = field_of(key.as_bytes()) {
-        return Unusual::Field(field);
+        return Key::Field(field);
     }
     let folded: String = key
         .chars()
@@ -417,8 +424,8 @@ fn unusual_key(raw: &[u8], field_of: fn(&[u8]) -> Option<Field>) -> Unusual {
         other => Some(other),
     };
     match known.and_then(|name| field_of(name.as_bytes())) {
-        Some(field) => Unusual::Variant(field),
-        None => Unusual::Unknown,
+        Some(field) => Key::Variant(field),
+        None => Key::Unknown,
     }
 }
 

@@ -31,7 +31,7 @@ fn check_json(dialect: Dialect, answer: &str, expected: Usage) {
 }
 
 fn check_sse(dialect: Dialect, events: &[&str], expected: Usage) {
-    let stream: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
+    let stream: String = events.iter().flat_map(|event| ["data: ", event, "\n\n"]).collect();
     let (usage, streamed) = observed(&UsageReader::sse(dialect), stream.as_bytes());
     assert_eq!((usage, streamed.events), (expected, events.len() as u64), "{stream}");
 }
@@ -285,7 +285,9 @@ proptest! {
         for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini, Dialect::Cohere] {
             let read = |cuts: &[usize]| {
                 let mut reader = UsageReader::json(dialect);
-                parts(&bytes, cuts).into_iter().for_each(|part| reader.observe(part));
+                for part in parts(&bytes, cuts) {
+ reader.observe(part);
+}
                 reader.usage()
             };
             prop_assert_eq!(read(&cuts), read(&[]));
@@ -306,7 +308,9 @@ proptest! {
         answer["text"] = json!(text);
         let answer = serde_json::to_vec_pretty(&answer).unwrap();
         let mut reader = UsageReader::json(Dialect::OpenAi);
-        parts(&answer, &cuts).into_iter().for_each(|part| reader.observe(part));
+        for part in parts(&answer, &cuts) {
+ reader.observe(part);
+}
         prop_assert_eq!(reader.usage(), told(input, output));
     }
 }
