@@ -2,7 +2,7 @@
 //! in its bytes — secrets and the live limit rings. Also the small live state. No sockets.
 
 use crate::clock::Nanos;
-use crate::limit::LimitRing;
+use crate::limit::LimitRings;
 use crate::secret::Secret;
 use crate::snapshot::Snapshot;
 use std::sync::Arc;
@@ -17,7 +17,19 @@ pub struct Published {
     /// Key of the HMAC that virtual keys are looked up by.
     pub lookup_key: Arc<[u8; 32]>,
     /// The node's rings, by limit index; rings outlive a change of configuration.
-    pub limits: Arc<[Arc<LimitRing>]>,
+    pub limits: LimitRings,
+    /// Certificate of the client listener; `None`: it speaks plain HTTP.
+    pub listener_identity: Option<Arc<ListenerIdentity>>,
+}
+
+/// What the client listener proves itself with. Read again by the control thread when its files
+/// change; `PartialEq` tells whether they did.
+#[derive(PartialEq)]
+pub struct ListenerIdentity {
+    /// Certificate chain, PEM.
+    pub certificates_pem: String,
+    /// Private key, PEM.
+    pub key_pem: Secret,
 }
 
 /// Is this node to be sent traffic?

@@ -21,6 +21,21 @@ pub enum Dialect {
     Cohere,
 }
 
+/// Which header carries a key upstream.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
+#[repr(u8)]
+pub enum CredentialHeader {
+    /// `authorization: Bearer KEY`
+    Bearer,
+    /// `x-api-key: KEY`
+    XApiKey,
+    /// `x-goog-api-key: KEY`
+    XGoogApiKey,
+    /// `api-key: KEY`
+    ApiKey,
+}
+
 /// One address of a provider.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointRecord {
@@ -45,6 +60,10 @@ pub struct ProviderRecord {
     pub authority: String,
     /// Put before every path, without a slash at its end; may be empty.
     pub path_prefix: String,
+    /// Its paths carry no `/v1`: `/chat/completions` alone.
+    pub drops_version: bool,
+    /// Which header carries its keys.
+    pub credential_header: CredentialHeader,
     /// Resolved addresses; empty while its name could never be resolved.
     pub endpoints: Vec<EndpointRecord>,
     /// Loopback, link-local and private addresses may be connected to.
@@ -63,7 +82,9 @@ pub struct ProviderRecord {
     pub connect_timeout_ms: u32,
     /// Milliseconds until the answer's head.
     pub head_timeout_ms: u32,
-    /// Milliseconds between two pieces of the answer's body, the first one included.
+    /// Milliseconds from the answer's head to the first byte of its body.
+    pub first_byte_timeout_ms: u32,
+    /// Milliseconds between two pieces of the answer's body.
     pub idle_timeout_ms: u32,
     /// Milliseconds for an answer that is not streamed, from the first byte sent.
     pub total_timeout_ms: u32,
@@ -84,7 +105,7 @@ pub struct ProviderRecord {
 /// A key: a provider's credential.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct KeyRecord {
-    /// Its name, unique among the provider's keys.
+    /// Its name, unique among the provider's keys; what `x-bf-api-key` names.
     pub name: String,
     /// Index of the provider.
     pub provider: u32,
@@ -107,8 +128,8 @@ pub struct KeyRecord {
 pub struct GrantRecord {
     /// Index of the provider.
     pub provider: u32,
-    /// Share of the requests whose model names no provider.
-    pub weight: f32,
+    /// Share of the requests whose model names no provider; `None`: only when it is named.
+    pub weight: Option<f32>,
     /// Models allowed; `None`: all.
     pub models: Option<Vec<String>>,
     /// Keys allowed; `None`: all of the provider's.
