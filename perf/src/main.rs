@@ -12,9 +12,12 @@ mod clock;
 mod command;
 mod connection;
 mod load;
+#[cfg(test)]
+mod loopback_tests;
 mod node_memory;
 mod relay;
 mod replay;
+mod request_cost;
 mod ring;
 mod rows;
 mod simulated;

@@ -53,7 +53,10 @@ pub(crate) enum StatsError {
     Unanswered,
     /// It answered with something else than expected.
     #[error("the simulated provider's counts lack `{0}`")]
-    Missing(&'static str),
+    Missing(String),
+    /// Its log was full, so its fullest window is only that of the rows that are left.
+    #[error("the simulated provider forgot {0} admitted requests: its windows are not exact")]
+    Forgotten(u64),
 }
 
 /// What the provider admitted, exactly.
@@ -71,10 +74,10 @@ pub(crate) struct Stats {
 
 /// Asks the provider at `base` for its counts; the path of `base` is not used.
 pub(crate) async fn stats(base: &Target, window: Duration) -> Result<Stats, StatsError> {
-    let path = format!("/__sim/stats?window={}ms", window.as_millis());
-    let request = base.with_path(&path).get();
+    let window = format!("{}ms", window.as_millis());
+    let request = base.with_path(&format!("/__sim/stats?window={window}")).get();
     let body = ask(base, request).await.ok_or(StatsError::Unanswered)?;
-    parse_stats(&body)
+    parse_stats(&body, &window)
 }
 
 /// Sets the provider's counts to zero.
@@ -103,16 +106,19 @@ async fn ask(base: &Target, request: Vec<u8>) -> Option<Vec<u8>> {
     answer.filter(|answer| (200..300).contains(&answer.status)).map(|_| body)
 }
 
-fn parse_stats(body: &[u8]) -> Result<Stats, StatsError> {
-    let json: serde_json::Value = serde_json::from_slice(body).map_err(|_| StatsError::Missing("JSON"))?;
+fn parse_stats(body: &[u8], window: &str) -> Result<Stats, StatsError> {
+    let json: serde_json::Value = serde_json::from_slice(body).map_err(|_| StatsError::Missing("JSON".to_owned()))?;
     let number =
-        |path: &'static str| json.pointer(path).and_then(serde_json::Value::as_u64).ok_or(StatsError::Missing(path));
-    Ok(Stats {
-        admitted: number("/admitted")?,
-        refused: number("/refused")?,
-        fullest_requests: number("/fullest/requests")?,
-        fullest_tokens: number("/fullest/tokens")?,
-    })
+        |path: String| json.pointer(&path).and_then(serde_json::Value::as_u64).ok_or(StatsError::Missing(path));
+    match number("/log/forgotten".to_owned())? {
+        0 => Ok(Stats {
+            admitted: number("/admitted".to_owned())?,
+            refused: number("/refused".to_owned())?,
+            fullest_requests: number(format!("/windows/{window}/requests"))?,
+            fullest_tokens: number(format!("/windows/{window}/tokens"))?,
+        }),
+        forgotten => Err(StatsError::Forgotten(forgotten)),
+    }
 }
 
 #[cfg(test)]
@@ -138,5 +144,18 @@ mod tests {
         // 0xe220a8397b1dcdaf: 47, 54, 28, 7 in steps of six bits.
         assert_eq!(text(0, 1, 4), "v2cH");
         assert!(text(9, 3, 25).starts_with(&text(9, 3, 12)));
+    }
+
+    #[test]
+    fn counts_are_read_and_incomplete_ones_refused() {
+        let stats = |forgotten: u64, window: &str| {
+            let json = serde_json::json!({"admitted": 7, "refused": 1, "log": {"forgotten": forgotten},
+                "windows": {"60000ms": {"requests": 5, "tokens": 50}}});
+            parse_stats(json.to_string().as_bytes(), window)
+        };
+        let read = Stats { admitted: 7, refused: 1, fullest_requests: 5, fullest_tokens: 50 };
+        assert_eq!(stats(0, "60000ms").ok(), Some(read));
+        assert!(matches!(stats(3, "60000ms"), Err(StatsError::Forgotten(3))));
+        assert!(matches!(stats(0, "1ms"), Err(StatsError::Missing(_))));
     }
 }

@@ -3,6 +3,7 @@
 mod load;
 mod relay;
 mod replay;
+mod request_cost;
 mod streams;
 
 use std::{path::PathBuf, time::Duration};
@@ -10,7 +11,9 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::{replay::trace::TraceError, rows::Rows, simulated::StatsError, target::TargetError};
+use crate::{
+    replay::trace::TraceError, request_cost::RequestCostError, rows::Rows, simulated::StatsError, target::TargetError,
+};
 
 /// Measures a node from outside: load, streams, cost of a request, replay of recorded traffic.
 #[derive(Debug, Parser)]
@@ -28,6 +31,8 @@ enum Command {
     Relay(relay::RelayArgs),
     /// Thousands of concurrent SSE streams, every event checked, with the node's memory
     Streams(streams::StreamsArgs),
+    /// CPU and instructions of one proxied request, beside the raw relay, in one run
+    RequestCost(request_cost::RequestCostArgs),
     /// Recorded LLM traffic, with what an exact limiter would have admitted of it
     Replay(replay::ReplayArgs),
 }
@@ -67,6 +72,9 @@ pub(crate) enum CommandError {
     /// The simulated provider's counts.
     #[error(transparent)]
     Stats(#[from] StatsError),
+    /// Starting or measuring a process.
+    #[error(transparent)]
+    RequestCost(#[from] RequestCostError),
     /// Two arguments that do not go together, or a value out of bounds.
     #[error("{0}")]
     Usage(String),
@@ -120,6 +128,7 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
         Command::Load(args) => load::run(&args),
         Command::Relay(args) => relay::run(&args),
         Command::Streams(args) => streams::run(&args),
+        Command::RequestCost(args) => request_cost::run(&args),
         Command::Replay(args) => replay::run(&args),
     }
 }
