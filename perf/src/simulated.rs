@@ -18,6 +18,8 @@ pub(crate) const EVENTS: &str = "x-sim-events";
 pub(crate) const EVENT_BYTES: &str = "x-sim-event-bytes";
 /// What the text is a function of, together with the event's number.
 pub(crate) const SEED: &str = "x-sim-seed";
+/// Tokens in each event of a stream.
+pub(crate) const TOKENS_PER_EVENT: &str = "x-sim-tokens-per-event";
 /// Time from one token to the next, in milliseconds.
 pub(crate) const TOKEN_MILLIS: &str = "x-sim-token-ms";
 

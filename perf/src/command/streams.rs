@@ -25,8 +25,8 @@ pub(super) struct StreamsArgs {
     /// Content events of each stream
     #[arg(long, default_value_t = 100)]
     events: u32,
-    /// Bytes of each event on the wire
-    #[arg(long, default_value_t = 256)]
+    /// Bytes of each event on the wire; JSON takes about 250 of them, the rest is checked text
+    #[arg(long, default_value_t = 320)]
     event_bytes: u32,
     /// Milliseconds between two events of a stream
     #[arg(long, default_value_t = 250.0)]

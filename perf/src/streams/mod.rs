@@ -237,7 +237,8 @@ impl Streams {
         });
         let mut headers = self.headers.clone();
         for (name, value) in [
-            // As many tokens as events, so that the time between tokens is that between events.
+            // One token an event, so that the time between tokens is that between events.
+            (simulated::TOKENS_PER_EVENT, "1".to_owned()),
             (simulated::COMPLETION_TOKENS, self.events.to_string()),
             (simulated::EVENTS, self.events.to_string()),
             (simulated::EVENT_BYTES, self.event_bytes.to_string()),
