@@ -44,8 +44,14 @@ def node(
         "RECORDER_PORT": str(recorder.port),
         "CLOSED_PORT": str(free_ports(1)[0]),
     }
-    with running(Node(tmp_path_factory.mktemp("node"), CONFIG, values)) as node:
+    # At trace level, so that the search below sees the most that can be written down.
+    with running(Node(tmp_path_factory.mktemp("node"), CONFIG, values, {"RUST_LOG": "trace"})) as node:
         yield node
+    written = [node.log, *(path for path in node.state.rglob("*") if path.is_file())]
+    for path in written:
+        text = path.read_bytes()
+        keys = [key for key in (b"provider-key-", b"sk-bf-", b"what-the-client-sent") if key in text]
+        assert not keys, f"{path.name} holds keys: {keys}"
 
 
 @pytest.fixture
