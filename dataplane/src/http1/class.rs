@@ -1,0 +1,127 @@
+//! Which byte may stand where: one table of RFC 9110 and RFC 3986 character classes.
+
+/// `tchar` of RFC 9110 section 5.6.2: field names, methods, chunk extension names.
+pub(crate) const TOKEN: u8 = 1;
+/// Path bytes of RFC 3986 (`pchar` and `/`), and bytes over 127, which [`super::encode`]
+/// percent-encodes on the way out.
+pub(crate) const PATH: u8 = 2;
+/// [`PATH`], `?`, and `[` `]`, which browsers leave bare in queries; encoded on the way out.
+pub(crate) const QUERY: u8 = 4;
+/// `reg-name` of RFC 3986 without `,`: a comma would make one Host look like a list of two.
+pub(crate) const REG_NAME: u8 = 8;
+/// What RFC 3986 lets stand as it is in a path or a query.
+pub(crate) const URI_BARE: u8 = 16;
+/// Hexadecimal digits.
+pub(crate) const HEX: u8 = 32;
+
+const CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0u8; 256];
+    let mut at = 0usize;
+    while at < 256 {
+        let byte = at as u8;
+        let mut class = 0;
+        let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        let sub_delim = matches!(
+            byte,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        );
+        let tchar = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        if tchar {
+            class |= TOKEN;
+        }
+        let path = unreserved || sub_delim || matches!(byte, b':' | b'@' | b'/' | b'%');
+        if path {
+            class |= PATH | QUERY | URI_BARE;
+        }
+        if byte == b'?' {
+            class |= QUERY | URI_BARE;
+        }
+        if matches!(byte, b'[' | b']') {
+            class |= QUERY;
+        }
+        if byte >= 0x80 {
+            class |= PATH | QUERY;
+        }
+        if (unreserved || sub_delim || byte == b'%') && byte != b',' {
+            class |= REG_NAME;
+        }
+        if byte.is_ascii_hexdigit() {
+            class |= HEX;
+        }
+        table[at] = class;
+        at += 1;
+    }
+    table
+}
+
+/// Whether `byte` is in any of `classes`.
+pub(crate) fn is(byte: u8, classes: u8) -> bool {
+    CLASSES[usize::from(byte)] & classes != 0
+}
+
+/// Whether every byte is in any of `classes`; true for nothing.
+pub(crate) fn all(bytes: &[u8], classes: u8) -> bool {
+    bytes.iter().all(|&byte| is(byte, classes))
+}
+
+/// RFC 9110 `token`.
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, TOKEN)
+}
+
+/// Whether each `%` has its two hexadecimal digits.
+pub(crate) fn escapes_are_whole(mut bytes: &[u8]) -> bool {
+    while let Some(at) = memchr::memchr(b'%', bytes) {
+        match bytes.get(at + 1..at + 3) {
+            Some(digits) if all(digits, HEX) => bytes = &bytes[at + 3..],
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Whether a byte ends or spoils a line: every control but HTAB, and DEL.
+/// Bytes over 127 (`obs-text`) do not.
+pub(crate) fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7f
+}
+
+/// Whether `bytes` may stand as a field value or a reason phrase: no control byte but HTAB.
+pub(crate) fn is_field_text(bytes: &[u8]) -> bool {
+    // A fold and not `any`: without the early exit it compiles to vector compares.
+    !bytes
+        .iter()
+        .fold(false, |bad, &byte| bad | is_control(byte))
+}
+
+/// `bytes` without SP and HTAB at both ends (`OWS`).
+pub(crate) fn trim_whitespace(bytes: &[u8]) -> &[u8] {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let Some(start) = bytes.iter().position(|byte| !is_space(byte)) else {
+        return &[];
+    };
+    let end = bytes
+        .iter()
+        .rposition(|byte| !is_space(byte))
+        .unwrap_or(start);
+    &bytes[start..=end]
+}

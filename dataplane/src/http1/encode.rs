@@ -1,0 +1,275 @@
+//! Writes canonical heads and chunk framing from typed parts. What is written here is read
+//! the same way by every parser; nothing of a peer's head or framing is copied around it.
+//!
+//! Not here: which fields to write. `Date`, `Server` and the like are the caller's.
+
+use thiserror::Error;
+
+use super::class;
+use super::fields::Known;
+
+/// A part that cannot stand in a head. Nothing of that part was written; the head is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unwritable {
+    /// The method is not a token.
+    #[error("method is not a token")]
+    Method,
+    /// The path does not begin with `/` (and is not `*`), or path or query hold a byte that
+    /// has no place there.
+    #[error("path or query cannot be written")]
+    Target,
+    /// Not in 100..=599.
+    #[error("status out of range")]
+    Status,
+    /// The field name is not a token.
+    #[error("field name is not a token")]
+    Name,
+    /// The value holds CR, LF, NUL or another control byte.
+    #[error("field value holds a control byte")]
+    Value,
+    /// `Content-Length`, `Transfer-Encoding` or `Connection` given as text.
+    #[error("framing fields are written from typed values only")]
+    Framing,
+}
+
+/// Answer to `Expect: 100-continue`.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// Ends a chunked body, without trailers.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+/// Follows the payload of a chunk.
+pub const CHUNK_END: &[u8] = b"\r\n";
+/// Room to keep before a payload for its chunk size line: eight digits and CRLF.
+pub const CHUNK_PREFIX_BYTES: usize = 10;
+
+/// Writes the size line of a chunk of `payload_len` bytes (1..) at the right end of `headroom`,
+/// so that it and the payload behind it are contiguous. Returns where in `headroom` it begins.
+/// A length of 0 would be the last chunk: that is [`LAST_CHUNK`].
+pub fn chunk_prefix(headroom: &mut [u8; CHUNK_PREFIX_BYTES], payload_len: u32) -> usize {
+    debug_assert!(payload_len > 0, "an empty chunk ends the body");
+    let [digits @ .., cr, lf] = headroom;
+    (*cr, *lf) = (b'\r', b'\n');
+    let mut left = payload_len;
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        if left == 0 {
+            break;
+        }
+        *digit = b"0123456789abcdef"[(left & 15) as usize];
+        left >>= 4;
+        start -= 1;
+    }
+    start
+}
+
+/// Appends one head to a buffer. Call [`HeadWriter::finish`] for the empty line.
+#[derive(Debug)]
+#[must_use = "a head without `finish` has no end"]
+pub struct HeadWriter<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> HeadWriter<'a> {
+    /// Begins a request: `METHOD path?query HTTP/1.1`. `path` and `query` are percent-encoded
+    /// already; bytes that RFC 3986 wants encoded but clients leave bare are encoded here.
+    pub fn request(
+        out: &'a mut Vec<u8>,
+        method: &[u8],
+        path: &[u8],
+        query: Option<&[u8]>,
+    ) -> Result<Self, Unwritable> {
+        if !class::is_token(method) {
+            return Err(Unwritable::Method);
+        }
+        let path_is_sound = path == b"*" && query.is_none()
+            || path.first() == Some(&b'/') && class::all(path, class::PATH);
+        if !path_is_sound || query.is_some_and(|query| !class::all(query, class::QUERY)) {
+            return Err(Unwritable::Target);
+        }
+        out.extend_from_slice(method);
+        out.push(b' ');
+        push_uri(out, path);
+        if let Some(query) = query {
+            out.push(b'?');
+            push_uri(out, query);
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        Ok(Self { out })
+    }
+
+    /// Begins an answer: `HTTP/1.1 status reason`, with our reason phrase for the status.
+    pub fn response(out: &'a mut Vec<u8>, status: u16) -> Result<Self, Unwritable> {
+        if !(100..=599).contains(&status) {
+            return Err(Unwritable::Status);
+        }
+        out.extend_from_slice(b"HTTP/1.1 ");
+        push_number(out, u64::from(status));
+        out.push(b' ');
+        out.extend_from_slice(reason(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        Ok(Self { out })
+    }
+
+    /// Writes a field; the name goes out in lower case. `Content-Length`, `Transfer-Encoding`
+    /// and `Connection` have methods of their own.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
+        if !class::is_token(name) {
+            return Err(Unwritable::Name);
+        }
+        if is_framing(Known::classify(name)) {
+            return Err(Unwritable::Framing);
+        }
+        self.write(name, value)
+    }
+
+    /// Writes a field of the table. Families and [`Known::Other`] have no name of their own
+    /// and are refused.
+    pub fn known(&mut self, known: Known, value: &[u8]) -> Result<(), Unwritable> {
+        if is_framing(known) {
+            return Err(Unwritable::Framing);
+        }
+        let name = known.name().ok_or(Unwritable::Name)?;
+        self.write(name.as_bytes(), value)
+    }
+
+    /// Writes a field whose value is a number.
+    pub fn number(&mut self, name: &[u8], value: u64) -> Result<(), Unwritable> {
+        self.field(name, itoa::Buffer::new().format(value).as_bytes())
+    }
+
+    /// `content-length`. Call this or [`Self::chunked`], at most once.
+    pub fn content_length(&mut self, length: u64) {
+        self.out.extend_from_slice(b"content-length: ");
+        push_number(self.out, length);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// `transfer-encoding: chunked`.
+    pub fn chunked(&mut self) {
+        self.out
+            .extend_from_slice(b"transfer-encoding: chunked\r\n");
+    }
+
+    /// `connection: close`.
+    pub fn connection_close(&mut self) {
+        self.out.extend_from_slice(b"connection: close\r\n");
+    }
+
+    /// `connection: keep-alive`, which only an HTTP/1.0 client needs to be told.
+    pub fn connection_keep_alive(&mut self) {
+        self.out.extend_from_slice(b"connection: keep-alive\r\n");
+    }
+
+    /// Ends the head.
+    pub fn finish(self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn write(&mut self, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
+        if !class::is_field_text(value) {
+            return Err(Unwritable::Value);
+        }
+        let at = self.out.len();
+        self.out.extend_from_slice(name);
+        if let Some(written) = self.out.get_mut(at..) {
+            written.make_ascii_lowercase();
+        }
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(class::trim_whitespace(value));
+        self.out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+}
+
+fn is_framing(known: Known) -> bool {
+    matches!(
+        known,
+        Known::Connection | Known::ContentLength | Known::TransferEncoding
+    )
+}
+
+fn push_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn push_uri(out: &mut Vec<u8>, piece: &[u8]) {
+    if class::all(piece, class::URI_BARE) {
+        out.extend_from_slice(piece);
+        return;
+    }
+    for &byte in piece {
+        if class::is(byte, class::URI_BARE) {
+            out.push(byte);
+        } else {
+            let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble & 15)];
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+        }
+    }
+}
+
+/// Reason phrases of the IANA registry; empty for a status that has none there.
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        207 => "Multi-Status",
+        208 => "Already Reported",
+        226 => "IM Used",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        305 => "Use Proxy",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        511 => "Network Authentication Required",
+        529 => "Overloaded", // not registered; Anthropic's sign of overload
+        _ => "",
+    }
+}

@@ -1,0 +1,337 @@
+//! Heads of providers' answers, as strict as [`super::head`]: a provider may be hostile,
+//! broken, or somebody else.
+//!
+//! Left to the caller: skipping interim answers, at most
+//! [`INTERIM_ANSWERS_MAX`](super::INTERIM_ANSWERS_MAX) of them, and never using a connection
+//! again that has bytes left over.
+
+use thiserror::Error;
+
+use super::fields::Known;
+use super::framing::{
+    Coding, SeenFields, Version, apply_connection, content_length, split_fields, transfer_coding,
+    value_of,
+};
+use super::head::Method;
+use super::lines::{Found, LineFault, LineScan};
+use super::{Field, Parsed, RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX};
+
+/// Why an answer head is refused. The connection must not be used again; no byte of the answer
+/// was passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ResponseFault {
+    /// A line ends in LF without CR.
+    #[error("a line of the answer ends without CR")]
+    BareLf,
+    /// CR without LF.
+    #[error("CR without LF in the answer")]
+    BareCr,
+    /// A control byte other than HTAB.
+    #[error("control byte in the answer's head")]
+    ControlByte,
+    /// A line begins with whitespace.
+    #[error("folded line in the answer")]
+    FoldedLine,
+    /// Not `HTTP/1.0` or `HTTP/1.1`, one space, three digits from 100 to 599, reason.
+    #[error("malformed status line")]
+    StatusLine,
+    /// `101 Switching Protocols`, which this node never asks for.
+    #[error("the provider switched protocols unasked")]
+    SwitchedProtocols,
+    /// More than [`RESPONSE_HEAD_BYTES_MAX`] bytes.
+    #[error("answer head too large")]
+    HeadTooLarge,
+    /// More than [`RESPONSE_FIELDS_MAX`] fields.
+    #[error("too many fields in the answer")]
+    TooManyFields,
+    /// No colon, whitespace before it, or a name that is no token.
+    #[error("malformed field line in the answer")]
+    FieldLine,
+    /// `Content-Length`, `Transfer-Encoding`, `Content-Type` or `Location` stands twice.
+    #[error("duplicate field in the answer")]
+    DuplicateField,
+    /// Not one decimal number below 2^63.
+    #[error("malformed Content-Length in the answer")]
+    ContentLength,
+    /// Anything but `chunked` alone.
+    #[error("malformed or unknown Transfer-Encoding in the answer")]
+    TransferEncoding,
+    /// `Content-Length` with `Transfer-Encoding`.
+    #[error("both Content-Length and Transfer-Encoding in the answer")]
+    LengthAndCoding,
+    /// Framing fields where RFC 9112 section 6 allows none: in 1xx, a body in 204, or
+    /// `Transfer-Encoding` in 204 or HTTP/1.0.
+    #[error("body announced where none may be")]
+    FramingNotAllowed,
+    /// `Connection` is not a list of tokens, or too long a list.
+    #[error("malformed Connection field in the answer")]
+    ConnectionOptions,
+}
+
+impl ResponseFault {
+    /// Short name for logs and counters.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::BareLf => "answer_bare_lf",
+            Self::BareCr => "answer_bare_cr",
+            Self::ControlByte => "answer_control_byte",
+            Self::FoldedLine => "answer_folded_line",
+            Self::StatusLine => "answer_status_line",
+            Self::SwitchedProtocols => "answer_switched_protocols",
+            Self::HeadTooLarge => "answer_head_too_large",
+            Self::TooManyFields => "answer_too_many_fields",
+            Self::FieldLine => "answer_field_line",
+            Self::DuplicateField => "answer_duplicate_field",
+            Self::ContentLength => "answer_content_length",
+            Self::TransferEncoding => "answer_transfer_encoding",
+            Self::LengthAndCoding => "answer_length_and_coding",
+            Self::FramingNotAllowed => "answer_framing_not_allowed",
+            Self::ConnectionOptions => "answer_connection_options",
+        }
+    }
+}
+
+impl From<LineFault> for ResponseFault {
+    fn from(fault: LineFault) -> Self {
+        match fault {
+            LineFault::BareLf => Self::BareLf,
+            LineFault::BareCr => Self::BareCr,
+            LineFault::Control => Self::ControlByte,
+        }
+    }
+}
+
+/// How the body of an answer is delimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyFraming {
+    /// No body: HEAD, 1xx, 204, 304.
+    #[default]
+    None,
+    /// So many bytes; may be 0.
+    Length(u64),
+    /// Chunks, read with [`super::ChunkDecoder`].
+    Chunked,
+    /// Until the provider closes. Whether it was cut nobody can tell.
+    UntilClose,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    StatusLine,
+    Fields,
+    Over,
+}
+
+/// An answer head as offsets into the buffer it was parsed from. Reusable like
+/// [`super::RequestHead`]; what it says is valid after [`Parsed::Complete`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseHead {
+    scan: LineScan,
+    phase: Phase,
+    lines: usize,
+    fields_start: usize,
+
+    status: u16,
+    version: Version,
+    fields: Vec<Field>,
+    framing: BodyFraming,
+    declared_length: Option<u64>,
+    keep_alive: bool,
+}
+
+/// Parses the answer head at the start of `buf`; `asked` is the method of the request it
+/// answers. Called again after [`Parsed::Partial`] like [`super::parse_request`].
+pub fn parse_response(
+    buf: &[u8],
+    asked: Method,
+    out: &mut ResponseHead,
+) -> Result<Parsed, ResponseFault> {
+    if out.phase == Phase::Over {
+        out.clear();
+    }
+    let result = out.go_on(buf, asked);
+    if !matches!(result, Ok(Parsed::Partial)) {
+        out.phase = Phase::Over;
+    }
+    result
+}
+
+impl ResponseHead {
+    /// An empty head, ready to be parsed into.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything but the allocation.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self {
+            fields,
+            ..Self::default()
+        };
+    }
+
+    /// Status code, 100 to 599 without 101.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Whether this is a 1xx answer, to be skipped; the real one follows behind its head.
+    pub fn is_interim(&self) -> bool {
+        self.status < 200
+    }
+
+    /// Version of the status line.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// All fields in the order received.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// Value of the first field that is `known`.
+    pub fn value<'b>(&self, buf: &'b [u8], known: Known) -> Option<&'b [u8]> {
+        value_of(&self.fields, buf, known)
+    }
+
+    /// How the body is delimited.
+    pub fn framing(&self) -> BodyFraming {
+        self.framing
+    }
+
+    /// `Content-Length` as sent, also where there is no body (HEAD, 304).
+    pub fn declared_length(&self) -> Option<u64> {
+        self.declared_length
+    }
+
+    /// Whether the provider lets the connection stay open after this answer.
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    fn go_on(&mut self, buf: &[u8], asked: Method) -> Result<Parsed, ResponseFault> {
+        let head = buf.get(..RESPONSE_HEAD_BYTES_MAX).unwrap_or(buf);
+        loop {
+            let rest = head.get(self.scan.line_start()..).unwrap_or_default();
+            if self.phase == Phase::StatusLine {
+                let common = rest.len().min(STATUS_LINE_START.len());
+                if rest[..common] != STATUS_LINE_START[..common] {
+                    return Err(ResponseFault::StatusLine);
+                }
+            } else if matches!(rest.first(), Some(b' ' | b'\t')) {
+                return Err(ResponseFault::FoldedLine);
+            }
+            let Found::Line { start, end } = self.scan.next(head)? else {
+                if buf.len() >= RESPONSE_HEAD_BYTES_MAX {
+                    return Err(ResponseFault::HeadTooLarge);
+                }
+                return Ok(Parsed::Partial);
+            };
+            if self.phase == Phase::StatusLine {
+                self.read_status_line(buf.get(start..end).unwrap_or_default())?;
+                self.phase = Phase::Fields;
+                self.fields_start = end + 2;
+            } else if start == end {
+                let head_len = end + 2;
+                self.read_fields(head.get(..head_len).unwrap_or(head), asked)?;
+                return Ok(Parsed::Complete { head_len });
+            } else {
+                self.lines += 1;
+                if self.lines > RESPONSE_FIELDS_MAX {
+                    return Err(ResponseFault::TooManyFields);
+                }
+            }
+        }
+    }
+
+    /// RFC 9112 section 4. Many servers leave out the space before an absent reason.
+    fn read_status_line(&mut self, line: &[u8]) -> Result<(), ResponseFault> {
+        self.version = match line.get(..9) {
+            Some(b"HTTP/1.1 ") => Version::Http11,
+            Some(b"HTTP/1.0 ") => Version::Http10,
+            _ => return Err(ResponseFault::StatusLine),
+        };
+        let Some(digits) = line
+            .get(9..12)
+            .filter(|it| it.iter().all(u8::is_ascii_digit))
+        else {
+            return Err(ResponseFault::StatusLine);
+        };
+        self.status = digits
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+        // The scan saw to it that the reason holds no control byte; it is dropped anyway.
+        if !matches!(line.get(12), None | Some(b' ')) || !(100..=599).contains(&self.status) {
+            return Err(ResponseFault::StatusLine);
+        }
+        if self.status == 101 {
+            return Err(ResponseFault::SwitchedProtocols);
+        }
+        Ok(())
+    }
+
+    fn read_fields(&mut self, head: &[u8], asked: Method) -> Result<(), ResponseFault> {
+        let mut lines = [httparse::EMPTY_HEADER; RESPONSE_FIELDS_MAX];
+        split_fields(head, self.fields_start, &mut lines, &mut self.fields)
+            .ok_or(ResponseFault::FieldLine)?;
+        let mut seen = SeenFields::default();
+        for field in &self.fields {
+            let again = seen.again(field.known);
+            match field.known {
+                Known::ContentType | Known::Location if again => {
+                    return Err(ResponseFault::DuplicateField);
+                }
+                Known::ContentLength => {
+                    if again {
+                        return Err(ResponseFault::DuplicateField);
+                    }
+                    let length = content_length(field.value.of(head));
+                    self.declared_length = Some(length.ok_or(ResponseFault::ContentLength)?);
+                }
+                Known::TransferEncoding => {
+                    if again {
+                        return Err(ResponseFault::DuplicateField);
+                    }
+                    if transfer_coding(head, field) != Coding::Chunked {
+                        return Err(ResponseFault::TransferEncoding);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let is_chunked = seen.has(Known::TransferEncoding);
+        self.framing = self.delimit(is_chunked, asked)?;
+        self.keep_alive = apply_connection(&mut self.fields, head, self.version)
+            .ok_or(ResponseFault::ConnectionOptions)?
+            && self.framing != BodyFraming::UntilClose;
+        Ok(())
+    }
+
+    /// RFC 9112 section 6.3, with a fault where it says that the sender must not.
+    fn delimit(&self, is_chunked: bool, asked: Method) -> Result<BodyFraming, ResponseFault> {
+        if is_chunked && self.declared_length.is_some() {
+            return Err(ResponseFault::LengthAndCoding);
+        }
+        if is_chunked && (self.version == Version::Http10 || self.status == 204) {
+            return Err(ResponseFault::FramingNotAllowed);
+        }
+        match (self.status, self.declared_length) {
+            (100..=199, _) if is_chunked || self.declared_length.is_some() => {
+                Err(ResponseFault::FramingNotAllowed)
+            }
+            // Some servers say `Content-Length: 0` with 204; there is nothing to mistake in it.
+            (204, Some(1..)) => Err(ResponseFault::FramingNotAllowed),
+            (100..=199 | 204 | 304, _) => Ok(BodyFraming::None),
+            _ if asked == Method::Head => Ok(BodyFraming::None),
+            _ if is_chunked => Ok(BodyFraming::Chunked),
+            (_, Some(length)) => Ok(BodyFraming::Length(length)),
+            (_, None) => Ok(BodyFraming::UntilClose),
+        }
+    }
+}
+
+const STATUS_LINE_START: &[u8] = b"HTTP/1.";

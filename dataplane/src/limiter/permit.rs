@@ -1,0 +1,316 @@
+//! What one attempt upstream holds, from admission to settlement.
+//!
+//! A permit that is dropped gives nothing away: before it was sent, everything goes back, for
+//! the provider never saw it; after that its reservation counts as spent in full, as if the
+//! answer had been as long as it could be. Tasks of a core are dropped at any await when a
+//! client leaves, so this has to happen in `Drop`, which gets neither slices nor a time. The
+//! permit therefore holds an `Rc` of the core's slices, whose state is in `Cell`s (everything
+//! here stays on one core), and what a dropped permit spent is stamped by the next tick.
+
+use std::mem;
+use std::rc::Rc;
+use std::time::Duration;
+
+use shared::bounds::LIMITS_PER_REQUEST_MAX;
+use shared::clock::Nanos;
+use shared::limit::{COUNTING_SPREAD_NS, ChargeRule, LimitIndex, Unit};
+
+use super::slices::Slices;
+
+/// How old an admission may be when its request is sent.
+const COUNTING_SPREAD: Duration = Duration::from_nanos(COUNTING_SPREAD_NS);
+
+/// What a request asks of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The limit, in the rings that came with the request's snapshot.
+    pub limit: LimitIndex,
+    /// What the limit counts.
+    pub unit: Unit,
+    /// From when on tokens count.
+    pub rule: ChargeRule,
+    /// One for requests, the reservation for tokens.
+    pub amount: u64,
+}
+
+/// No room in a limit. Nothing was taken from any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("limit {} has {remaining} of {entitlement} left", .limit.0)]
+pub struct Refused {
+    /// Of the limits without room, the one that has to be waited for longest.
+    pub limit: LimitIndex,
+    /// What that limit counts.
+    pub unit: Unit,
+    /// When to come back: then there is room in all of them, if no other request takes it
+    /// first. `None` when waiting does not help: more was asked than the whole entitlement.
+    pub retry_after: Option<Duration>,
+    /// What this node may use of that limit in a window.
+    pub entitlement: u64,
+    /// What is left of it; less than was asked.
+    pub remaining: u64,
+    /// After what time all that is spent now will have expired.
+    pub reset: Duration,
+}
+
+/// The tightest limit of a unit, for the headers of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The limit with the smallest part left.
+    pub limit: LimitIndex,
+    /// What this node may use of it in a window.
+    pub entitlement: u64,
+    /// What is left; units that other cores hold in slices or for running requests are not.
+    pub remaining: u64,
+    /// After what time everything used now is free again, if nothing more is sent: the whole
+    /// window, for this very request has only just begun to count. A constant of the limit,
+    /// so that no header costs a walk over the ring.
+    pub reset: Duration,
+}
+
+/// What `settle` found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Tokens used beyond the reservation, of the limit where it was most. They are counted;
+    /// but nobody asked whether there was room for them.
+    pub overshoot_tokens: u64,
+}
+
+/// Everything is held, nothing sent. Dropping or cancelling it gives everything back.
+#[must_use = "dropping a permit cancels it"]
+pub struct Permit(Holding);
+
+/// Requests are spent; tokens are held or spent, as their rules say. Dropping it spends all.
+#[must_use = "dropping it charges the whole reservation"]
+pub struct Sent(Holding);
+
+impl Slices {
+    /// Takes what all `charges` ask for, or nothing. At most [`LIMITS_PER_REQUEST_MAX`]; a request with
+    /// more, or of a limit that these slices do not know, is refused for good.
+    pub fn admit(self: &Rc<Self>, charges: &[Charge], now: Nanos) -> Result<Permit, Refused> {
+        let mut holding = Holding {
+            slices: Rc::clone(self),
+            admitted_at: now,
+            sent_at: None,
+            len: 0,
+            entries: [Entry::EMPTY; LIMITS_PER_REQUEST_MAX],
+        };
+        for charge in charges {
+            let taken = match (self.slice(charge.limit), holding.entries.get_mut(holding.len)) {
+                (Some(slice), Some(entry)) if slice.take(charge.amount, now) => {
+                    self.activate(slice);
+                    *entry = Entry { amount: charge.amount, limit: charge.limit, unit: charge.unit, rule: charge.rule };
+                    true
+                }
+                _ => false,
+            };
+            if !taken {
+                // What was taken so far goes back first: a slice of it may be missing elsewhere.
+                drop(holding);
+                return Err(self.refuse(charges, *charge, now));
+            }
+            holding.len += 1;
+        }
+        Ok(Permit(holding))
+    }
+
+    /// Looks at all charges again, so that one answer names the longest wait among them.
+    #[cold]
+    fn refuse(&self, charges: &[Charge], refused: Charge, now: Nanos) -> Refused {
+        let mut worst = self.refused_by(refused, now);
+        if charges.len() > LIMITS_PER_REQUEST_MAX {
+            worst.retry_after = None;
+        }
+        for charge in charges.iter().filter(|charge| charge.limit != refused.limit) {
+            let Some(until) = worst.retry_after else {
+                break;
+            };
+            let other = self.refused_by(*charge, now);
+            if other.retry_after.is_none_or(|other| other > until) {
+                worst = other;
+            }
+        }
+        worst
+    }
+
+    fn refused_by(&self, charge: Charge, now: Nanos) -> Refused {
+        let mut refused = Refused {
+            limit: charge.limit,
+            unit: charge.unit,
+            retry_after: None,
+            entitlement: 0,
+            remaining: 0,
+            reset: Duration::ZERO,
+        };
+        let Some(slice) = self.slice(charge.limit) else {
+            return refused;
+        };
+        refused.entitlement = slice.ring().entitlement();
+        refused.remaining = slice.free();
+        if refused.remaining >= charge.amount {
+            refused.retry_after = Some(Duration::ZERO);
+            return refused;
+        }
+        let available_at = slice.available_at(charge.amount, now);
+        refused.retry_after = available_at.map(|at| at.since(now));
+        refused.reset = slice.ring().empty_at(now).since(now);
+        refused
+    }
+}
+
+impl Permit {
+    /// Older than J: the room it was given belongs to another time, and other requests may
+    /// wait for it. Cancel it and ask anew.
+    pub fn is_stale(&self, now: Nanos) -> bool {
+        now.since(self.0.admitted_at) > COUNTING_SPREAD
+    }
+
+    /// Call it right before the write that carries the first byte upstream: a task dropped in
+    /// the midst of that write must count as having sent.
+    pub fn sent(mut self, now: Nanos) -> Sent {
+        self.0.mark_sent(now);
+        Sent(self.0)
+    }
+
+    /// Gives everything back. The same as dropping it, said aloud.
+    pub fn cancel(self) {}
+
+    /// The tightest limit of `unit`; `None` when no limit counts it.
+    pub fn standing(&self, unit: Unit) -> Option<Standing> {
+        self.0.standing(unit)
+    }
+}
+
+impl Sent {
+    /// The answer has ended and used `tokens`. Of a stream that was cut, pass what may have
+    /// been produced.
+    pub fn settle(self, tokens: u64, now: Nanos) -> Settled {
+        self.settle_each(|_| tokens, now)
+    }
+
+    /// The same where limits count different tokens: `tokens` says for each limit how many.
+    pub fn settle_each(mut self, tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
+        self.0.settle(tokens, now)
+    }
+
+    /// The tightest limit of `unit`; `None` when no limit counts it.
+    pub fn standing(&self, unit: Unit) -> Option<Standing> {
+        self.0.standing(unit)
+    }
+}
+
+/// The first `len` entries are taken from the slices and not yet settled.
+struct Holding {
+    slices: Rc<Slices>,
+    admitted_at: Nanos,
+    sent_at: Option<Nanos>,
+    len: usize,
+    entries: [Entry; LIMITS_PER_REQUEST_MAX],
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    amount: u64,
+    limit: LimitIndex,
+    unit: Unit,
+    rule: ChargeRule,
+}
+
+impl Entry {
+    const EMPTY: Self = Self { amount: 0, limit: LimitIndex(0), unit: Unit::Requests, rule: ChargeRule::Settlement };
+
+    /// Spent when sent, and not when settled.
+    fn is_spent_when_sent(&self) -> bool {
+        self.unit == Unit::Requests || self.rule != ChargeRule::Settlement
+    }
+}
+
+impl Holding {
+    fn mark_sent(&mut self, now: Nanos) {
+        self.sent_at = Some(now);
+        for entry in &self.entries[..self.len] {
+            let Some(slice) = self.slices.slice(entry.limit) else {
+                continue;
+            };
+            if entry.unit == Unit::Tokens && entry.rule == ChargeRule::AdmissionRefunded {
+                // Not in a batch: the refund must find the slot again.
+                slice.ring().stamp(entry.amount, now);
+            } else if entry.is_spent_when_sent() {
+                slice.spend(entry.amount, now);
+                self.slices.activate(slice);
+            }
+        }
+    }
+
+    fn settle(&mut self, mut tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
+        let mut settled = Settled::default();
+        let len = mem::take(&mut self.len);
+        for entry in self.entries[..len].iter().filter(|entry| entry.unit == Unit::Tokens) {
+            let Some(slice) = self.slices.slice(entry.limit) else {
+                continue;
+            };
+            let used = tokens(entry.limit);
+            let unused = entry.amount.saturating_sub(used);
+            match entry.rule {
+                ChargeRule::Settlement => {
+                    slice.spend(entry.amount - unused, now);
+                    slice.give_back(unused);
+                    self.slices.activate(slice);
+                }
+                ChargeRule::Admission => {}
+                ChargeRule::AdmissionRefunded => {
+                    slice.ring().refund(unused, self.sent_at.unwrap_or(now));
+                }
+            }
+            let overshoot = used.saturating_sub(entry.amount);
+            if overshoot > 0 {
+                slice.ring().charge(overshoot, now);
+                settled.overshoot_tokens = settled.overshoot_tokens.max(overshoot);
+            }
+        }
+        settled
+    }
+
+    fn standing(&self, unit: Unit) -> Option<Standing> {
+        let mut tightest: Option<Standing> = None;
+        for entry in self.entries[..self.len].iter().filter(|entry| entry.unit == unit) {
+            let Some(slice) = self.slices.slice(entry.limit) else {
+                continue;
+            };
+            let standing = Standing {
+                limit: entry.limit,
+                entitlement: slice.ring().entitlement(),
+                remaining: slice.free(),
+                reset: Duration::from_nanos(slice.ring().window().counted_ns_max()),
+            };
+            if tightest.is_none_or(|other| standing.is_tighter_than(other)) {
+                tightest = Some(standing);
+            }
+        }
+        tightest
+    }
+}
+
+impl Standing {
+    fn is_tighter_than(self, other: Self) -> bool {
+        u128::from(self.remaining) * u128::from(other.entitlement)
+            < u128::from(other.remaining) * u128::from(self.entitlement)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        for entry in &self.entries[..self.len] {
+            let Some(slice) = self.slices.slice(entry.limit) else {
+                continue;
+            };
+            if self.sent_at.is_none() {
+                slice.give_back(entry.amount);
+            } else if !entry.is_spent_when_sent() {
+                slice.abandon(entry.amount);
+            } else {
+                continue;
+            }
+            self.slices.activate(slice);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the data plane understands of bodies: the few request fields that decide a route,
+//! the token counts in an answer, and the bodies the node writes itself.
+//!
+//! Pure: bytes in, values out. No sockets, no clock, no runtime, no configuration. Nothing
+//! here decodes JSON into a tree; a body is walked once and changed by splicing its bytes.
+//! Bodies are expected in plain text: an answer with a content coding has no usage for us.
+
+pub mod edit;
+pub mod error_body;
+mod json;
+pub mod model_list;
+pub mod request_scan;
+pub mod sse;
+pub mod usage;
+mod usage_finder;
+
+pub use shared::snapshot::Dialect;

@@ -1,0 +1,243 @@
+//! Who may ask for what, and how much of it: virtual keys, limits, budgets.
+//!
+//! Ids are the file's own strings. Loading has checked that each one exists and is unique.
+
+use core::fmt;
+use core::num::{NonZeroU32, NonZeroU64};
+use core::time::Duration;
+
+use super::{Models, Origin, Secret, Window};
+
+/// `governance`.
+#[derive(Debug, Default, PartialEq)]
+pub struct Governance {
+    /// Clients' credentials at the gateway.
+    pub virtual_keys: Vec<VirtualKey>,
+    /// Limits that the others refer to.
+    pub rate_limits: Vec<RateLimit>,
+    /// Money that the others refer to. Known, not enforced yet.
+    pub budgets: Vec<Budget>,
+    /// Limits and caps of models.
+    pub model_configs: Vec<ModelConfig>,
+    /// Limits of whole providers.
+    pub providers: Vec<ProviderLimit>,
+    /// Groups of virtual keys. Known, not enforced yet.
+    pub teams: Vec<Team>,
+    /// Groups of teams. Known, not enforced yet.
+    pub customers: Vec<Customer>,
+    /// Who may use the admin interface.
+    pub auth: AdminAuth,
+}
+
+/// A client's credential at the gateway. It never goes upstream.
+#[derive(PartialEq)]
+pub struct VirtualKey {
+    /// Unique.
+    pub id: String,
+    /// For people; unique too.
+    pub name: String,
+    /// What clients send. Unique; a file that leaves it out is refused.
+    pub value: Secret,
+    /// Where the value's text came from.
+    pub origin: Origin,
+    /// A key that is not active is answered with 403.
+    pub is_active: bool,
+    /// Limit over everything this key asks for.
+    pub rate_limit_id: Option<String>,
+    /// Budgets over everything this key asks for.
+    pub budget_ids: Vec<String>,
+    /// Group.
+    pub team_id: Option<String>,
+    /// Group, for keys without a team.
+    pub customer_id: Option<String>,
+    /// What it may reach. `None`: every provider; an empty list: none.
+    pub grants: Option<Vec<ProviderGrant>>,
+}
+
+impl fmt::Debug for VirtualKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VirtualKey")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("fingerprint", &self.value.fingerprint())
+            .field("origin", &self.origin)
+            .field("is_active", &self.is_active)
+            .field("rate_limit_id", &self.rate_limit_id)
+            .field("budget_ids", &self.budget_ids)
+            .field("team_id", &self.team_id)
+            .field("customer_id", &self.customer_id)
+            .field("grants", &self.grants)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One of a virtual key's `provider_configs`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProviderGrant {
+    /// Name of the provider.
+    pub provider: String,
+    /// Share of the requests that name no provider. `None`: only when it is named.
+    pub weight: Option<f64>,
+    /// Models at this provider.
+    pub allowed_models: Models,
+    /// Ids of the provider's keys. `None`: all of them.
+    pub key_ids: Option<Vec<String>>,
+    /// Limit over what this key asks of this provider.
+    pub rate_limit_id: Option<String>,
+    /// Budgets over what this key asks of this provider.
+    pub budget_ids: Vec<String>,
+}
+
+/// So many requests, tokens or both, in the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Unique.
+    pub id: String,
+    /// `request_max_limit` in `request_reset_duration`.
+    pub requests: Option<Allowance>,
+    /// `token_max_limit` in `token_reset_duration`.
+    pub tokens: Option<Allowance>,
+    /// `enforcement`.
+    pub enforcement: Enforcement,
+    /// `on_node_loss`. `None`: reclaim with three or more expected nodes, keep below.
+    pub on_node_loss: Option<OnNodeLoss>,
+    /// `charge`: what counts as spent tokens, and when.
+    pub charge: Charge,
+    /// `sub_window`: the provider's finer grain, e.g. 1 s or 10 s of a minute.
+    pub sub_window: Option<Duration>,
+}
+
+/// An amount in a sliding window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Units in any window.
+    pub max: NonZeroU64,
+    /// How long a unit stays spent.
+    pub window: Window,
+}
+
+/// How firmly a limit holds across nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Enforcement {
+    /// `strict`: never exceeded; reserves what a request may use at most.
+    #[default]
+    Strict,
+    /// `admission`: the provider's own formula at the door.
+    Admission,
+    /// `statistical`: reserves a learned amount; may exceed with a stated probability.
+    Statistical,
+    /// `gossip`: own use and the last seen use of the others.
+    Gossip,
+}
+
+/// What becomes of a lost node's part of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNodeLoss {
+    /// `keep`: nobody else may spend it.
+    Keep,
+    /// `reclaim`: the others take it over after its lease.
+    Reclaim,
+}
+
+/// Which tokens count, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Charge {
+    /// `admission`: prompt and possible output, at the door.
+    #[default]
+    Admission,
+    /// `input`: the prompt only.
+    Input,
+    /// `produced`: the prompt at the door, output as it comes.
+    Produced,
+}
+
+/// An amount of money in a window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// Unique.
+    pub id: String,
+    /// `max_limit`, in millionths of a US dollar.
+    pub max_micro_usd: u64,
+    /// `reset_duration`.
+    pub window: Window,
+}
+
+/// What holds for a model whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelConfig {
+    /// `model_name`. `None`: `*`, each model.
+    pub model: Option<String>,
+    /// `None`: at every provider.
+    pub provider: Option<String>,
+    /// Limit over the model.
+    pub rate_limit_id: Option<String>,
+    /// Budgets over the model.
+    pub budget_ids: Vec<String>,
+    /// `max_output_tokens`: what an answer may be at most; reserved where a request says nothing.
+    pub max_output_tokens: Option<NonZeroU32>,
+}
+
+/// What holds for a provider whoever asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderLimit {
+    /// Name of the provider.
+    pub provider: String,
+    /// Limit over everything that goes there.
+    pub rate_limit_id: Option<String>,
+    /// Budgets over everything that goes there.
+    pub budget_ids: Vec<String>,
+}
+
+/// A group of virtual keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Team {
+    /// Unique.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Whose team it is.
+    pub customer_id: Option<String>,
+    /// Limit over the group.
+    pub rate_limit_id: Option<String>,
+    /// Budgets over the group.
+    pub budget_ids: Vec<String>,
+}
+
+/// A group of teams and virtual keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Customer {
+    /// Unique.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Limit over the group.
+    pub rate_limit_id: Option<String>,
+    /// Budgets over the group.
+    pub budget_ids: Vec<String>,
+}
+
+/// `auth_config`.
+#[derive(Default, PartialEq)]
+pub struct AdminAuth {
+    /// Whether the admin interface asks for credentials.
+    pub is_enabled: bool,
+    /// `admin_username`; there when enabled.
+    pub username: Option<String>,
+    /// `admin_password`; there when enabled.
+    pub password: Option<Secret>,
+    /// Where the password's text came from.
+    pub password_origin: Option<Origin>,
+    /// Whether inference is open although the admin interface is not.
+    pub disable_auth_on_inference: bool,
+}
+
+impl fmt::Debug for AdminAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminAuth")
+            .field("is_enabled", &self.is_enabled)
+            .field("username", &self.username)
+            .field("password_origin", &self.password_origin)
+            .field("disable_auth_on_inference", &self.disable_auth_on_inference)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,72 @@
+//! What the control thread hands to a core: a snapshot, and beside it what must not or cannot be
+//! in its bytes — secrets and the live limit rings. Also the small live state. No sockets.
+
+use crate::clock::Nanos;
+use crate::limit::LimitRings;
+use crate::secret::Secret;
+use crate::snapshot::Snapshot;
+use std::sync::Arc;
+
+/// One configuration, whole. A request keeps the one it started with.
+pub struct Published {
+    /// Records, read in place.
+    pub snapshot: Snapshot,
+    /// Credentials and header values, by the indices in the records. An empty one is a
+    /// reference that could not be resolved: its key must not be used.
+    pub secrets: Arc<[Secret]>,
+    /// Key of the HMAC that virtual keys are looked up by.
+    pub lookup_key: Arc<[u8; 32]>,
+    /// The node's rings, by limit index; rings outlive a change of configuration.
+    pub limits: LimitRings,
+    /// Certificate of the client listener; `None`: it speaks plain HTTP.
+    pub listener_identity: Option<Arc<ListenerIdentity>>,
+}
+
+/// What the client listener proves itself with. Read again by the control thread when its files
+/// change; `PartialEq` tells whether they did.
+#[derive(PartialEq)]
+pub struct ListenerIdentity {
+    /// Certificate chain, PEM.
+    pub certificates_pem: String,
+    /// Private key, PEM.
+    pub key_pem: Secret,
+}
+
+/// Is this node to be sent traffic?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Yes.
+    Ready,
+    /// Not yet, and why.
+    Starting(String),
+    /// Finishing what runs; new requests belong elsewhere.
+    Draining,
+}
+
+/// What changes often: readiness, the cluster's health, keys that rest. Small, replaced whole.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// For `/ready`.
+    pub readiness: Readiness,
+    /// Members of the cluster, this node included.
+    pub members: u32,
+    /// Members that are healthy.
+    pub healthy_members: u32,
+    /// HEALTHY or NOT HEALTHY, as `/cluster/status` shows it.
+    pub is_cluster_healthy: bool,
+    /// Keys that rest: provider name, key name, until when.
+    pub resting_keys: Vec<RestingKey>,
+}
+
+/// A key that a provider refused or limited, for the time it should be left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestingKey {
+    /// Provider's name.
+    pub provider: String,
+    /// Key's name.
+    pub key: String,
+    /// Only for this model; `None`: for all.
+    pub model: Option<String>,
+    /// Rests until then.
+    pub until: Nanos,
+}
