@@ -314,3 +314,6 @@ impl Drop for Holding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -345,3 +345,6 @@ impl Hiding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -335,3 +335,9 @@ impl Cell {
         ahead > LAPS_AHEAD_MAX
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+#[cfg(all(test, loom))]
+mod interleavings;

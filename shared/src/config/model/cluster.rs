@@ -152,8 +152,9 @@ pub enum DiscoverySource {
     Kubernetes {
         /// `k8s_namespace`
         namespace: String,
-        /// `k8s_label_selector`
-        label_selector: String,
+        /// `k8s_label_selector`. `None`: the file leaves it out and was warned about it; pods
+        /// cannot be told from others.
+        label_selector: Option<String>,
     },
     /// `consul`
     Consul {

@@ -64,7 +64,7 @@ pub struct Key {
     pub origin: Origin,
     /// What it may be used for.
     pub models: Models,
-    /// Exceptions from [`Key::models`].
+    /// Exceptions from [`Key::models`]; `*` stands for all.
     pub blacklisted_models: Vec<String>,
     /// Share of the traffic among the keys that fit, 0 to 1,000,000. 0: only when named.
     pub weight: f64,
@@ -79,7 +79,7 @@ pub struct Key {
 impl Key {
     /// Whether this key may be used for `model` (as clients say it).
     pub fn allows(&self, model: &str) -> bool {
-        self.models.allows(model) && !self.blacklisted_models.iter().any(|denied| denied == model)
+        self.models.allows(model) && !is_listed(&self.blacklisted_models, model)
     }
 
     /// The provider's name for `model`.
@@ -106,6 +106,11 @@ impl fmt::Debug for Key {
             .field("is_enabled", &self.is_enabled)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a list of exceptions has `model` or `*`.
+pub(super) fn is_listed(models: &[String], model: &str) -> bool {
+    models.iter().any(|listed| listed == "*" || listed == model)
 }
 
 /// Which models something covers.
@@ -149,6 +154,8 @@ pub struct Network {
     pub request_timeout: Duration,
     /// `max_retries` and the waits between them.
     pub retry: Retry,
+    /// `keep_alive_timeout_in_seconds`: an idle pooled connection is closed after this.
+    pub keep_alive_timeout: Duration,
     /// `max_conns_per_host`: this node's connections to one endpoint.
     pub connections_max: u32,
     /// `insecure_skip_verify`: any certificate will do. For tests.
@@ -173,6 +180,7 @@ impl Network {
             stream_idle_timeout,
             request_timeout,
             retry: Retry::default(),
+            keep_alive_timeout: Duration::from_secs(30),
             connections_max: 5_000,
             insecure_skip_verify: false,
             ca_cert_pem: None,
