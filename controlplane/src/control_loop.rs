@@ -123,10 +123,9 @@ impl ControlLoop {
         self.carry_out();
         self.keep().await;
         match self.phase.get() {
-            Phase::Running => {}
             // Somebody else in the process asked for it.
             Phase::Draining if self.drain.is_none() => self.begin_drain(),
-            Phase::Draining => {}
+            Phase::Running | Phase::Draining => {}
             Phase::Stopped => return Some(Finished::AtOnce),
         }
         self.drain.as_ref()?.finished(self.clock.now(), self.state.totals())
@@ -154,7 +153,9 @@ impl ControlLoop {
                     publish_live |= outcome.publish_live;
                     outcome.notes.iter().for_each(|note| log(note, self.clock.now()));
                 }
-                Err(error) => tracing::error!(%error, "a new snapshot was not published; the cores keep the one they have"),
+                Err(error) => {
+                    tracing::error!(%error, "a new snapshot was not published; the cores keep the one they have");
+                }
             }
         }
         if publish_live {

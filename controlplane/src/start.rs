@@ -15,7 +15,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Largest configuration file that is read, in bytes. The reader's own bound is lower; this one
 /// keeps an endless file from filling the memory.
@@ -132,20 +131,22 @@ pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
         Err(ReadError::Faults(faults)) => return Err(StartError::Faults { name: settings.config.name(), faults }),
         Err(ReadError::Io(source)) => Err(source),
     };
-    let configured_dir = read.as_ref().map_or_else(|_| Server::default().state_dir, |config| config.server.state_dir.clone());
+    let configured_dir =
+        read.as_ref().map_or_else(|_| Server::default().state_dir, |config| config.server.state_dir.clone());
     let path = settings.state_dir.clone().unwrap_or_else(|| PathBuf::from(configured_dir));
     let state_dir = open_state_dir(&path, &mut remarks)?;
     let lookup_key = match state_dir.as_ref().map(StateDir::lookup_key) {
         Some(Ok(key)) => key,
         Some(Err(error)) => {
-            remarks.push(format!("{error}; virtual keys work, but the last good snapshot will not survive this process"));
+            remarks
+                .push(format!("{error}; virtual keys work, but the last good snapshot will not survive this process"));
             random_key().map_err(StartError::Random)?
         }
         None => random_key().map_err(StartError::Random)?,
     };
-    let last_good = state_dir.as_ref().map_or(Ok(None), |dir| {
-        last_good::read(dir, &lookup_key, settings.encryption_key.as_ref(), &sources::resolve)
-    });
+    let last_good = state_dir
+        .as_ref()
+        .map_or(Ok(None), |dir| last_good::read(dir, &lookup_key, settings.encryption_key.as_ref(), &sources::resolve));
 
     let last_epoch = last_good.iter().flatten().map(|last_good| last_good.compiled.record.epoch).next().unwrap_or(0);
     let mut addresses = Addresses::default();
@@ -161,11 +162,11 @@ pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
             (StartsFrom::Config(Box::new(config)), server)
         }
         Err(source) => {
-            let last_good = instead_of_file(&settings, &path, source, last_good)?;
-            let wall = Duration::as_secs(&settings.clock.wall());
-            remarks.push(serving_from_last_good(&settings.config, last_good.1, wall, &last_good.0));
-            let server = last_good.0.server.clone();
-            (StartsFrom::LastGood(Box::new(last_good.0)), server)
+            let (last_good, source) = instead_of_file(&settings, &path, source, last_good)?;
+            let wall = settings.clock.wall().as_secs();
+            remarks.push(serving_from_last_good(&settings.config, &source, wall, &last_good));
+            let server = last_good.server.clone();
+            (StartsFrom::LastGood(Box::new(last_good)), server)
         }
     };
     let admin = bind(settings.admin_listen.unwrap_or(server.admin_listen))?;
@@ -238,7 +239,7 @@ fn instead_of_file(
     Err(StartError::NoConfiguration { path, source, instead })
 }
 
-fn serving_from_last_good(config: &ConfigSource, error: io::Error, wall_seconds: u64, last_good: &LastGood) -> String {
+fn serving_from_last_good(config: &ConfigSource, error: &io::Error, wall_seconds: u64, last_good: &LastGood) -> String {
     let written_at = last_good.written_at.as_secs();
     format!(
         "serving from the last good snapshot of {} ({} s ago), because {} could not be read: {error}",

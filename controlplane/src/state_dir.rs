@@ -122,12 +122,8 @@ impl StateDir {
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StateDirError> {
     // A leftover of a crash may be there; `create_new` never follows a link.
     drop(fs::remove_file(path));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed("create", path))?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed("create", path))?;
     file.write_all(bytes).map_err(failed("write", path))?;
     file.sync_all().map_err(failed("sync", path))
 }
@@ -154,8 +150,8 @@ pub(crate) mod tests {
 
     impl Scratch {
         pub(crate) fn new() -> Self {
-            let name: String = random_key().unwrap()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-            Self(std::env::temp_dir().join(format!("deepintshield-test-{name}")))
+            let name = getrandom::u64().unwrap();
+            Self(std::env::temp_dir().join(format!("deepintshield-test-{name:016x}")))
         }
     }
 

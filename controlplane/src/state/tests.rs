@@ -97,7 +97,8 @@ fn failures_are_told_at_the_first_second_and_fourth_time() {
         (0..8).map(|second| !state.apply(failed("api.openai.com"), at(second)).notes.is_empty()).collect();
     assert_eq!(told, [true, true, false, true, false, false, false, true]);
     let note = state.apply(failed("api.anthropic.com"), at(9)).notes;
-    let expected = Note::Unresolved { host: "api.anthropic.com".into(), reason: "SERVFAIL".into(), kept: 1, failures: 1 };
+    let expected =
+        Note::Unresolved { host: "api.anthropic.com".into(), reason: "SERVFAIL".into(), kept: 1, failures: 1 };
     assert_eq!(note, [expected]);
 }
 

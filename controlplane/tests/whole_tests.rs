@@ -132,7 +132,10 @@ fn a_node_serves_drains_and_starts_again_without_its_file() {
         let status = get(admin, "/cluster/status");
         assert!(status.contains("\"cluster_health\":\"HEALTHY\"") && status.contains("\"members\":1"), "{status}");
         let metrics = get(admin, "/metrics");
-        assert!(metrics.contains("deepintshield_limit_entitlement{limit=\"team/requests\",unit=\"requests\"} 5"), "{metrics}");
+        assert!(
+            metrics.contains("deepintshield_limit_entitlement{limit=\"team/requests\",unit=\"requests\"} 5"),
+            "{metrics}"
+        );
         assert!(!metrics.contains("canary"));
 
         phase.advance_to(Phase::Draining);
