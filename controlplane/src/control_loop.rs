@@ -405,3 +405,22 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::tests::facts;
+
+    #[test]
+    fn a_wrong_or_lost_file_comes_to_nothing_when_read_again() {
+        for source in [
+            ConfigSource::Embedded("{\"providers\": 7}"),
+            ConfigSource::Embedded("{"),
+            ConfigSource::File("/nowhere/config.json".into()),
+        ] {
+            assert!(read_again(&source, &facts(), &Server::default()).is_none());
+        }
+        let right = read_again(&ConfigSource::Embedded("{}"), &facts(), &Server::default());
+        assert!(matches!(right, Some(Event::Configured(_))));
+    }
+}

@@ -170,3 +170,21 @@ fn a_wrong_file_stops_the_start_although_there_is_a_snapshot() {
     let error = ControlPlane::open(scratch.settings()).err().unwrap();
     assert!(matches!(error, StartError::Faults { .. }), "{error}");
 }
+
+#[test]
+fn a_hang_up_signal_reads_the_file_again_and_limits_keep_what_was_spent() {
+    let scratch = Scratch::new("reload");
+    with_node(scratch.settings(), |core, admin, _| {
+        core.until("ready", Core::is_ready);
+        // An answer proves that the loop runs and so listens to signals; without a listener
+        // this one would end the process.
+        assert!(get(admin, "/ready").starts_with("HTTP/1.1 200"));
+        let before = Arc::clone(&core.published.as_ref().unwrap().limits);
+
+        std::fs::write(scratch.config(), CONFIG.replace("\"request_max_limit\": 5", "\"request_max_limit\": 6"))
+            .unwrap();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
+        core.until("the new amount", |core| core.published.as_ref().unwrap().limits[0].entitlement() == 6);
+        assert!(Arc::ptr_eq(&before, &core.published.as_ref().unwrap().limits));
+    });
+}
