@@ -1,6 +1,5 @@
 //! Where `env.` and `file:` references are looked up, with bounds on what is read.
 
-use crate::last_good::{EncryptionKey, EncryptionKeyTooShort};
 use shared::config::model::Origin;
 use shared::secret::Secret;
 use std::fs::File;
@@ -24,35 +23,6 @@ pub fn file(path: &str) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is longer than 1 MiB"));
     }
     Ok(text)
-}
-
-/// The variable that holds the encryption key, or `file:PATH` of a file that does.
-pub const ENCRYPTION_KEY_VARIABLE: &str = "DEEPINTSHIELD_ENCRYPTION_KEY";
-
-/// There is an encryption key, and it cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum EncryptionKeyError {
-    /// It is too short to be one.
-    #[error("{ENCRYPTION_KEY_VARIABLE}: {0}")]
-    TooShort(#[from] EncryptionKeyTooShort),
-    /// Its file cannot be read, or is empty.
-    #[error("{ENCRYPTION_KEY_VARIABLE}: {path} cannot be read, or is empty")]
-    File {
-        /// The file.
-        path: String,
-    },
-}
-
-/// What secrets in the state directory are sealed with; `None` where the environment names none.
-pub fn encryption_key() -> Result<Option<EncryptionKey>, EncryptionKeyError> {
-    let Some(text) = env(ENCRYPTION_KEY_VARIABLE).map(Zeroizing::new) else { return Ok(None) };
-    let secret = match text.strip_prefix("file:") {
-        Some(path) => {
-            resolve(&Origin::File(path.to_owned())).ok_or_else(|| EncryptionKeyError::File { path: path.to_owned() })?
-        }
-        None => Secret::new(&text),
-    };
-    Ok(Some(EncryptionKey::new(secret)?))
 }
 
 /// The text that an origin stands for now; `None` for a literal, and for what is not there.

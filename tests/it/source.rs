@@ -9,17 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that hold nothing of ours: build output, fetched tools, results.
-const FOLDERS_SKIPPED: &[&str] = &[
-    "target",
-    ".git",
-    ".tools",
-    "node_modules",
-    "__pycache__",
-    ".pytest_cache",
-    "results",
-    "corpus",
-    "artifacts",
-];
+const FOLDERS_SKIPPED: &[&str] =
+    &["target", ".git", ".tools", "node_modules", "__pycache__", ".pytest_cache", "results", "corpus", "artifacts"];
 
 /// Larger files are data (lock files, recorded traces), not text that somebody wrote.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
@@ -60,14 +51,9 @@ pub(crate) fn root() -> PathBuf {
 
 /// Every Rust file of the project, sorted by path.
 pub(crate) fn rust_files() -> Vec<Source> {
-    let files: Vec<Source> = text_files()
-        .into_iter()
-        .filter(|file| Path::new(&file.path).extension().is_some_and(|e| e == "rs"))
-        .collect();
-    assert!(
-        files.len() > 5,
-        "the walk found no sources: a rule that sees nothing proves nothing"
-    );
+    let files: Vec<Source> =
+        text_files().into_iter().filter(|file| Path::new(&file.path).extension().is_some_and(|e| e == "rs")).collect();
+    assert!(files.len() > 5, "the walk found no sources: a rule that sees nothing proves nothing");
     files
 }
 
@@ -97,13 +83,8 @@ pub(crate) fn text_files() -> Vec<Source> {
 /// The file as text; nothing for one that is not UTF-8.
 fn read(path: &Path) -> Option<Source> {
     let text = String::from_utf8(fs::read(path).ok()?).ok()?;
-    let path = path
-        .strip_prefix(root())
-        .expect("the walk stays inside the project");
-    Some(Source {
-        path: path.to_string_lossy().into_owned(),
-        text,
-    })
+    let path = path.strip_prefix(root()).expect("the walk stays inside the project");
+    Some(Source { path: path.to_string_lossy().into_owned(), text })
 }
 
 /// Lines (from 1) of `code` that hold `name` with no identifier character next to it.
@@ -115,16 +96,11 @@ pub(crate) fn lines_with(code: &str, name: &str) -> Vec<usize> {
         line.match_indices(name).any(|(at, _)| {
             let before = line[..at].chars().next_back();
             let after = line[at + name.len()..].chars().next();
-            let inside = starts_as_word && before.is_some_and(is_word)
-                || ends_as_word && after.is_some_and(is_word);
+            let inside = starts_as_word && before.is_some_and(is_word) || ends_as_word && after.is_some_and(is_word);
             !inside
         })
     };
-    (1..)
-        .zip(code.lines())
-        .filter(|(_, line)| holds(line))
-        .map(|(number, _)| number)
-        .collect()
+    (1..).zip(code.lines()).filter(|(_, line)| holds(line)).map(|(number, _)| number).collect()
 }
 
 /// `code` with every item blanked that stands under `#[cfg(test)]`, `#[cfg(all(test, loom))]` and
@@ -135,9 +111,7 @@ fn without_test_items(code: &str) -> String {
     while let Some(at) = rest.find("#[cfg(") {
         let (before, attribute_on) = rest.split_at(at);
         product.push_str(before);
-        let attribute = &attribute_on[..attribute_on
-            .find(']')
-            .map_or(attribute_on.len(), |end| end + 1)];
+        let attribute = &attribute_on[..attribute_on.find(']').map_or(attribute_on.len(), |end| end + 1)];
         let names = |word: &str| !lines_with(attribute, word).is_empty();
         let len = if (names("test") || names("loom")) && !names("not") {
             attribute.len() + item_len(&attribute_on[attribute.len()..])
@@ -251,9 +225,7 @@ fn raw_string_len(text: &str) -> usize {
         return 0;
     }
     let close = format!("\"{}", "#".repeat(hashes));
-    text[open..]
-        .find(&close)
-        .map_or(text.len(), |at| open + at + close.len())
+    text[open..].find(&close).map_or(text.len(), |at| open + at + close.len())
 }
 
 /// Bytes of a character literal; 0 for a lifetime, which also opens with `'`.
@@ -286,16 +258,10 @@ fn a_name_is_found_as_a_whole_word_only() {
 #[test]
 fn test_items_are_not_product_code() {
     let code = "a;\n#[cfg(all(test, loom))]\nmod t {\n{x}\n}\nb;\n#[cfg(not(loom))]\nuse c;\n#[cfg(test)]\nuse d;\ne";
-    assert_eq!(
-        without_test_items(code),
-        "a;\n\n\n\n\nb;\n#[cfg(not(loom))]\nuse c;\n\n\ne"
-    );
+    assert_eq!(without_test_items(code), "a;\n\n\n\n\nb;\n#[cfg(not(loom))]\nuse c;\n\n\ne");
 }
 
 #[test]
 fn raw_identifiers_and_names_that_end_in_r_are_code() {
-    assert_eq!(
-        strip("let r#type = var\"s\"; for r in x {}"),
-        "let r#type = var ; for r in x {}"
-    );
+    assert_eq!(strip("let r#type = var\"s\"; for r in x {}"), "let r#type = var ; for r in x {}");
 }
