@@ -229,7 +229,11 @@ fn instead_of_file(
 ) -> Result<(LastGood, io::Error), StartError> {
     let instead = match last_good {
         Ok(Some(last_good)) => return Ok((last_good, source)),
-        Ok(None) => format!("there is no last good snapshot in {} either", dir.display()),
+        Ok(None) => format!(
+            "there is no last good snapshot in {} either (`--state-dir` or DEEPINTSHIELD_STATE_DIR names another \
+             state directory)",
+            dir.display()
+        ),
         Err(error) => error.to_string(),
     };
     let path = match &settings.config {
