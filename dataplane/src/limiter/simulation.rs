@@ -1,5 +1,5 @@
 //! A node in virtual time against an exact sliding log, on the same arrivals: no window may
-//! hold more than the limit, as stamped here and as a provider counts with its own delays; and
+//! hold more than the limit, as stamped here and as a provider counts with its own delays. And
 //! how much of what the exact limiter admits is admitted?
 //!
 //! What `cargo test -p dataplane simulation -- --nocapture` prints: four cores, 70 % of the
@@ -96,7 +96,7 @@ fn fullest_window(mut log: Vec<(u64, u64)>, window_ns: u64) -> u64 {
     log.into_iter().map(fill).max().unwrap_or(0)
 }
 
-/// SplitMix64: a few lines, and the same everywhere for a seed.
+/// `SplitMix64`: a few lines, and the same everywhere for a seed.
 struct Random(u64);
 
 impl Random {

@@ -263,7 +263,9 @@ fn the_last_units_are_not_locked_in_slices_of_other_cores() {
         permits.push(permit);
     }
     assert_eq!(permits.len(), 5_000 - 7 * 9, "seven cores have nine units left of ten");
-    cores.iter().for_each(|core| core.tick(at(1.005)));
+    for core in &cores {
+        core.tick(at(1.005));
+    }
     while let Ok(permit) = cores[0].admit(&[requests(0)], at(1.01)) {
         permits.push(permit);
     }
