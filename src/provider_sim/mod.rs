@@ -1,6 +1,6 @@
 //! `deepintshield provider-sim`: an AI provider that is not one, for tests, demos and load.
 //!
-//! It speaks the dialects of OpenAI, Anthropic, Gemini and Cohere, answers with as many tokens as
+//! It speaks the dialects of `OpenAI`, Anthropic, Gemini and Cohere, answers with as many tokens as
 //! it is told, enforces its own rate limits and counts exactly what it admitted, and makes the
 //! mistakes it is asked for. It shares no code with the gateway's data plane, whose independent
 //! counterpart it is: what both read or write the same way, they agree on by the standard.
@@ -122,7 +122,8 @@ fn serve_all(provider: &Arc<Provider>, mut listeners: Vec<TcpListener>, stop: &A
         stop.store(true, Ordering::Relaxed);
         let mut outcome = served;
         for other in others {
-            let served = other.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the simulated provider panicked")));
+            let served =
+                other.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the simulated provider panicked")));
             outcome = outcome.and(served);
         }
         outcome

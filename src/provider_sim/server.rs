@@ -1,6 +1,6 @@
 //! One thread of the simulated provider: its runtime, its listener, its connections.
 //!
-//! io_uring where the kernel allows it, epoll where it does not. The stop signal is looked at on a
+//! `io_uring` where the kernel allows it, epoll where it does not. The stop signal is looked at on a
 //! tick; connections that are open then are cut.
 
 use std::{
@@ -56,7 +56,12 @@ pub(crate) fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<StdLis
 }
 
 /// Serves `listener` on this thread until `stop` is set.
-pub(crate) fn serve(provider: Arc<Provider>, thread: usize, listener: StdListener, stop: &AtomicBool) -> io::Result<()> {
+pub(crate) fn serve(
+    provider: Arc<Provider>,
+    thread: usize,
+    listener: StdListener,
+    stop: &AtomicBool,
+) -> io::Result<()> {
     let core = Rc::new(Core::new(provider, thread));
     if monoio::utils::detect_uring() {
         let mut flags = io_uring::IoUring::builder();

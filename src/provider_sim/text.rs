@@ -44,7 +44,10 @@ impl Text {
     pub(crate) fn event_text_bytes(&self, event: u32, framing: usize) -> usize {
         let bytes = match self.event_bytes {
             Some(bytes) => (bytes as usize).saturating_sub(framing),
-            None => (self.tokens_before(event.saturating_add(1)) - self.tokens_before(event)) as usize * TOKEN_BYTES as usize,
+            None => {
+                (self.tokens_before(event.saturating_add(1)) - self.tokens_before(event)) as usize
+                    * TOKEN_BYTES as usize
+            }
         };
         bytes.max(1)
     }
@@ -55,18 +58,16 @@ impl Text {
     }
 
     fn push(&self, event: u32, first_token: usize, bytes: usize, out: &mut Vec<u8>) {
-        match self.seed {
-            Some(seed) => push_seeded(seed, event, bytes, out),
-            None => {
-                let mut at = first_token * TOKEN_BYTES as usize % WORDS.len();
-                let mut left = bytes;
-                while left > 0 {
-                    let piece = &WORDS[at..WORDS.len().min(at + left)];
-                    out.extend_from_slice(piece);
-                    left -= piece.len();
-                    at = 0;
-                }
-            }
+        if let Some(seed) = self.seed {
+            return push_seeded(seed, event, bytes, out);
+        }
+        let mut at = first_token * TOKEN_BYTES as usize % WORDS.len();
+        let mut left = bytes;
+        while left > 0 {
+            let piece = &WORDS[at..WORDS.len().min(at + left)];
+            out.extend_from_slice(piece);
+            left -= piece.len();
+            at = 0;
         }
     }
 }
