@@ -81,7 +81,7 @@ pub(crate) struct Options {
     /// What the random faults repeat from.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) seed: u64,
-    /// Admitted requests that the log remembers; 24 bytes each.
+    /// Admitted requests that the log remembers; 16 bytes each.
     #[arg(long, value_name = "ROWS", default_value = "2000000")]
     pub(crate) log_rows: usize,
 }
