@@ -1,6 +1,6 @@
 //! One thread of the simulated provider: its runtime, its listener, its connections.
 //!
-//! io_uring where the kernel allows it, epoll where it does not. The stop signal is looked at on a
+//! `io_uring` where the kernel allows it, epoll where it does not. The stop signal is looked at on a
 //! tick; connections that are open then are cut.
 
 use std::{
