@@ -5,7 +5,7 @@
 //! JSON ends the search and nothing more, for the answer is passed on either way. A key that
 //! is written with escapes is not recognised; no provider writes one.
 
-use memchr::memchr2;
+use super::json::quote_or_backslash;
 
 /// The largest count that is believed; 2^53 is where doubles, which most providers and SDKs
 /// count in, stop being exact.
@@ -255,7 +255,7 @@ impl Finder {
                 }
                 At::InString { is_escaped: false } | At::SkippedString { is_escaped: false } => {
                     let rest = bytes.get(at..).unwrap_or_default();
-                    let Some(found) = memchr2(b'"', b'\\', rest) else { return };
+                    let Some(found) = quote_or_backslash(rest) else { return };
                     let is_end = rest.get(found) == Some(&b'"');
                     self.at = match (self.at, is_end) {
                         (At::InString { .. }, true) => At::After,
@@ -275,21 +275,26 @@ impl Finder {
                     at += 1;
                 }
                 At::InKey => {
-                    self.key_byte(byte);
-                    at += 1;
+                    let rest = bytes.get(at..).unwrap_or_default();
+                    let found = quote_or_backslash(rest);
+                    self.word_bytes(rest.get(..found.unwrap_or(rest.len())).unwrap_or_default());
+                    let Some(found) = found else { return };
+                    self.key_ends(rest.get(found) == Some(&b'"'));
+                    at += found + 1;
                 }
                 At::InKeyEscape => {
                     self.at = At::InKey;
                     at += 1;
                 }
                 At::InWord => {
-                    if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') {
-                        // The byte itself is looked at again.
-                        self.end_word();
-                    } else {
-                        self.word_byte(byte);
-                        at += 1;
-                    }
+                    let rest = bytes.get(at..).unwrap_or_default();
+                    let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+                    let found = rest.iter().position(ends);
+                    self.word_bytes(rest.get(..found.unwrap_or(rest.len())).unwrap_or_default());
+                    let Some(found) = found else { return };
+                    // The byte that ends it is looked at again.
+                    self.end_word();
+                    at += found;
                 }
                 _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => at += 1,
                 At::Value => {
@@ -353,7 +358,7 @@ impl Finder {
             _ => {
                 self.at = At::InWord;
                 self.word_len = 0;
-                self.word_byte(byte);
+                self.word_bytes(&[byte]);
             }
         }
     }
@@ -408,11 +413,13 @@ impl Finder {
         }
     }
 
-    fn word_byte(&mut self, byte: u8) {
-        if let Some(place) = self.word.get_mut(usize::from(self.word_len)) {
-            *place = byte;
+    fn word_bytes(&mut self, bytes: &[u8]) {
+        let from = usize::from(self.word_len);
+        let to = from.saturating_add(bytes.len());
+        if let Some(place) = self.word.get_mut(from..to) {
+            place.copy_from_slice(bytes);
         }
-        self.word_len = self.word_len.saturating_add(1);
+        self.word_len = u8::try_from(to).unwrap_or(u8::MAX);
     }
 
     /// The key or number, or nothing when it was longer than any we look for.
@@ -420,18 +427,14 @@ impl Finder {
         self.word.get(..usize::from(self.word_len))
     }
 
-    fn key_byte(&mut self, byte: u8) {
-        match byte {
-            b'"' => {
-                self.then = self.next_step();
-                self.at = At::Colon;
-            }
-            b'\\' => {
-                // Not one of ours; its value is skipped like any other's.
-                self.word_len = u8::MAX;
-                self.at = At::InKeyEscape;
-            }
-            _ => self.word_byte(byte),
+    fn key_ends(&mut self, at_quote: bool) {
+        if at_quote {
+            self.then = self.next_step();
+            self.at = At::Colon;
+        } else {
+            // A backslash: not one of ours, and its value is skipped like any other's.
+            self.word_len = u8::MAX;
+            self.at = At::InKeyEscape;
         }
     }
 
@@ -485,13 +488,17 @@ fn read_count(word: Option<&[u8]>) -> (Option<u64>, bool) {
 /// 32 vectorise: an embedding is some 20 KB of numbers, and none of them matters.
 fn before_bracket_or_quote(bytes: &[u8]) -> usize {
     let stops = |byte: u8| matches!(byte | 0x20, b'{' | b'}') || byte == b'"';
-    let mut passed = 0;
-    for block in bytes.chunks_exact(32) {
-        if block.iter().fold(0, |found, &byte| found | u8::from(stops(byte))) != 0 {
-            break;
-        }
-        passed += block.len();
+    let (near, far) = bytes.split_at(bytes.len().min(16));
+    if let Some(found) = near.iter().position(|&byte| stops(byte)) {
+        return found;
     }
-    let rest = bytes.get(passed..).unwrap_or_default();
-    passed + rest.iter().position(|&byte| stops(byte)).unwrap_or(rest.len())
+    // No short circuits, which would keep it from vectorising.
+    let stops_as_bit = |byte: u8| {
+        let bracket = byte | 0x20;
+        u8::from(bracket == b'{') | u8::from(bracket == b'}') | u8::from(byte == b'"')
+    };
+    let has_none = |block: &&[u8]| block.iter().fold(0, |found, &byte| found | stops_as_bit(byte)) == 0;
+    let passed = far.chunks_exact(32).take_while(has_none).count() * 32;
+    let rest = far.get(passed..).unwrap_or_default();
+    near.len() + passed + rest.iter().position(|&byte| stops(byte)).unwrap_or(rest.len())
 }
