@@ -9,17 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that hold nothing of ours: build output, fetched tools, results.
-const FOLDERS_SKIPPED: &[&str] = &[
-    "target",
-    ".git",
-    ".tools",
-    "node_modules",
-    "__pycache__",
-    ".pytest_cache",
-    "results",
-    "corpus",
-    "artifacts",
-];
+const FOLDERS_SKIPPED: &[&str] =
+    &["target", ".git", ".tools", "node_modules", "__pycache__", ".pytest_cache", "results", "corpus", "artifacts"];
 
 /// Larger files are data (lock files, recorded traces), not text that somebody wrote.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
@@ -38,13 +29,24 @@ impl Source {
         strip(&self.text)
     }
 
-    /// The code without what is compiled for tests only, line numbers kept.
+    /// The code without the items that are compiled for tests only, line numbers kept.
     pub(crate) fn product_code(&self) -> String {
-        let stem = self.path.rsplit('/').next().unwrap_or_default();
-        if stem == "tests.rs" || stem.ends_with("_tests.rs") {
-            return String::new();
-        }
         without_test_items(&self.code())
+    }
+
+    /// Files that this one includes for tests only, as `#[cfg(test)] mod NAME;`.
+    fn test_modules(&self) -> Vec<String> {
+        let code = self.code();
+        let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let stem = self.path.trim_end_matches(".rs");
+        let inside = match stem.rsplit('/').next() {
+            Some("lib" | "main" | "mod") => folder,
+            _ => stem,
+        };
+        test_items(&code)
+            .filter_map(|item| item.rsplit_once("mod ")?.1.strip_suffix(';').map(str::trim))
+            .map(|name| format!("{inside}/{name}.rs"))
+            .collect()
     }
 
     /// Lines (from 1) of the code that hold `name` as whole words.
@@ -60,15 +62,19 @@ pub(crate) fn root() -> PathBuf {
 
 /// Every Rust file of the project, sorted by path.
 pub(crate) fn rust_files() -> Vec<Source> {
-    let files: Vec<Source> = text_files()
-        .into_iter()
-        .filter(|file| Path::new(&file.path).extension().is_some_and(|e| e == "rs"))
-        .collect();
-    assert!(
-        files.len() > 5,
-        "the walk found no sources: a rule that sees nothing proves nothing"
-    );
+    let files: Vec<Source> =
+        text_files().into_iter().filter(|file| Path::new(&file.path).extension().is_some_and(|e| e == "rs")).collect();
+    assert!(files.len() > 5, "the walk found no sources: a rule that sees nothing proves nothing");
     files
+}
+
+/// Every Rust file of which something ends in the product, with that part of its code: no test
+/// modules, wherever they stand.
+pub(crate) fn product_files() -> Vec<(String, String)> {
+    let files = rust_files();
+    let tests: Vec<String> = files.iter().flat_map(Source::test_modules).collect();
+    let in_product = |file: &&Source| !tests.contains(&file.path);
+    files.iter().filter(in_product).map(|file| (file.path.clone(), file.product_code())).collect()
 }
 
 /// Every file of the project that is UTF-8 text, sorted by path.
@@ -97,13 +103,8 @@ pub(crate) fn text_files() -> Vec<Source> {
 /// The file as text; nothing for one that is not UTF-8.
 fn read(path: &Path) -> Option<Source> {
     let text = String::from_utf8(fs::read(path).ok()?).ok()?;
-    let path = path
-        .strip_prefix(root())
-        .expect("the walk stays inside the project");
-    Some(Source {
-        path: path.to_string_lossy().into_owned(),
-        text,
-    })
+    let path = path.strip_prefix(root()).expect("the walk stays inside the project");
+    Some(Source { path: path.to_string_lossy().into_owned(), text })
 }
 
 /// Lines (from 1) of `code` that hold `name` with no identifier character next to it.
@@ -115,16 +116,11 @@ pub(crate) fn lines_with(code: &str, name: &str) -> Vec<usize> {
         line.match_indices(name).any(|(at, _)| {
             let before = line[..at].chars().next_back();
             let after = line[at + name.len()..].chars().next();
-            let inside = starts_as_word && before.is_some_and(is_word)
-                || ends_as_word && after.is_some_and(is_word);
+            let inside = starts_as_word && before.is_some_and(is_word) || ends_as_word && after.is_some_and(is_word);
             !inside
         })
     };
-    (1..)
-        .zip(code.lines())
-        .filter(|(_, line)| holds(line))
-        .map(|(number, _)| number)
-        .collect()
+    (1..).zip(code.lines()).filter(|(_, line)| holds(line)).map(|(number, _)| number).collect()
 }
 
 /// `code` with every item blanked that stands under `#[cfg(test)]`, `#[cfg(all(test, loom))]` and
@@ -132,27 +128,32 @@ pub(crate) fn lines_with(code: &str, name: &str) -> Vec<usize> {
 fn without_test_items(code: &str) -> String {
     let mut product = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(at) = rest.find("#[cfg(") {
-        let (before, attribute_on) = rest.split_at(at);
+    for item in test_items(code) {
+        let (before, from) = rest.split_at(rest.find(item).expect("items come from this code, in order"));
         product.push_str(before);
-        let attribute = &attribute_on[..attribute_on
-            .find(']')
-            .map_or(attribute_on.len(), |end| end + 1)];
-        let names = |word: &str| !lines_with(attribute, word).is_empty();
-        let len = if (names("test") || names("loom")) && !names("not") {
-            attribute.len() + item_len(&attribute_on[attribute.len()..])
-        } else {
-            attribute.len()
-        };
-        if len == attribute.len() {
-            product.push_str(attribute);
-        } else {
-            product.extend(attribute_on[..len].chars().filter(|c| *c == '\n'));
-        }
-        rest = &attribute_on[len..];
+        product.extend(item.chars().filter(|c| *c == '\n'));
+        rest = &from[item.len()..];
     }
     product.push_str(rest);
     product
+}
+
+/// Every item under a test attribute, with the attribute; in the order of the file.
+fn test_items(code: &str) -> impl Iterator<Item = &str> {
+    let mut rest = code;
+    std::iter::from_fn(move || {
+        loop {
+            let from = &rest[rest.find("#[cfg(")?..];
+            let (attribute, after) = from.split_at(from.find(']').map_or(from.len(), |end| end + 1));
+            let names = |word: &str| !lines_with(attribute, word).is_empty();
+            let is_test = (names("test") || names("loom")) && !names("not");
+            let len = attribute.len() + if is_test { item_len(after) } else { 0 };
+            rest = &from[len..];
+            if is_test {
+                return Some(&from[..len]);
+            }
+        }
+    })
 }
 
 /// Bytes up to the end of the item that `code` starts with: its `;`, or its closing brace.
@@ -251,9 +252,7 @@ fn raw_string_len(text: &str) -> usize {
         return 0;
     }
     let close = format!("\"{}", "#".repeat(hashes));
-    text[open..]
-        .find(&close)
-        .map_or(text.len(), |at| open + at + close.len())
+    text[open..].find(&close).map_or(text.len(), |at| open + at + close.len())
 }
 
 /// Bytes of a character literal; 0 for a lifetime, which also opens with `'`.
@@ -286,16 +285,19 @@ fn a_name_is_found_as_a_whole_word_only() {
 #[test]
 fn test_items_are_not_product_code() {
     let code = "a;\n#[cfg(all(test, loom))]\nmod t {\n{x}\n}\nb;\n#[cfg(not(loom))]\nuse c;\n#[cfg(test)]\nuse d;\ne";
-    assert_eq!(
-        without_test_items(code),
-        "a;\n\n\n\n\nb;\n#[cfg(not(loom))]\nuse c;\n\n\ne"
-    );
+    assert_eq!(without_test_items(code), "a;\n\n\n\n\nb;\n#[cfg(not(loom))]\nuse c;\n\n\ne");
+}
+
+#[test]
+fn a_file_that_is_included_for_tests_is_known_by_its_path() {
+    let modules = |path: &str, text: &str| Source { path: path.into(), text: text.into() }.test_modules();
+    let text = "mod a;\n#[cfg(test)]\nmod b;\n#[cfg(all(test, loom))]\npub(crate) mod c;";
+    assert_eq!(modules("x/src/ring.rs", text), ["x/src/ring/b.rs", "x/src/ring/c.rs"]);
+    assert_eq!(modules("x/src/lib.rs", "#[cfg(test)] mod b { fn f() {} }"), [""; 0]);
+    assert_eq!(modules("x/src/lib.rs", "#[cfg(test)]\nmod b;"), ["x/src/b.rs"]);
 }
 
 #[test]
 fn raw_identifiers_and_names_that_end_in_r_are_code() {
-    assert_eq!(
-        strip("let r#type = var\"s\"; for r in x {}"),
-        "let r#type = var ; for r in x {}"
-    );
+    assert_eq!(strip("let r#type = var\"s\"; for r in x {}"), "let r#type = var ; for r in x {}");
 }

@@ -7,14 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId, TargetKind};
 
-use crate::source::{Source, lines_with, root, rust_files, text_files};
+use crate::source::{Source, lines_with, product_files, root, rust_files, text_files};
 
 /// Who may ask the operating system for the time. Everybody else is given it.
 const CLOCK_FILES: &[&str] = &["shared/src/clock.rs", "perf/src/clock.rs"];
 
-/// Who may start threads in the product. Tests, benches and measuring tools start their own.
-/// A test module inside a product file may as well: contention is shown with threads.
-const THREAD_FILES: &[&str] = &["src/node.rs"];
+/// Who may ask a runtime for its own instants, which its timers take and which stand still in
+/// tests. Nothing is decided from them.
+const TIMER_FILES: &[&str] = &[
+    "controlplane/src/admin/listener.rs", // when a slow head ends
+    "controlplane/src/resolver.rs",       // when the system's resolver settings are read again
+    "src/provider_sim/client.rs",         // when a silent client is given up
+];
+
+/// Who may start threads in the product: a node, and the simulated provider, which is a program of
+/// its own. Tests, benches and measuring tools start theirs.
+const THREAD_FILES: &[&str] = &["src/node.rs", "src/provider_sim/mod.rs"];
 const THREAD_FOLDERS: &[&str] = &["tests/", "benches/", "perf/"];
 
 /// Where `unsafe` may stand: a snapshot is checked once, when it arrives, and then read in place,
@@ -26,8 +34,8 @@ const FILE_LINES_MAX: usize = 500;
 
 /// Words that say nothing about what a thing is, or that have a better one in ARCHITECTURE.md.
 const WORDS_NOT_USED: &[&str] = &[
-    "backend", "worker", "workers", "manager", "handler", "handlers", "service", "services",
-    "context", "util", "utils", "common", "helper", "helpers", "misc",
+    "backend", "worker", "workers", "manager", "handler", "handlers", "service", "services", "context", "util",
+    "utils", "common", "helper", "helpers", "misc",
 ];
 
 /// Top folders in which people keep their checkouts.
@@ -35,10 +43,7 @@ const PERSONAL_FOLDERS: &[&str] = &["home", "root", "Users", "work", "workspace"
 
 #[test]
 fn dataplane_knows_neither_tokio_nor_the_control_plane() {
-    assert_absent(
-        "dataplane",
-        &["tokio", "controlplane", "axum", "hyper", "hickory-resolver"],
-    );
+    assert_absent("dataplane", &["tokio", "controlplane", "axum", "hyper", "hickory-resolver"]);
 }
 
 #[test]
@@ -48,15 +53,7 @@ fn controlplane_knows_neither_monoio_nor_the_data_plane() {
 
 #[test]
 fn shared_knows_no_runtime_and_no_socket() {
-    let runtimes = [
-        "tokio",
-        "monoio",
-        "io-uring",
-        "mio",
-        "async-std",
-        "smol",
-        "glommio",
-    ];
+    let runtimes = ["tokio", "monoio", "io-uring", "mio", "async-std", "smol", "glommio"];
     assert_absent("shared", &runtimes);
     assert_absent("shared", &["socket2", "dataplane", "controlplane"]);
 }
@@ -77,46 +74,38 @@ fn only_node_rs_knows_both_planes() {
 
 #[test]
 fn only_the_clock_files_read_the_clock() {
-    let names = [
-        "Instant::now",
-        "SystemTime::now",
-        ".elapsed()",
-        "clock_gettime",
-    ];
-    let found = uses_outside(CLOCK_FILES, &names);
-    assert_none(
-        "time is an argument, only a clock file reads the clock",
-        &found,
-    );
+    let names = ["Instant::now", "SystemTime::now", ".elapsed()", "clock_gettime"];
+    let found = product_uses_outside(&names, |path| CLOCK_FILES.contains(&path) || TIMER_FILES.contains(&path));
+    assert_none("time is an argument, only a clock file reads the clock", &found);
+}
+
+#[test]
+fn a_timer_file_takes_its_instants_from_a_runtime() {
+    let names = ["std::time::Instant", "SystemTime", "disallowed_methods"];
+    let found = product_uses_outside(&names, |path| !TIMER_FILES.contains(&path));
+    assert_none("only tokio's or monoio's own instants may be read here", &found);
 }
 
 #[test]
 fn only_node_rs_starts_threads() {
     let names = ["thread::spawn", "thread::Builder", "thread::scope"];
-    let may = |path: &str| {
+    let found = product_uses_outside(&names, |path| {
         THREAD_FILES.contains(&path) || THREAD_FOLDERS.iter().any(|folder| path.starts_with(folder))
-    };
-    let mut found = Vec::new();
-    for file in rust_files().into_iter().filter(|file| !may(&file.path)) {
-        let code = file.product_code();
-        for name in names {
-            let lines = lines_with(&code, name);
-            found.extend(
-                lines
-                    .iter()
-                    .map(|line| format!("{}:{line} {name}", file.path)),
-            );
-        }
-    }
+    });
     assert_none("only src/node.rs starts threads", &found);
 }
 
 #[test]
+fn the_list_of_disallowed_methods_is_silenced_only_where_it_has_to_be() {
+    let found = product_uses_outside(&["disallowed_methods"], |path| {
+        CLOCK_FILES.contains(&path) || THREAD_FILES.contains(&path)
+    });
+    assert_none("clippy.toml has the reason why not", &found);
+}
+
+#[test]
 fn unsafe_stands_only_where_it_is_listed() {
-    let found = uses_outside(
-        UNSAFE_FILES,
-        &["unsafe", "allow(unsafe_code", "expect(unsafe_code"],
-    );
+    let found = uses_outside(UNSAFE_FILES, &["unsafe", "allow(unsafe_code", "expect(unsafe_code"]);
     assert_none("`unsafe` outside its list of files", &found);
 }
 
@@ -131,12 +120,8 @@ fn every_crate_but_shared_forbids_unsafe_code() {
                 continue;
             }
             let path = target.src_path.as_std_path();
-            let path = path
-                .strip_prefix(root())
-                .expect("members lie inside the project");
-            let file = files
-                .iter()
-                .find(|file| path == std::path::Path::new(&file.path));
+            let path = path.strip_prefix(root()).expect("members lie inside the project");
+            let file = files.iter().find(|file| path == std::path::Path::new(&file.path));
             let file = file.expect("the walk sees every crate root");
             if file.lines_with("#![forbid(unsafe_code)]").is_empty() {
                 found.push(file.path.clone());
@@ -152,9 +137,7 @@ fn nothing_unfinished_is_left_in_the_code() {
     // Spelled in two halves, since this file is searched as well.
     for mark in [concat!("FIX", "ME"), concat!("XX", "X")] {
         for file in rust_files() {
-            let lines = (1..)
-                .zip(file.text.lines())
-                .filter(|(_, line)| line.contains(mark));
+            let lines = (1..).zip(file.text.lines()).filter(|(_, line)| line.contains(mark));
             found.extend(lines.map(|(number, _)| format!("{}:{number} {mark}", file.path)));
         }
     }
@@ -177,24 +160,15 @@ fn no_file_or_folder_is_named_with_an_empty_word() {
     let found: Vec<String> = rust_files()
         .into_iter()
         .map(|file| file.path)
-        .filter(|path| {
-            path.split(['/', '.', '_', '-'])
-                .any(|word| WORDS_NOT_USED.contains(&word))
-        })
+        .filter(|path| path.split(['/', '.', '_', '-']).any(|word| WORDS_NOT_USED.contains(&word)))
         .collect();
-    assert_none(
-        "name what the thing is, with the words of ARCHITECTURE.md",
-        &found,
-    );
+    assert_none("name what the thing is, with the words of ARCHITECTURE.md", &found);
 }
 
 #[test]
 fn every_source_file_opens_with_its_job() {
-    let found: Vec<String> = rust_files()
-        .into_iter()
-        .filter(|file| !file.text.starts_with("//! "))
-        .map(|file| file.path)
-        .collect();
+    let found: Vec<String> =
+        rust_files().into_iter().filter(|file| !file.text.starts_with("//! ")).map(|file| file.path).collect();
     assert_none("the first line of a file says its job, as `//! …`", &found);
 }
 
@@ -225,28 +199,20 @@ fn only_the_root_has_a_clippy_toml() {
 #[track_caller]
 fn assert_absent(member: &str, banned: &[&str]) {
     let metadata = workspace();
-    let resolve = metadata
-        .resolve
-        .as_ref()
-        .expect("the dependency graph was asked for");
+    let resolve = metadata.resolve.as_ref().expect("the dependency graph was asked for");
     let edges: BTreeMap<&PackageId, Vec<&PackageId>> = resolve
         .nodes
         .iter()
         .map(|node| {
-            let normal = node.deps.iter().filter(|dependency| {
-                dependency
-                    .dep_kinds
-                    .iter()
-                    .any(|info| info.kind == DependencyKind::Normal)
-            });
+            let normal = node
+                .deps
+                .iter()
+                .filter(|dependency| dependency.dep_kinds.iter().any(|info| info.kind == DependencyKind::Normal));
             (&node.id, normal.map(|dependency| &dependency.pkg).collect())
         })
         .collect();
 
-    let start = metadata
-        .workspace_packages()
-        .into_iter()
-        .find(|p| p.name.as_str() == member);
+    let start = metadata.workspace_packages().into_iter().find(|p| p.name.as_str() == member);
     let start = &start.expect("the member is in the workspace").id;
     let mut seen = BTreeSet::from([start]);
     let mut ways = vec![vec![start]];
@@ -256,10 +222,7 @@ fn assert_absent(member: &str, banned: &[&str]) {
         assert!(
             !banned.contains(&name),
             "{member} must not depend on {name}, but does: {}",
-            way.iter()
-                .map(|id| metadata[*id].name.as_str())
-                .collect::<Vec<_>>()
-                .join(" → "),
+            way.iter().map(|id| metadata[*id].name.as_str()).collect::<Vec<_>>().join(" → "),
         );
         for next in edges.get(last).into_iter().flatten() {
             if seen.insert(next) {
@@ -267,10 +230,7 @@ fn assert_absent(member: &str, banned: &[&str]) {
             }
         }
     }
-    assert!(
-        seen.len() > 1,
-        "{member} has no dependency at all: the graph was not read"
-    );
+    assert!(seen.len() > 1, "{member} has no dependency at all: the graph was not read");
 }
 
 /// The workspace as cargo sees it, for Linux: what the product runs on.
@@ -278,11 +238,7 @@ fn workspace() -> Metadata {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
-        .other_options(vec![
-            "--locked".into(),
-            "--filter-platform".into(),
-            platform,
-        ])
+        .other_options(vec!["--locked".into(), "--filter-platform".into(), platform])
         .exec()
         .expect("cargo metadata describes the workspace")
 }
@@ -298,6 +254,18 @@ fn uses_outside(allowed: &[&str], names: &[&str]) -> Vec<String> {
             for line in file.lines_with(name) {
                 found.push(format!("{}:{line} {name}", file.path));
             }
+        }
+    }
+    found
+}
+
+/// `path:line name` for every use of one of `names` in product code, unless `may` allows its file.
+fn product_uses_outside(names: &[&str], may: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, code) in product_files().into_iter().filter(|(path, _)| !may(path)) {
+        for name in names {
+            let lines = lines_with(&code, name);
+            found.extend(lines.iter().map(|line| format!("{path}:{line} {name}")));
         }
     }
     found
@@ -319,9 +287,7 @@ fn a_path_below_a_personal_folder_is_noticed() {
     assert!(names_personal_folder(&path));
     assert!(names_personal_folder(&format!("see \"{path}\"")));
     assert!(!names_personal_folder(&format!("tests{path}")));
-    assert!(!names_personal_folder(&format!(
-        "https://example.com{path}"
-    )));
+    assert!(!names_personal_folder(&format!("https://example.com{path}")));
 }
 
 /// Fails with `rule` and one line for each thing found.
