@@ -42,10 +42,7 @@ pub struct Sources<'s> {
 impl Sources<'static> {
     /// Sources that have nothing, for configurations without references.
     pub fn none() -> Self {
-        Self {
-            env: &|_| None,
-            file: &|_| Err(io::ErrorKind::NotFound.into()),
-        }
+        Self { env: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()) }
     }
 }
 

@@ -30,10 +30,7 @@ pub(super) fn find(pattern: &str) -> Option<&'static Inactive> {
 pub(super) fn names_below(object: &str) -> impl Iterator<Item = &'static str> {
     let object = object.to_owned();
     TABLE.iter().filter_map(move |known| {
-        let (parent, name) = known
-            .pattern
-            .rsplit_once('.')
-            .unwrap_or(("", known.pattern));
+        let (parent, name) = known.pattern.rsplit_once('.').unwrap_or(("", known.pattern));
         (parent == object).then_some(name)
     })
 }

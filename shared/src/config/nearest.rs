@@ -5,10 +5,7 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// The candidate with the smallest edit distance to `name`, if that is at most a third of the
 /// name's length (and 1 for short names). The first one wins a tie.
-pub(super) fn nearest<'c>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub(super) fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     if name.len() > NAME_BYTES_MAX {
         return None;
     }
@@ -34,13 +31,9 @@ fn edit_distance(wanted: &[char], candidate: &str) -> usize {
         let mut current = vec![row + 1];
         for (column, to) in candidate.iter().enumerate() {
             let substituted = at(&last, column) + usize::from(from != to);
-            let mut best = substituted
-                .min(at(&last, column + 1) + 1)
-                .min(at(&current, column) + 1);
-            let is_swap = row > 0
-                && column > 0
-                && wanted.get(row - 1) == Some(to)
-                && candidate.get(column - 1) == Some(from);
+            let mut best = substituted.min(at(&last, column + 1) + 1).min(at(&current, column) + 1);
+            let is_swap =
+                row > 0 && column > 0 && wanted.get(row - 1) == Some(to) && candidate.get(column - 1) == Some(from);
             if is_swap {
                 best = best.min(at(&before_last, column - 1) + 1);
             }

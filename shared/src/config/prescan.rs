@@ -41,12 +41,7 @@ pub(super) fn check_bounds(text: &str) -> Result<(), Excess> {
                 }
             }
             b'/' => match bytes.peek() {
-                Some((_, b'/')) => {
-                    while bytes
-                        .next_if(|(_, byte)| !matches!(byte, b'\n' | b'\r'))
-                        .is_some()
-                    {}
-                }
+                Some((_, b'/')) => while bytes.next_if(|(_, byte)| !matches!(byte, b'\n' | b'\r')).is_some() {},
                 Some((_, b'*')) => {
                     bytes.next();
                     let mut star_before = false;
@@ -85,26 +80,15 @@ pub(super) struct Lines<'t> {
 
 impl<'t> Lines<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        let after_newlines = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(offset, _)| offset + 1);
-        Self {
-            text,
-            starts: core::iter::once(0).chain(after_newlines).collect(),
-        }
+        let after_newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
+        Self { text, starts: core::iter::once(0).chain(after_newlines).collect() }
     }
 
     /// Line and column (in characters) of a byte offset, both from 1. An offset behind the end
     /// is taken for the end.
     pub(super) fn position(&self, offset: usize) -> (usize, usize) {
         let line = self.starts.partition_point(|start| *start <= offset);
-        let start = self
-            .starts
-            .get(line.saturating_sub(1))
-            .copied()
-            .unwrap_or(0);
+        let start = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
         let before = self.text.as_bytes().get(start..offset.min(self.text.len()));
         let characters = before
             .unwrap_or_default()
@@ -123,25 +107,16 @@ mod tests {
     #[test]
     fn nesting_is_bounded_wherever_it_stands() {
         assert_eq!(check_bounds(&"[".repeat(DEPTH_MAX)), Ok(()));
-        assert_eq!(
-            check_bounds(&"[".repeat(10_000_000)),
-            Err(Excess::Depth(DEPTH_MAX))
-        );
-        assert_eq!(
-            check_bounds(&"{\"a\":".repeat(DEPTH_MAX + 1)),
-            Err(Excess::Depth(DEPTH_MAX * 5))
-        );
+        assert_eq!(check_bounds(&"[".repeat(10_000_000)), Err(Excess::Depth(DEPTH_MAX)));
+        assert_eq!(check_bounds(&"{\"a\":".repeat(DEPTH_MAX + 1)), Err(Excess::Depth(DEPTH_MAX * 5)));
     }
 
     #[test]
     fn brackets_in_strings_and_comments_do_not_count() {
         let many = "[".repeat(100);
-        for text in [
-            format!("\"{many}\""),
-            format!("\"\\\"{many}\""),
-            format!("// {many}\n1"),
-            format!("/* {many} **/ 1"),
-        ] {
+        for text in
+            [format!("\"{many}\""), format!("\"\\\"{many}\""), format!("// {many}\n1"), format!("/* {many} **/ 1")]
+        {
             assert_eq!(check_bounds(&text), Ok(()), "{text}");
         }
         let behind = format!("/* x */ \"\\\\\" // y\r {many}");
@@ -151,14 +126,8 @@ mod tests {
     #[test]
     fn values_are_bounded() {
         assert!(check_bounds(&",".repeat(VALUES_MAX - 1)).is_ok());
-        assert_eq!(
-            check_bounds(&",".repeat(VALUES_MAX)),
-            Err(Excess::Values(VALUES_MAX - 1))
-        );
-        assert_eq!(
-            check_bounds(&" ".repeat(TEXT_BYTES_MAX + 1)),
-            Err(Excess::Bytes)
-        );
+        assert_eq!(check_bounds(&",".repeat(VALUES_MAX)), Err(Excess::Values(VALUES_MAX - 1)));
+        assert_eq!(check_bounds(&" ".repeat(TEXT_BYTES_MAX + 1)), Err(Excess::Bytes));
     }
 
     #[test]

@@ -38,9 +38,8 @@ pub(super) fn document(reader: &mut Reader<'_>, root: &Node<'_>) -> Config {
             Some(1) => EmptyMeans::Everything,
             _ => EmptyMeans::Nothing,
         };
-        let mut governance = fields
-            .read(reader, "governance", |r, n| governance::read(r, n, empty))
-            .unwrap_or_default();
+        let mut governance =
+            fields.read(reader, "governance", |r, n| governance::read(r, n, empty)).unwrap_or_default();
         // The place that older files have it in.
         if let Some(auth) = fields.read(reader, "auth_config", governance::read_auth)
             && governance.auth == AdminAuth::default()
@@ -49,22 +48,12 @@ pub(super) fn document(reader: &mut Reader<'_>, root: &Node<'_>) -> Config {
         }
         Config {
             server: server::read(reader, fields),
-            client: fields
-                .read(reader, "client", client::read)
-                .unwrap_or_default(),
-            providers: fields
-                .read(reader, "providers", |r, n| {
-                    Some(providers::read(r, n, empty))
-                })
-                .unwrap_or_default(),
+            client: fields.read(reader, "client", client::read).unwrap_or_default(),
+            providers: fields.read(reader, "providers", |r, n| Some(providers::read(r, n, empty))).unwrap_or_default(),
             governance,
-            cluster: fields
-                .read(reader, "cluster_config", cluster::read)
-                .unwrap_or_default(),
+            cluster: fields.read(reader, "cluster_config", cluster::read).unwrap_or_default(),
             config_store: fields.read(reader, "config_store", store::read),
-            load_balancer: fields
-                .read(reader, "load_balancer_config", store::read_load_balancer)
-                .unwrap_or_default(),
+            load_balancer: fields.read(reader, "load_balancer_config", store::read_load_balancer).unwrap_or_default(),
         }
     });
     let mut config = config.unwrap_or_default();
@@ -99,22 +88,11 @@ fn read_models(
 const MODELS_MAX: usize = 1_000;
 
 /// Names in a list, none where the field is left out.
-fn read_names(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    count_max: usize,
-) -> Vec<String> {
-    fields
-        .read(reader, name, |r, n| {
-            Some(r.list(n, count_max, Reader::name))
-        })
-        .unwrap_or_default()
+fn read_names(reader: &mut Reader<'_>, fields: &mut Fields<'_>, name: &'static str, count_max: usize) -> Vec<String> {
+    fields.read(reader, name, |r, n| Some(r.list(n, count_max, Reader::name))).unwrap_or_default()
 }
 
 /// A switch that is off where it is left out.
 fn read_switch(reader: &mut Reader<'_>, fields: &mut Fields<'_>, name: &'static str) -> bool {
-    fields
-        .read(reader, name, Reader::boolean)
-        .unwrap_or_default()
+    fields.read(reader, name, Reader::boolean).unwrap_or_default()
 }

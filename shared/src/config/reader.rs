@@ -40,11 +40,7 @@ pub(super) struct Place {
 
 impl Place {
     fn root(offset: usize) -> Self {
-        Self {
-            shown: String::new(),
-            pattern: String::new(),
-            offset,
-        }
+        Self { shown: String::new(), pattern: String::new(), offset }
     }
 
     /// The field `name` of this object, whose value begins at `offset`.
@@ -62,22 +58,14 @@ impl Place {
             "" => name.to_owned(),
             _ => format!("{before}.{name}"),
         };
-        Self {
-            shown: join(&self.shown, shown),
-            pattern: join(&self.pattern, pattern),
-            offset,
-        }
+        Self { shown: join(&self.shown, shown), pattern: join(&self.pattern, pattern), offset }
     }
 
     fn element(&self, index: usize, offset: usize) -> Self {
         let mut shown = self.shown.clone();
         // Writing to a String cannot fail.
         let _ = write!(shown, "[{index}]");
-        Self {
-            shown,
-            pattern: format!("{}[]", self.pattern),
-            offset,
-        }
+        Self { shown, pattern: format!("{}[]", self.pattern), offset }
     }
 }
 
@@ -85,24 +73,14 @@ impl Place {
 fn quoted_if_odd(name: &str) -> String {
     let is_plain = !name.is_empty()
         && name.len() <= QUOTED_CHARACTERS_MAX
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'$' | b'/'));
-    if is_plain {
-        name.to_owned()
-    } else {
-        quote(name)
-    }
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'$' | b'/'));
+    if is_plain { name.to_owned() } else { quote(name) }
 }
 
 /// A piece of the document for a message: quoted, escaped, cut.
 pub(super) fn quote(text: &str) -> String {
     let cut: String = text.chars().take(QUOTED_CHARACTERS_MAX).collect();
-    if cut.len() < text.len() {
-        format!("{cut:?}…")
-    } else {
-        format!("{cut:?}")
-    }
+    if cut.len() < text.len() { format!("{cut:?}…") } else { format!("{cut:?}") }
 }
 
 /// A value and where it stands.
@@ -114,10 +92,7 @@ pub(super) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(super) fn root(value: &'a Value<'a>) -> Self {
-        Self {
-            value,
-            place: Place::root(value.start()),
-        }
+        Self { value, place: Place::root(value.start()) }
     }
 
     /// What the value is, for "found …".
@@ -154,14 +129,8 @@ fn asks_for_something(value: &Value<'_>) -> bool {
         Value::BooleanLit(literal) => literal.value,
         Value::Array(array) => !array.elements.is_empty(),
         Value::Object(object) => {
-            let is_off = object
-                .get_boolean("enabled")
-                .is_some_and(|literal| !literal.value);
-            !is_off
-                && object
-                    .properties
-                    .iter()
-                    .any(|property| asks_for_something(&property.value))
+            let is_off = object.get_boolean("enabled").is_some_and(|literal| !literal.value);
+            !is_off && object.properties.iter().any(|property| asks_for_something(&property.value))
         }
         Value::StringLit(_) | Value::NumberLit(_) => true,
     }
@@ -193,12 +162,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Records a fault at `place`. `expected` may be empty.
-    pub(super) fn fault(
-        &mut self,
-        place: &Place,
-        problem: impl Into<String>,
-        expected: impl Into<String>,
-    ) {
+    pub(super) fn fault(&mut self, place: &Place, problem: impl Into<String>, expected: impl Into<String>) {
         self.fault_near(place, problem, expected, None);
     }
 
@@ -236,12 +200,7 @@ impl<'s> Reader<'s> {
             return;
         }
         let (line, column) = self.lines.position(place.offset);
-        self.warnings.push(Warning {
-            path: place.shown.clone(),
-            line,
-            column,
-            message: message.into(),
-        });
+        self.warnings.push(Warning { path: place.shown.clone(), line, column, message: message.into() });
     }
 
     /// Warns once for each known field that this node does not act on.
@@ -257,10 +216,7 @@ impl<'s> Reader<'s> {
     /// Whether something was found at this place or inside of it.
     pub(super) fn has_fault_below(&self, place: &Place) -> bool {
         self.faults.iter().any(|fault| {
-            fault
-                .path
-                .strip_prefix(&place.shown)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            fault.path.strip_prefix(&place.shown).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
     }
 
@@ -272,8 +228,7 @@ impl<'s> Reader<'s> {
     /// Everything found, in the order of the text.
     pub(super) fn finish(mut self) -> Result<Vec<Warning>, Vec<Fault>> {
         if self.faults.is_empty() {
-            self.warnings
-                .sort_by_key(|warning| (warning.line, warning.column));
+            self.warnings.sort_by_key(|warning| (warning.line, warning.column));
             return Ok(self.warnings);
         }
         self.faults.sort_by_key(|fault| (fault.line, fault.column));

@@ -83,11 +83,8 @@ impl Reader<'_> {
                 continue;
             }
             let (kind, name) = target;
-            let known: Vec<&str> = declared
-                .iter()
-                .filter(|(other, _)| *other == kind)
-                .map(|(_, name)| name.as_str())
-                .collect();
+            let known: Vec<&str> =
+                declared.iter().filter(|(other, _)| *other == kind).map(|(_, name)| name.as_str()).collect();
             let expected = if known.is_empty() {
                 format!("the {} to be declared", kind.noun())
             } else {
@@ -101,9 +98,5 @@ impl Reader<'_> {
 }
 
 fn shown(name: &str, node: &Node<'_>) -> String {
-    if node.is_reference() {
-        String::new()
-    } else {
-        format!(" {}", quote(name))
-    }
+    if node.is_reference() { String::new() } else { format!(" {}", quote(name)) }
 }

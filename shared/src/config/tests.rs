@@ -48,9 +48,5 @@ pub(super) fn refused(text: &str) -> Vec<Fault> {
 }
 
 pub(super) fn lines(faults: &[Fault]) -> String {
-    faults
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

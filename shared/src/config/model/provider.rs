@@ -84,10 +84,7 @@ impl Key {
 
     /// The provider's name for `model`.
     pub fn resolve<'a>(&'a self, model: &'a str) -> &'a str {
-        self.aliases
-            .iter()
-            .find(|(from, _)| from == model)
-            .map_or(model, |(_, to)| to)
+        self.aliases.iter().find(|(from, _)| from == model).map_or(model, |(_, to)| to)
     }
 }
 
@@ -202,11 +199,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            max: 0,
-            backoff_initial: Duration::from_millis(500),
-            backoff_max: Duration::from_secs(5),
-        }
+        Self { max: 0, backoff_initial: Duration::from_millis(500), backoff_max: Duration::from_secs(5) }
     }
 }
 
@@ -223,10 +216,7 @@ pub struct ExtraHeader {
 
 impl fmt::Debug for ExtraHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExtraHeader")
-            .field("name", &self.name)
-            .field("origin", &self.origin)
-            .finish_non_exhaustive()
+        f.debug_struct("ExtraHeader").field("name", &self.name).field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
@@ -309,10 +299,7 @@ impl ProviderKind {
 
     /// The vendor of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::TABLE
-            .iter()
-            .find(|row| row.1 == name)
-            .map(|row| row.0)
+        Self::TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
     /// Every known name.
@@ -351,9 +338,6 @@ impl ProviderKind {
     }
 
     fn row(self) -> &'static (Self, &'static str, Option<&'static str>, Dialect) {
-        Self::TABLE
-            .iter()
-            .find(|row| row.0 == self)
-            .expect("the table has a row for every variant; a test walks it")
+        Self::TABLE.iter().find(|row| row.0 == self).expect("the table has a row for every variant; a test walks it")
     }
 }

@@ -37,36 +37,24 @@ pub(super) const NEVER_FROM_CLIENTS: [&str; 17] = [
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Client> {
     reader.object(node, |reader, fields| {
         // Two older names of the same switch. Ignoring them would open a closed gateway.
-        let enforced = [
-            "enforce_auth_on_inference",
-            "enforce_governance_header",
-            "enforce_scim_auth",
-        ]
-        .map(|name| read_switch(reader, fields, name));
+        let enforced = ["enforce_auth_on_inference", "enforce_governance_header", "enforce_scim_auth"]
+            .map(|name| read_switch(reader, fields, name));
         let base = Client::default();
         Client {
             enforce_auth_on_inference: enforced.contains(&true),
             max_request_body_bytes: fields
-                .read(reader, "max_request_body_size_mb", |r, n| {
-                    r.integer(n, 1..=BODY_MIB_MAX)
-                })
+                .read(reader, "max_request_body_size_mb", |r, n| r.integer(n, 1..=BODY_MIB_MAX))
                 .map_or(base.max_request_body_bytes, |mib| mib * MIB),
             allowed_origins: fields
-                .read(reader, "allowed_origins", |r, n| {
-                    Some(r.list(n, NAMES_MAX, read_origin))
-                })
+                .read(reader, "allowed_origins", |r, n| Some(r.list(n, NAMES_MAX, read_origin)))
                 .unwrap_or_default(),
             drop_excess_requests: read_switch(reader, fields, "drop_excess_requests"),
             allow_direct_keys: read_switch(reader, fields, "allow_direct_keys"),
             prometheus_labels: fields
-                .read(reader, "prometheus_labels", |r, n| {
-                    Some(r.list(n, NAMES_MAX, read_label))
-                })
+                .read(reader, "prometheus_labels", |r, n| Some(r.list(n, NAMES_MAX, read_label)))
                 .unwrap_or_default(),
             extra_header_allowlist: fields
-                .read(reader, "header_filter_config", |r, n| {
-                    r.object(n, read_header_filter)
-                })
+                .read(reader, "header_filter_config", |r, n| r.object(n, read_header_filter))
                 .unwrap_or_default(),
         }
     })
@@ -77,10 +65,7 @@ fn read_origin(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
     let is_origin = origin == "*"
         || ["http://", "https://"].iter().any(|scheme| {
             origin.strip_prefix(scheme).is_some_and(|rest| {
-                !rest.is_empty()
-                    && rest
-                        .bytes()
-                        .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]*".contains(&byte))
+                !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]*".contains(&byte))
             })
         });
     if !is_origin {
@@ -94,9 +79,7 @@ fn read_origin(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
 fn read_label(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
     let label = reader.name(node)?;
     let is_label = label.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && label
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
     if !is_label {
         let expected = "letters, digits, '_' and '-', not beginning with a digit";
         reader.fault(&node.place, "not a label name", expected);
@@ -111,11 +94,7 @@ fn read_header_filter(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Vec<S
             let name = read_header_name(reader, node)?;
             if NEVER_FROM_CLIENTS.contains(&name.as_str()) {
                 let problem = "this header is never taken from a client";
-                reader.fault(
-                    &node.place,
-                    problem,
-                    "a header without framing or credentials",
-                );
+                reader.fault(&node.place, problem, "a header without framing or credentials");
                 return None;
             }
             Some(name)
@@ -138,8 +117,5 @@ pub(super) fn read_header_name(reader: &mut Reader<'_>, node: &Node<'_>) -> Opti
 }
 
 pub(super) fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

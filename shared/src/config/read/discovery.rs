@@ -46,11 +46,7 @@ const OWN_FIELDS: [(&str, Type); 13] = [
 ];
 
 /// `None` for a discovery that is switched off, and for one with a fault.
-pub(super) fn read(
-    reader: &mut Reader<'_>,
-    node: &Node<'_>,
-    gossip_port: u16,
-) -> Option<Discovery> {
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, gossip_port: u16) -> Option<Discovery> {
     reader
         .object(node, |reader, fields| {
             let enabled = fields.required(reader, "enabled", "true or false");
@@ -59,8 +55,7 @@ pub(super) fn read(
                 fields.skip_the_rest();
                 return None;
             }
-            let kind =
-                fields.required(reader, "type", "kubernetes, consul, etcd, dns, udp or mdns");
+            let kind = fields.required(reader, "type", "kubernetes, consul, etcd, dns, udp or mdns");
             let kind = kind.and_then(|node| reader.choice(&node, &TYPES));
             let service_name = fields.required(reader, "service_name", "what the nodes look for");
             let service_name = service_name.and_then(|node| reader.name(&node));
@@ -88,11 +83,7 @@ pub(super) fn read(
         .flatten()
 }
 
-fn read_source(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    kind: Type,
-) -> Option<DiscoverySource> {
+fn read_source(reader: &mut Reader<'_>, fields: &mut Fields<'_>, kind: Type) -> Option<DiscoverySource> {
     match kind {
         Type::Kubernetes => {
             // The public page's first example leaves it out, so it is no fault.
@@ -114,12 +105,7 @@ fn read_source(
             };
             let (token, token_origin) = read_secret(reader, fields, "consul_token");
             let ca_cert_pem = fields.read(reader, "consul_ca_cert_pem", Reader::text);
-            Some(DiscoverySource::Consul {
-                address: address?,
-                token,
-                token_origin,
-                ca_cert_pem,
-            })
+            Some(DiscoverySource::Consul { address: address?, token, token_origin, ca_cert_pem })
         }
         Type::Etcd => {
             let expected = "addresses such as [\"http://etcd-1:2379\"]";
@@ -153,19 +139,13 @@ fn read_source(
         }
         Type::Mdns => {
             let service = fields.read(reader, "mdns_service", Reader::name);
-            Some(DiscoverySource::Mdns {
-                service: service.unwrap_or_else(|| "_bifrost._tcp".to_owned()),
-            })
+            Some(DiscoverySource::Mdns { service: service.unwrap_or_else(|| "_bifrost._tcp".to_owned()) })
         }
     }
 }
 
 /// Fields of another type are known and have no effect; without a type, all pass.
-fn pass_fields_of_other_types(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    kind: Option<Type>,
-) {
+fn pass_fields_of_other_types(reader: &mut Reader<'_>, fields: &mut Fields<'_>, kind: Option<Type>) {
     for (name, owner) in OWN_FIELDS {
         if kind == Some(owner) || !fields.has(name) {
             continue;
@@ -173,10 +153,7 @@ fn pass_fields_of_other_types(
         if let Some(node) = fields.get(reader, name)
             && kind.is_some()
         {
-            reader.warn(
-                &node.place,
-                "belongs to another type of discovery, and has no effect",
-            );
+            reader.warn(&node.place, "belongs to another type of discovery, and has no effect");
         }
     }
 }
@@ -200,11 +177,7 @@ fn read_network(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<ipnet::IpNet
         Some(network) if network.addr() == network.network() => Some(network),
         Some(network) => {
             let problem = "has bits set behind its prefix";
-            reader.fault(
-                &node.place,
-                problem,
-                format!("{:?}", network.trunc().to_string()),
-            );
+            reader.fault(&node.place, problem, format!("{:?}", network.trunc().to_string()));
             None
         }
         None => {
@@ -217,11 +190,7 @@ fn read_network(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<ipnet::IpNet
 /// `host:port`, or a URL where TLS is wanted.
 fn read_http_address(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<BaseUrl> {
     let text = reader.text(node)?;
-    let url = if text.contains("://") {
-        BaseUrl::parse(&text)
-    } else {
-        BaseUrl::parse(&format!("http://{text}"))
-    };
+    let url = if text.contains("://") { BaseUrl::parse(&text) } else { BaseUrl::parse(&format!("http://{text}")) };
     match url {
         Ok(url) => Some(url),
         Err(fault) => {

@@ -6,8 +6,7 @@ use super::keys::WEIGHT_MAX;
 use super::limits::{read_budget, read_id, read_rate_limit};
 use super::{EmptyMeans, MODELS_MAX, read_models, read_names, read_switch};
 use crate::config::model::{
-    AdminAuth, Config, Customer, Governance, ModelConfig, Models, ProviderGrant, ProviderLimit,
-    Team, VirtualKey,
+    AdminAuth, Config, Customer, Governance, ModelConfig, Models, ProviderGrant, ProviderLimit, Team, VirtualKey,
 };
 use crate::config::reader::{Fields, Node, Reader};
 use crate::config::references::Kind;
@@ -21,38 +20,22 @@ const BUDGETS_MAX: usize = 16;
 /// What a virtual key begins with, so that it is told from a provider's in `Authorization`.
 const VIRTUAL_KEY_PREFIX: &str = "sk-bf-";
 
-pub(super) fn read(
-    reader: &mut Reader<'_>,
-    node: &Node<'_>,
-    empty: EmptyMeans,
-) -> Option<Governance> {
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) -> Option<Governance> {
     reader.object(node, |reader, fields| {
         // Known, and may hold anything: the table of fields without effect names it.
         fields.get(reader, "routing_rules");
         let mut values = Values::default();
         Governance {
             virtual_keys: read_list(reader, fields, "virtual_keys", |reader, node| {
-                reader
-                    .object(node, |r, f| read_virtual_key(r, f, empty, &mut values))
-                    .flatten()
+                reader.object(node, |r, f| read_virtual_key(r, f, empty, &mut values)).flatten()
             }),
             rate_limits: read_list(reader, fields, "rate_limits", read_rate_limit),
             budgets: read_list(reader, fields, "budgets", read_budget),
-            model_configs: read_list(reader, fields, "model_configs", |r, n| {
-                r.object(n, read_model_config).flatten()
-            }),
-            providers: read_list(reader, fields, "providers", |r, n| {
-                r.object(n, read_provider_limit).flatten()
-            }),
-            teams: read_list(reader, fields, "teams", |r, n| {
-                r.object(n, read_team).flatten()
-            }),
-            customers: read_list(reader, fields, "customers", |r, n| {
-                r.object(n, read_customer).flatten()
-            }),
-            auth: fields
-                .read(reader, "auth_config", read_auth)
-                .unwrap_or_default(),
+            model_configs: read_list(reader, fields, "model_configs", |r, n| r.object(n, read_model_config).flatten()),
+            providers: read_list(reader, fields, "providers", |r, n| r.object(n, read_provider_limit).flatten()),
+            teams: read_list(reader, fields, "teams", |r, n| r.object(n, read_team).flatten()),
+            customers: read_list(reader, fields, "customers", |r, n| r.object(n, read_customer).flatten()),
+            auth: fields.read(reader, "auth_config", read_auth).unwrap_or_default(),
         }
     })
 }
@@ -119,11 +102,7 @@ fn read_virtual_key_value(
     let node = fields.required(reader, "value", expected)?;
     let value = reader.secret(&node)?;
     if !values.insert(value.secret.fingerprint()) {
-        reader.fault(
-            &node.place,
-            "another virtual key has this value",
-            "a value of its own",
-        );
+        reader.fault(&node.place, "another virtual key has this value", "a value of its own");
     }
     if !value.secret.expose().starts_with(VIRTUAL_KEY_PREFIX) {
         let message = "without \"sk-bf-\" in front it is recognised in x-bf-vk only";
@@ -133,30 +112,22 @@ fn read_virtual_key_value(
 }
 
 /// `None`: every provider, which only files of version 1 can say, by saying nothing.
-fn read_grants(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    empty: EmptyMeans,
-) -> Option<Vec<ProviderGrant>> {
-    let grants: Vec<ProviderGrant> = read_list(reader, fields, "provider_configs", |r, n| {
-        r.object(n, |r, f| read_grant(r, f, empty)).flatten()
-    });
+fn read_grants(reader: &mut Reader<'_>, fields: &mut Fields<'_>, empty: EmptyMeans) -> Option<Vec<ProviderGrant>> {
+    let grants: Vec<ProviderGrant> =
+        read_list(reader, fields, "provider_configs", |r, n| r.object(n, |r, f| read_grant(r, f, empty)).flatten());
     if !grants.is_empty() {
         return Some(grants);
     }
     if empty == EmptyMeans::Everything {
         return None;
     }
-    let message = "no provider_configs: this virtual key reaches no provider (name them, or set \"version\": 1 at the top)";
+    let message =
+        "no provider_configs: this virtual key reaches no provider (name them, or set \"version\": 1 at the top)";
     reader.warn(&fields.place, message);
     Some(grants)
 }
 
-fn read_grant(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    empty: EmptyMeans,
-) -> Option<ProviderGrant> {
+fn read_grant(reader: &mut Reader<'_>, fields: &mut Fields<'_>, empty: EmptyMeans) -> Option<ProviderGrant> {
     let node = fields.required(reader, "provider", "the name of a provider");
     let provider = node.and_then(|node| read_provider_name(reader, &node));
     let weight = fields.read(reader, "weight", |r, n| r.number(n, 0.0..=WEIGHT_MAX));
@@ -229,9 +200,7 @@ fn read_model_config(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option
         rate_limit_id: read_rate_limit_id(reader, fields),
         budget_ids: read_budget_ids(reader, fields),
         max_output_tokens: fields
-            .read(reader, "max_output_tokens", |r, n| {
-                r.count(n, 1..=100_000_000)
-            })
+            .read(reader, "max_output_tokens", |r, n| r.count(n, 1..=100_000_000))
             .and_then(core::num::NonZeroU32::new),
         model: Some(model?).filter(|name| name != "*"),
     };
@@ -250,26 +219,17 @@ enum Scope {
     VirtualKey,
 }
 
-const SCOPES: [(&str, Scope); 2] = [
-    ("global", Scope::Global),
-    ("virtual_key", Scope::VirtualKey),
-];
+const SCOPES: [(&str, Scope); 2] = [("global", Scope::Global), ("virtual_key", Scope::VirtualKey)];
 
 fn read_provider_limit(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<ProviderLimit> {
     let node = fields.required(reader, "name", "the name of a provider");
-    let provider = node
-        .as_ref()
-        .and_then(|node| read_provider_name(reader, node));
+    let provider = node.as_ref().and_then(|node| read_provider_name(reader, node));
     if let (Some(node), Some(name)) = (&node, &provider) {
         reader.declare(Kind::ProviderLimit, name, node);
     }
     let rate_limit_id = read_rate_limit_id(reader, fields);
     let budget_ids = read_budget_ids(reader, fields);
-    Some(ProviderLimit {
-        provider: provider?,
-        rate_limit_id,
-        budget_ids,
-    })
+    Some(ProviderLimit { provider: provider?, rate_limit_id, budget_ids })
 }
 
 fn read_team(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Team> {
@@ -279,13 +239,7 @@ fn read_team(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Team> {
     let customer_id = read_reference(reader, fields, "customer_id", Kind::Customer);
     let rate_limit_id = read_rate_limit_id(reader, fields);
     let budget_ids = read_budget_ids(reader, fields);
-    Some(Team {
-        id: id?,
-        name: name?,
-        customer_id,
-        rate_limit_id,
-        budget_ids,
-    })
+    Some(Team { id: id?, name: name?, customer_id, rate_limit_id, budget_ids })
 }
 
 fn read_customer(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Customer> {
@@ -294,12 +248,7 @@ fn read_customer(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Cus
     let name = name.and_then(|node| reader.name(&node));
     let rate_limit_id = read_rate_limit_id(reader, fields);
     let budget_ids = read_budget_ids(reader, fields);
-    Some(Customer {
-        id: id?,
-        name: name?,
-        rate_limit_id,
-        budget_ids,
-    })
+    Some(Customer { id: id?, name: name?, rate_limit_id, budget_ids })
 }
 
 pub(super) fn read_auth(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<AdminAuth> {
@@ -337,12 +286,7 @@ fn read_rate_limit_id(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Optio
     read_reference(reader, fields, "rate_limit_id", Kind::RateLimit)
 }
 
-fn read_reference(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    kind: Kind,
-) -> Option<String> {
+fn read_reference(reader: &mut Reader<'_>, fields: &mut Fields<'_>, name: &'static str, kind: Kind) -> Option<String> {
     let node = fields.get(reader, name)?;
     let id = reader.name(&node)?;
     reader.refer(kind, &id, &node);

@@ -22,9 +22,7 @@ pub(super) struct Owner<'n> {
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, owner: Owner<'_>) -> Vec<Key> {
     reader.list(node, KEYS_MAX, |reader, node| {
-        reader
-            .object(node, |reader, fields| read_key(reader, fields, owner))
-            .flatten()
+        reader.object(node, |reader, fields| read_key(reader, fields, owner)).flatten()
     })
 }
 
@@ -49,29 +47,18 @@ fn read_key(reader: &mut Reader<'_>, fields: &mut Fields<'_>, owner: Owner<'_>) 
         name: name.unwrap_or_default(),
         models: models.unwrap_or_default(),
         blacklisted_models: read_names(reader, fields, "blacklisted_models", MODELS_MAX),
-        weight: fields
-            .read(reader, "weight", |r, n| r.number(n, 0.0..=WEIGHT_MAX))
-            .unwrap_or(1.0),
+        weight: fields.read(reader, "weight", |r, n| r.number(n, 0.0..=WEIGHT_MAX)).unwrap_or(1.0),
         aliases: read_aliases(reader, fields),
         region: fields.read(reader, "region", Reader::name),
-        is_enabled: fields
-            .read(reader, "enabled", Reader::boolean)
-            .unwrap_or(true),
+        is_enabled: fields.read(reader, "enabled", Reader::boolean).unwrap_or(true),
         origin: value.as_ref()?.origin.clone(),
         value: value?.secret,
     };
     (!key.name.is_empty()).then_some(key)
 }
 
-fn read_value(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    owner: Owner<'_>,
-) -> Option<SecretText> {
-    let absent = SecretText {
-        secret: Secret::new(""),
-        origin: Origin::Literal,
-    };
+fn read_value(reader: &mut Reader<'_>, fields: &mut Fields<'_>, owner: Owner<'_>) -> Option<SecretText> {
+    let absent = SecretText { secret: Secret::new(""), origin: Origin::Literal };
     if !owner.value_is_optional {
         let expected = "the provider's key, \"env.NAME\" or \"file:PATH\"";
         let node = fields.required(reader, "value", expected)?;

@@ -20,36 +20,22 @@ const ENFORCEMENTS: [(&str, Enforcement); 4] = [
     ("gossip", Enforcement::Gossip),
 ];
 
-const ON_NODE_LOSS: [(&str, OnNodeLoss); 2] =
-    [("keep", OnNodeLoss::Keep), ("reclaim", OnNodeLoss::Reclaim)];
+const ON_NODE_LOSS: [(&str, OnNodeLoss); 2] = [("keep", OnNodeLoss::Keep), ("reclaim", OnNodeLoss::Reclaim)];
 
-const CHARGES: [(&str, Charge); 3] = [
-    ("admission", Charge::Admission),
-    ("input", Charge::Input),
-    ("produced", Charge::Produced),
-];
+const CHARGES: [(&str, Charge); 3] =
+    [("admission", Charge::Admission), ("input", Charge::Input), ("produced", Charge::Produced)];
 
 pub(super) fn read_rate_limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<RateLimit> {
     reader
         .object(node, |reader, fields| {
             let id = read_id(reader, fields, Kind::RateLimit);
-            let requests = read_allowance(
-                reader,
-                fields,
-                ["request_max_limit", "request_reset_duration"],
-            );
-            let tokens =
-                read_allowance(reader, fields, ["token_max_limit", "token_reset_duration"]);
+            let requests = read_allowance(reader, fields, ["request_max_limit", "request_reset_duration"]);
+            let tokens = read_allowance(reader, fields, ["token_max_limit", "token_reset_duration"]);
             let sub_window = fields.get(reader, "sub_window");
             let limit = RateLimit {
-                enforcement: fields
-                    .read(reader, "enforcement", |r, n| r.choice(n, &ENFORCEMENTS))
-                    .unwrap_or_default(),
-                on_node_loss: fields
-                    .read(reader, "on_node_loss", |r, n| r.choice(n, &ON_NODE_LOSS)),
-                charge: fields
-                    .read(reader, "charge", |r, n| r.choice(n, &CHARGES))
-                    .unwrap_or_default(),
+                enforcement: fields.read(reader, "enforcement", |r, n| r.choice(n, &ENFORCEMENTS)).unwrap_or_default(),
+                on_node_loss: fields.read(reader, "on_node_loss", |r, n| r.choice(n, &ON_NODE_LOSS)),
+                charge: fields.read(reader, "charge", |r, n| r.choice(n, &CHARGES)).unwrap_or_default(),
                 sub_window: sub_window.and_then(|node| read_sub_window(reader, &node, tokens)),
                 requests: requests.ok()?,
                 tokens: tokens.ok()?,
@@ -75,9 +61,7 @@ fn read_allowance(
     match (max, window) {
         (None, None) => Ok(None),
         (Some(max), Some(window)) => {
-            let max = reader
-                .integer(&max, 1..=UNITS_MAX)
-                .and_then(NonZeroU64::new);
+            let max = reader.integer(&max, 1..=UNITS_MAX).and_then(NonZeroU64::new);
             let window = reader.window(&window);
             match (max, window) {
                 (Some(max), Some(window)) => Ok(Some(Allowance { max, window })),
@@ -122,21 +106,13 @@ pub(super) fn read_budget(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Bu
             let dollars = dollars.and_then(|node| reader.number(&node, 0.0..=DOLLARS_MAX));
             let window = fields.required(reader, "reset_duration", "a window such as \"1M\"");
             let window = window.and_then(|node| reader.window(&node));
-            Some(Budget {
-                id: id?,
-                max_micro_usd: (dollars? * 1e6).round() as u64,
-                window: window?,
-            })
+            Some(Budget { id: id?, max_micro_usd: (dollars? * 1e6).round() as u64, window: window? })
         })
         .flatten()
 }
 
 /// The `id` of an entry that others refer to.
-pub(super) fn read_id(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    kind: Kind,
-) -> Option<String> {
+pub(super) fn read_id(reader: &mut Reader<'_>, fields: &mut Fields<'_>, kind: Kind) -> Option<String> {
     let node = fields.required(reader, "id", "an id of its own")?;
     let id = reader.name(&node)?;
     reader.declare(kind, &id, &node);

@@ -9,17 +9,8 @@ use crate::config::model::{BaseUrl, ExtraHeader, Network, ProviderKind, Retry};
 use crate::config::reader::{Fields, Node, Place, Reader};
 
 /// Headers that we add ourselves; a fixed value would break the request.
-const NEVER_EXTRA: [&str; 9] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const NEVER_EXTRA: [&str; 9] =
+    ["connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
 const EXTRA_HEADERS_MAX: usize = 32;
 
@@ -27,11 +18,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Reads `network_config` out of a provider of this kind; left out, it is all defaults. `None`
 /// where there is no base URL to be had.
-pub(super) fn read(
-    reader: &mut Reader<'_>,
-    provider: &mut Fields<'_>,
-    kind: ProviderKind,
-) -> Option<Network> {
+pub(super) fn read(reader: &mut Reader<'_>, provider: &mut Fields<'_>, kind: ProviderKind) -> Option<Network> {
     let (network, place) = if let Some(node) = provider.get(reader, "network_config") {
         let network = reader.object(&node, |reader, fields| read_fields(reader, fields, kind));
         (network.flatten(), node.place)
@@ -56,11 +43,7 @@ fn no_address(reader: &mut Reader<'_>, place: &Place, kind: ProviderKind) -> Opt
     None
 }
 
-fn read_fields(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    kind: ProviderKind,
-) -> Option<Network> {
+fn read_fields(reader: &mut Reader<'_>, fields: &mut Fields<'_>, kind: ProviderKind) -> Option<Network> {
     let base_url = match fields.get(reader, "base_url") {
         Some(node) => read_base_url(reader, &node),
         None => vendor_url(kind).or_else(|| no_address(reader, &fields.place, kind)),
@@ -71,35 +54,22 @@ fn read_fields(
     let base = Network::new(base_url.or_else(placeholder)?, kind.is_self_hosted());
 
     let request_timeout = fields
-        .read(reader, "default_request_timeout_in_seconds", |r, n| {
-            r.seconds(n, 1..=DAY.as_secs())
-        })
+        .read(reader, "default_request_timeout_in_seconds", |r, n| r.seconds(n, 1..=DAY.as_secs()))
         .unwrap_or(base.request_timeout);
     let stream_idle_timeout = fields
-        .read(reader, "stream_idle_timeout_in_seconds", |r, n| {
-            r.seconds(n, 1..=DAY.as_secs())
-        })
+        .read(reader, "stream_idle_timeout_in_seconds", |r, n| r.seconds(n, 1..=DAY.as_secs()))
         .unwrap_or(base.stream_idle_timeout);
-    let timeout =
-        |reader: &mut Reader<'_>, node: &Node<'_>| reader.duration(node, &(MILLISECOND..=DAY));
+    let timeout = |reader: &mut Reader<'_>, node: &Node<'_>| reader.duration(node, &(MILLISECOND..=DAY));
     let network = Network {
         extra_headers: read_extra_headers(reader, fields),
-        connect_timeout: fields
-            .read(reader, "connect_timeout", timeout)
-            .unwrap_or(base.connect_timeout),
-        response_head_timeout: fields
-            .read(reader, "response_head_timeout", timeout)
-            .unwrap_or(request_timeout),
-        first_body_byte_timeout: fields
-            .read(reader, "first_body_byte_timeout", timeout)
-            .unwrap_or(stream_idle_timeout),
+        connect_timeout: fields.read(reader, "connect_timeout", timeout).unwrap_or(base.connect_timeout),
+        response_head_timeout: fields.read(reader, "response_head_timeout", timeout).unwrap_or(request_timeout),
+        first_body_byte_timeout: fields.read(reader, "first_body_byte_timeout", timeout).unwrap_or(stream_idle_timeout),
         stream_idle_timeout,
         request_timeout,
         retry: read_retry(reader, fields),
         keep_alive_timeout: fields
-            .read(reader, "keep_alive_timeout_in_seconds", |r, n| {
-                r.seconds(n, 1..=3_600)
-            })
+            .read(reader, "keep_alive_timeout_in_seconds", |r, n| r.seconds(n, 1..=3_600))
             .unwrap_or(base.keep_alive_timeout),
         connections_max: fields
             .read(reader, "max_conns_per_host", |r, n| r.count(n, 1..=100_000))
@@ -137,23 +107,13 @@ fn read_retry(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Retry {
         reader.millis_or_duration(node, &(MILLISECOND..=Duration::from_hours(1)))
     };
     let retry = Retry {
-        max: fields
-            .read(reader, "max_retries", |r, n| r.count(n, 0..=20))
-            .unwrap_or(base.max),
-        backoff_initial: fields
-            .read(reader, "retry_backoff_initial", wait)
-            .unwrap_or(base.backoff_initial),
-        backoff_max: fields
-            .read(reader, "retry_backoff_max", wait)
-            .unwrap_or(base.backoff_max),
+        max: fields.read(reader, "max_retries", |r, n| r.count(n, 0..=20)).unwrap_or(base.max),
+        backoff_initial: fields.read(reader, "retry_backoff_initial", wait).unwrap_or(base.backoff_initial),
+        backoff_max: fields.read(reader, "retry_backoff_max", wait).unwrap_or(base.backoff_max),
     };
     if retry.backoff_initial > retry.backoff_max {
         let problem = "retry_backoff_initial is longer than retry_backoff_max";
-        reader.fault(
-            &fields.place,
-            problem,
-            "a first wait that is no longer than the longest",
-        );
+        reader.fault(&fields.place, problem, "a first wait that is no longer than the longest");
     }
     retry
 }
@@ -168,32 +128,18 @@ fn read_extra_headers(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Vec<E
         if !is_token(&name) || name.len() > 128 {
             reader.fault(&node.place, "not a header name", "a token without blanks");
         } else if NEVER_EXTRA.contains(&name.as_str()) {
-            reader.fault(
-                &node.place,
-                "this header is written by the node",
-                "another header",
-            );
+            reader.fault(&node.place, "this header is written by the node", "another header");
         } else if headers.iter().any(|other| other.name == name) {
-            reader.fault(
-                &node.place,
-                "the header is there already",
-                "each header once",
-            );
+            reader.fault(&node.place, "the header is there already", "each header once");
         } else if let Some((value, origin)) = reader.header_value(node, is_credential(&name)) {
-            headers.push(ExtraHeader {
-                name,
-                value,
-                origin,
-            });
+            headers.push(ExtraHeader { name, value, origin });
         }
     });
     headers
 }
 
 fn is_credential(name: &str) -> bool {
-    ["authorization", "api-key", "token", "secret", "cookie"]
-        .iter()
-        .any(|word| name.contains(word))
+    ["authorization", "api-key", "token", "secret", "cookie"].iter().any(|word| name.contains(word))
 }
 
 /// Only the armour is checked here; the certificates are read where the connections are made.

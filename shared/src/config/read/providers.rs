@@ -52,9 +52,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) 
         if !check_name(reader, name, node) {
             return;
         }
-        let provider = reader.object(node, |reader, fields| {
-            read_provider(reader, fields, name, empty)
-        });
+        let provider = reader.object(node, |reader, fields| read_provider(reader, fields, name, empty));
         providers.extend(provider.flatten());
     });
     providers
@@ -62,9 +60,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) 
 
 fn check_name(reader: &mut Reader<'_>, name: &str, node: &Node<'_>) -> bool {
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     if !fits {
         let expected = "1 to 64 letters, digits, '-', '_' and '.'";
         reader.fault(&node.place, "does not fit a provider's name", expected);
@@ -83,12 +79,7 @@ fn check_name(reader: &mut Reader<'_>, name: &str, node: &Node<'_>) -> bool {
     fits
 }
 
-fn read_provider(
-    reader: &mut Reader<'_>,
-    fields: &mut Fields<'_>,
-    name: &str,
-    empty: EmptyMeans,
-) -> Option<Provider> {
+fn read_provider(reader: &mut Reader<'_>, fields: &mut Fields<'_>, name: &str, empty: EmptyMeans) -> Option<Provider> {
     let Some(custom) = read_kind(reader, fields, name) else {
         // Without a kind, the other fields have no meaning that could be checked.
         fields.skip_the_rest();
@@ -98,9 +89,7 @@ fn read_provider(
     let network = network::read(reader, fields, kind);
     let keys = read_keys(reader, fields, name, &custom, empty);
     let (concurrency_max, queue_max) = fields
-        .read(reader, "concurrency_and_buffer_size", |r, n| {
-            r.object(n, read_concurrency)
-        })
+        .read(reader, "concurrency_and_buffer_size", |r, n| r.object(n, read_concurrency))
         .unwrap_or((Provider::CONCURRENCY_MAX, Provider::QUEUE_MAX));
     let region = fields.read(reader, "region", Reader::name);
     Some(Provider {
@@ -169,19 +158,10 @@ fn read_custom(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Custo
     let text = reader.text(&node)?;
     let Some(base) = ProviderKind::from_name(&text) else {
         let nearest = nearest(&text, ProviderKind::names());
-        reader.fault_near(
-            &node.place,
-            "unknown or unsupported provider",
-            expected,
-            nearest,
-        );
+        reader.fault_near(&node.place, "unknown or unsupported provider", expected, nearest);
         return None;
     };
-    Some(CustomProvider {
-        base,
-        is_keyless,
-        relay_all,
-    })
+    Some(CustomProvider { base, is_keyless, relay_all })
 }
 
 fn read_keys(
@@ -193,11 +173,7 @@ fn read_keys(
 ) -> Vec<crate::config::model::Key> {
     let can_do_without = kind.is_keyless() || kind.kind().is_self_hosted();
     let keys = fields.get(reader, "keys").map(|node| {
-        let owner = Owner {
-            provider: name,
-            value_is_optional: can_do_without,
-            empty,
-        };
+        let owner = Owner { provider: name, value_is_optional: can_do_without, empty };
         keys::read(reader, &node, owner)
     });
     if !can_do_without && keys.is_none() {
@@ -210,8 +186,5 @@ fn read_keys(
 fn read_concurrency(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> (u32, u32) {
     let concurrency = fields.read(reader, "concurrency", |r, n| r.count(n, 1..=1_000_000));
     let buffer_size = fields.read(reader, "buffer_size", |r, n| r.count(n, 0..=1_000_000));
-    (
-        concurrency.unwrap_or(Provider::CONCURRENCY_MAX),
-        buffer_size.unwrap_or(Provider::QUEUE_MAX),
-    )
+    (concurrency.unwrap_or(Provider::CONCURRENCY_MAX), buffer_size.unwrap_or(Provider::QUEUE_MAX))
 }

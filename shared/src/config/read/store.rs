@@ -36,9 +36,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<ConfigSto
         let config = fields.required(reader, "config", "how to reach the store")?;
         match kind? {
             Type::Sqlite => reader.object(&config, read_sqlite)?,
-            Type::Postgres => reader
-                .object(&config, read_postgres)?
-                .map(ConfigStore::Postgres),
+            Type::Postgres => reader.object(&config, read_postgres)?.map(ConfigStore::Postgres),
         }
     };
     reader.object(node, read).flatten()
@@ -78,7 +76,5 @@ fn read_postgres(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Pos
 }
 
 pub(super) fn read_load_balancer(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<LoadBalancer> {
-    reader.object(node, |reader, fields| LoadBalancer {
-        enabled: read_switch(reader, fields, "enabled"),
-    })
+    reader.object(node, |reader, fields| LoadBalancer { enabled: read_switch(reader, fields, "enabled") })
 }

@@ -18,17 +18,10 @@ pub(in crate::config) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The field's value. `null` is the same as leaving the field out.
-    pub(in crate::config) fn get(
-        &mut self,
-        reader: &mut Reader<'_>,
-        name: &'static str,
-    ) -> Option<Node<'a>> {
+    pub(in crate::config) fn get(&mut self, reader: &mut Reader<'_>, name: &'static str) -> Option<Node<'a>> {
         self.asked.push(name);
         let property = self.waiting.remove(name)?;
-        let node = Node {
-            value: &property.value,
-            place: self.place.field(name, property.value.start()),
-        };
+        let node = Node { value: &property.value, place: self.place.field(name, property.value.start()) };
         if matches!(node.value, Value::NullKeyword(_)) {
             return None;
         }
@@ -73,10 +66,7 @@ impl<'a> Fields<'a> {
 
     fn finish(self, reader: &mut Reader<'_>) {
         for (name, property) in self.waiting {
-            let node = Node {
-                value: &property.value,
-                place: self.place.field(name, property.range.start),
-            };
+            let node = Node { value: &property.value, place: self.place.field(name, property.range.start) };
             if reader.warn_if_inactive(&node).is_some() {
                 continue;
             }
@@ -113,11 +103,8 @@ impl Reader<'_> {
             self.wrong_kind(node, "an object");
             return None;
         };
-        let mut fields = Fields {
-            place: node.place.clone(),
-            waiting: self.properties(node, object),
-            asked: Vec::new(),
-        };
+        let mut fields =
+            Fields { place: node.place.clone(), waiting: self.properties(node, object), asked: Vec::new() };
         let value = read(self, &mut fields);
         fields.finish(self);
         Some(value)
@@ -141,10 +128,7 @@ impl Reader<'_> {
         let mut in_order: Vec<_> = properties.into_iter().collect();
         in_order.sort_by_key(|(_, property)| property.range.start);
         for (name, property) in in_order {
-            let node = Node {
-                value: &property.value,
-                place: node.place.entry(name, property.range.start),
-            };
+            let node = Node { value: &property.value, place: node.place.entry(name, property.range.start) };
             read(self, name, &node);
         }
     }
@@ -165,10 +149,7 @@ impl Reader<'_> {
         }
         let mut values = Vec::with_capacity(array.elements.len());
         for (index, value) in array.elements.iter().enumerate() {
-            let node = Node {
-                value,
-                place: node.place.element(index, value.start()),
-            };
+            let node = Node { value, place: node.place.element(index, value.start()) };
             values.extend(read(self, &node));
         }
         values
@@ -188,11 +169,7 @@ impl Reader<'_> {
     }
 
     /// Properties by name; the second one of a name is a fault and left out.
-    fn properties<'a>(
-        &mut self,
-        node: &Node<'a>,
-        object: &'a Object<'a>,
-    ) -> BTreeMap<&'a str, &'a ObjectProp<'a>> {
+    fn properties<'a>(&mut self, node: &Node<'a>, object: &'a Object<'a>) -> BTreeMap<&'a str, &'a ObjectProp<'a>> {
         let mut by_name = BTreeMap::new();
         for property in &object.properties {
             let name = property.name.as_str();

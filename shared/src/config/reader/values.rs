@@ -22,8 +22,7 @@ const SECRET_BYTES_MAX: usize = 8 * 1024;
 /// Longest id or name.
 const NAME_BYTES_MAX: usize = 128;
 
-const LITERAL_SECRET: &str =
-    "the secret stands in the file; \"env.NAME\" or \"file:PATH\" keeps it out";
+const LITERAL_SECRET: &str = "the secret stands in the file; \"env.NAME\" or \"file:PATH\" keeps it out";
 
 /// A secret and where its text came from.
 pub(in crate::config) struct SecretText {
@@ -53,8 +52,8 @@ impl Reader<'_> {
     /// One that stands in the file itself earns a warning.
     pub(in crate::config) fn secret(&mut self, node: &Node<'_>) -> Option<SecretText> {
         let (text, origin) = self.resolved(node)?;
-        let is_broken_reference = origin == Origin::Literal
-            && ["env.", "vault."].iter().any(|with| text.starts_with(with));
+        let is_broken_reference =
+            origin == Origin::Literal && ["env.", "vault."].iter().any(|with| text.starts_with(with));
         let problem = if is_broken_reference {
             "looks like a reference and is none"
         } else if text.is_empty() {
@@ -67,10 +66,7 @@ impl Reader<'_> {
             if origin == Origin::Literal {
                 self.warn(&node.place, LITERAL_SECRET);
             }
-            return Some(SecretText {
-                secret: Secret::new(&text),
-                origin,
-            });
+            return Some(SecretText { secret: Secret::new(&text), origin });
         };
         let expected = "a secret, \"env.NAME\" or \"file:PATH\"";
         self.fault(&node.place, problem, expected);
@@ -79,15 +75,9 @@ impl Reader<'_> {
 
     /// A header's value (RFC 9110, section 5.5, ASCII only), which may be a secret. Only a
     /// `credential` earns a warning where it stands in the file.
-    pub(in crate::config) fn header_value(
-        &mut self,
-        node: &Node<'_>,
-        is_credential: bool,
-    ) -> Option<(Secret, Origin)> {
+    pub(in crate::config) fn header_value(&mut self, node: &Node<'_>, is_credential: bool) -> Option<(Secret, Origin)> {
         let (text, origin) = self.resolved(node)?;
-        let is_printable = text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t'));
+        let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t'));
         if !is_printable || text.trim() != text.as_str() || text.len() > SECRET_BYTES_MAX {
             let expected = "printable ASCII without blanks around it, 8 KiB at most";
             self.fault(&node.place, "not a header value", expected);
@@ -113,11 +103,7 @@ impl Reader<'_> {
     }
 
     /// A whole number in `range`.
-    pub(in crate::config) fn integer(
-        &mut self,
-        node: &Node<'_>,
-        range: RangeInclusive<u64>,
-    ) -> Option<u64> {
+    pub(in crate::config) fn integer(&mut self, node: &Node<'_>, range: RangeInclusive<u64>) -> Option<u64> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         let parsed = if let Value::NumberLit(literal) = node.value {
             parse_integer(literal.value)
@@ -138,8 +124,7 @@ impl Reader<'_> {
         range: RangeInclusive<u64>,
     ) -> Option<T> {
         // Every caller's range lies within its type, so the conversion loses nothing.
-        self.integer(node, range)
-            .and_then(|number| T::try_from(number).ok())
+        self.integer(node, range).and_then(|number| T::try_from(number).ok())
     }
 
     /// A TCP or UDP port, 1 to 65535.
@@ -162,11 +147,7 @@ impl Reader<'_> {
     }
 
     /// A number in `range`, with or without a fraction.
-    pub(in crate::config) fn number(
-        &mut self,
-        node: &Node<'_>,
-        range: RangeInclusive<f64>,
-    ) -> Option<f64> {
+    pub(in crate::config) fn number(&mut self, node: &Node<'_>, range: RangeInclusive<f64>) -> Option<f64> {
         let expected = format!("a number from {} to {}", range.start(), range.end());
         let Value::NumberLit(literal) = node.value else {
             self.wrong_kind(node, &expected);
@@ -181,11 +162,7 @@ impl Reader<'_> {
     }
 
     /// Whole seconds, as fields named `…_in_seconds` have them.
-    pub(in crate::config) fn seconds(
-        &mut self,
-        node: &Node<'_>,
-        range: RangeInclusive<u64>,
-    ) -> Option<Duration> {
+    pub(in crate::config) fn seconds(&mut self, node: &Node<'_>, range: RangeInclusive<u64>) -> Option<Duration> {
         self.integer(node, range).map(Duration::from_secs)
     }
 
@@ -222,11 +199,8 @@ impl Reader<'_> {
     ) -> Option<Duration> {
         let duration = duration.filter(|duration| range.contains(duration));
         if duration.is_none() {
-            let expected = format!(
-                "a duration such as \"500ms\" or \"10s\", from {:?} to {:?}",
-                range.start(),
-                range.end()
-            );
+            let expected =
+                format!("a duration such as \"500ms\" or \"10s\", from {:?} to {:?}", range.start(), range.end());
             self.fault(&node.place, "not a duration, or out of range", expected);
         }
         duration
@@ -255,11 +229,7 @@ impl Reader<'_> {
         }
     }
 
-    pub(in crate::config) fn host_port(
-        &mut self,
-        node: &Node<'_>,
-        port_default: Option<u16>,
-    ) -> Option<HostPort> {
+    pub(in crate::config) fn host_port(&mut self, node: &Node<'_>, port_default: Option<u16>) -> Option<HostPort> {
         let text = self.text(node)?;
         match HostPort::parse(&text, port_default) {
             Ok(address) => Some(address),
@@ -272,11 +242,7 @@ impl Reader<'_> {
     }
 
     /// One of the listed words.
-    pub(in crate::config) fn choice<T: Copy>(
-        &mut self,
-        node: &Node<'_>,
-        words: &[(&'static str, T)],
-    ) -> Option<T> {
+    pub(in crate::config) fn choice<T: Copy>(&mut self, node: &Node<'_>, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.text(node)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
@@ -313,14 +279,10 @@ impl Reader<'_> {
                 let problem = format!("the environment has no {name}");
                 (problem, "the variable to be set where the node starts")
             }),
-            Origin::File(path) => {
-                (self.sources.file)(path)
-                    .map(without_last_newline)
-                    .map_err(|error| {
-                        let problem = format!("cannot read {}: {}", quote(path), error.kind());
-                        (problem, "a text file that the node's user may read")
-                    })
-            }
+            Origin::File(path) => (self.sources.file)(path).map(without_last_newline).map_err(|error| {
+                let problem = format!("cannot read {}: {}", quote(path), error.kind());
+                (problem, "a text file that the node's user may read")
+            }),
         };
         let text = text.and_then(|text| {
             let text = Zeroizing::new(text);
@@ -345,11 +307,8 @@ impl Origin {
     /// have, so that `env.example.com` stays a host.
     pub(in crate::config) fn of(text: &str) -> Self {
         if let Some(name) = text.strip_prefix("env.") {
-            let is_name = name
-                .starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if is_name {
                 return Self::Env(name.to_owned());
             }

@@ -2,9 +2,7 @@
 
 use core::time::Duration;
 
-use super::super::model::{
-    ConfigStore, Dialect, DiscoverySource, Models, Origin, ProviderKind, SslMode,
-};
+use super::super::model::{ConfigStore, Dialect, DiscoverySource, Models, Origin, ProviderKind, SslMode};
 use super::loaded;
 use crate::config::Config;
 
@@ -76,11 +74,7 @@ fn every_discovery_of_the_page_loads() {
             DiscoverySource::Consul { address, .. } => {
                 assert_eq!(address.to_string(), "http://consul.service.consul:8500");
             }
-            DiscoverySource::Etcd {
-                endpoints,
-                lease_ttl,
-                ..
-            } => {
+            DiscoverySource::Etcd { endpoints, lease_ttl, .. } => {
                 assert_eq!(endpoints.len(), 3);
                 assert_eq!(lease_ttl, Duration::from_secs(30));
             }
@@ -102,10 +96,7 @@ fn the_store_of_the_page_loads_with_its_port_in_quotes() {
     };
     assert_eq!((store.port, store.ssl_mode), (5_432, SslMode::Require));
     let warned: Vec<_> = loaded.warnings.iter().map(|w| w.path.as_str()).collect();
-    assert_eq!(
-        warned,
-        ["config_store.enabled", "config_store.config.password"]
-    );
+    assert_eq!(warned, ["config_store.enabled", "config_store.config.password"]);
 }
 
 /// A configuration as users of the relatives have it.
@@ -165,19 +156,10 @@ fn a_configuration_of_the_relatives_becomes_types() {
     assert_eq!(config.client.max_request_body_bytes, 50 * 1024 * 1024);
 
     let openai = config.provider("openai").expect("openai");
-    assert_eq!(
-        openai.network.base_url.to_string(),
-        "https://api.openai.com"
-    );
+    assert_eq!(openai.network.base_url.to_string(), "https://api.openai.com");
     assert_eq!(openai.network.request_timeout, Duration::from_secs(30));
-    assert_eq!(
-        openai.network.response_head_timeout,
-        Duration::from_secs(30)
-    );
-    assert_eq!(
-        openai.network.retry.backoff_initial,
-        Duration::from_millis(100)
-    );
+    assert_eq!(openai.network.response_head_timeout, Duration::from_secs(30));
+    assert_eq!(openai.network.retry.backoff_initial, Duration::from_millis(100));
     assert_eq!(openai.network.retry.backoff_max, Duration::from_secs(2));
     assert!(!openai.network.allow_private_network);
     let [one, two] = openai.keys.as_slice() else {
@@ -187,61 +169,32 @@ fn a_configuration_of_the_relatives_becomes_types() {
     assert_eq!(one.origin, Origin::Env("OPENAI_API_KEY".to_owned()));
     assert_eq!((one.id.as_str(), two.id.as_str()), ("one", "k-2"));
     assert_eq!(two.value.expose(), "sk-from-file");
-    assert_eq!(
-        (two.resolve("small"), two.resolve("large")),
-        ("gpt-4o-mini", "gpt-4o")
-    );
+    assert_eq!((two.resolve("small"), two.resolve("large")), ("gpt-4o-mini", "gpt-4o"));
     assert!(one.allows("anything") && !two.allows("gpt-4o"));
 
-    assert_eq!(
-        config.provider("anthropic").map(|p| p.dialect),
-        Some(Dialect::Anthropic)
-    );
-    assert!(
-        config
-            .provider("ollama")
-            .is_some_and(|p| p.network.allow_private_network)
-    );
+    assert_eq!(config.provider("anthropic").map(|p| p.dialect), Some(Dialect::Anthropic));
+    assert!(config.provider("ollama").is_some_and(|p| p.network.allow_private_network));
     let house = config.provider("house").expect("house");
     assert_eq!(house.kind, ProviderKind::OpenAi);
     assert_eq!(house.network.base_url.path_prefix(), "/team");
-    assert_eq!(
-        house.network.extra_headers.first().map(|h| h.name.as_str()),
-        Some("x-team")
-    );
+    assert_eq!(house.network.extra_headers.first().map(|h| h.name.as_str()), Some("x-team"));
 
     let governance = &config.governance;
     let virtual_key = governance.virtual_keys.first().expect("a virtual key");
     let grant = virtual_key.grants.iter().flatten().next().expect("a grant");
     assert_eq!(grant.allowed_models, Models::All);
-    assert_eq!(
-        grant.key_ids.as_deref(),
-        Some(&["k-2".to_owned()][..]),
-        "the name became the id"
-    );
-    assert_eq!(
-        governance.budgets.first().map(|b| b.max_micro_usd),
-        Some(100_500_000)
-    );
+    assert_eq!(grant.key_ids.as_deref(), Some(&["k-2".to_owned()][..]), "the name became the id");
+    assert_eq!(governance.budgets.first().map(|b| b.max_micro_usd), Some(100_500_000));
     let limit = config.rate_limit("r1").expect("r1");
-    assert_eq!(
-        limit.requests.map(|a| (a.max.get(), a.window.seconds())),
-        Some((100, 60))
-    );
+    assert_eq!(limit.requests.map(|a| (a.max.get(), a.window.seconds())), Some((100, 60)));
     let model = governance.model_configs.first().expect("a model");
-    assert_eq!(
-        model.max_output_tokens.map(core::num::NonZeroU32::get),
-        Some(16_384)
-    );
+    assert_eq!(model.max_output_tokens.map(core::num::NonZeroU32::get), Some(16_384));
 }
 
 #[test]
 fn what_has_no_effect_is_named_once_and_in_order() {
     let warnings = loaded(MIGRATED).warnings;
-    let paths: Vec<_> = warnings
-        .iter()
-        .map(|warning| warning.path.as_str())
-        .collect();
+    let paths: Vec<_> = warnings.iter().map(|warning| warning.path.as_str()).collect();
     assert_eq!(
         paths,
         [
@@ -271,10 +224,7 @@ fn numbers_and_switches_may_be_references() {
 fn a_host_that_begins_like_a_reference_is_a_host() {
     let text = r#"{"cluster_config": {"enabled": true, "peers": ["env.example.com:10101"]}}"#;
     let peers = loaded(text).config.cluster.peers;
-    assert_eq!(
-        peers.first().map(super::super::base_url::HostPort::host),
-        Some("env.example.com")
-    );
+    assert_eq!(peers.first().map(super::super::base_url::HostPort::host), Some("env.example.com"));
 }
 
 #[test]
@@ -293,15 +243,9 @@ fn an_empty_list_allows_nothing_unless_the_file_is_of_version_1() {
 #[test]
 fn the_examples_of_the_repository_load() {
     for (name, text) in [
-        (
-            "minimal.json",
-            include_str!("../../../../examples/minimal.json"),
-        ),
+        ("minimal.json", include_str!("../../../../examples/minimal.json")),
         ("full.json", include_str!("../../../../examples/full.json")),
-        (
-            "cluster.json",
-            include_str!("../../../../examples/cluster.json"),
-        ),
+        ("cluster.json", include_str!("../../../../examples/cluster.json")),
     ] {
         if let Err(faults) = super::load(text, &super::everything()) {
             panic!("{name}:\n{}", super::lines(&faults));
@@ -313,12 +257,7 @@ fn the_examples_of_the_repository_load() {
 fn nothing_that_prints_a_configuration_prints_a_secret() {
     let loaded = loaded(MIGRATED);
     let printed = format!("{loaded:?}");
-    for secret in [
-        "sk-from-environment",
-        "sk-from-file",
-        "sk-ant-literal",
-        "sk-bf-one",
-    ] {
+    for secret in ["sk-from-environment", "sk-from-file", "sk-ant-literal", "sk-bf-one"] {
         assert!(!printed.contains(secret), "{secret}");
     }
 }

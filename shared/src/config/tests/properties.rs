@@ -13,11 +13,7 @@ fn answer(text: &str) -> String {
         Err(faults) => {
             let lines = super::lines(&faults);
             assert!(!faults.is_empty(), "a refusal says why");
-            assert_eq!(
-                lines.lines().count(),
-                faults.len(),
-                "each on a line of its own"
-            );
+            assert_eq!(lines.lines().count(), faults.len(), "each on a line of its own");
             lines
         }
     }

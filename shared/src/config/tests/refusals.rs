@@ -43,14 +43,8 @@ fn unknown_fields_are_faults_at_every_level() {
 
 #[test]
 fn the_second_field_of_a_name_is_a_fault() {
-    check(
-        "{\"client\": {}, \"client\": {}}",
-        &["1:16 client: \"client\" is written twice in this object"],
-    );
-    check(
-        r#"{"providers": {"ollama": {}, "ollama": {}}}"#,
-        &["1:30 providers.ollama: \"ollama\" is written twice"],
-    );
+    check("{\"client\": {}, \"client\": {}}", &["1:16 client: \"client\" is written twice in this object"]);
+    check(r#"{"providers": {"ollama": {}, "ollama": {}}}"#, &["1:30 providers.ollama: \"ollama\" is written twice"]);
 }
 
 #[test]
@@ -242,10 +236,7 @@ fn headers_that_carry_framing_or_credentials_are_refused() {
 
 #[test]
 fn the_two_listeners_do_not_share_an_address() {
-    check(
-        r#"{"server": {"port": 8081}}"#,
-        &["1:12 server: the admin listener has the address of the client listener"],
-    );
+    check(r#"{"server": {"port": 8081}}"#, &["1:12 server: the admin listener has the address of the client listener"]);
 }
 
 #[test]
@@ -267,22 +258,12 @@ fn text_that_is_no_json_has_its_place() {
 #[test]
 fn depth_size_and_counts_are_bounded() {
     check(&"[".repeat(200_000), &["1:65 nested deeper than 64 levels"]);
+    check(&format!("[{}]", "0,".repeat(1_000_001)), &["1:1999999 more than"]);
+    check(&" ".repeat(16 * 1024 * 1024 + 1), &["1:1 the file is larger than"]);
+    let keys: Vec<String> =
+        (0..1_001).map(|n| format!(r#"{{"name": "k{n}", "value": "env.OPENAI_API_KEY"}}"#)).collect();
     check(
-        &format!("[{}]", "0,".repeat(1_000_001)),
-        &["1:1999999 more than"],
-    );
-    check(
-        &" ".repeat(16 * 1024 * 1024 + 1),
-        &["1:1 the file is larger than"],
-    );
-    let keys: Vec<String> = (0..1_001)
-        .map(|n| format!(r#"{{"name": "k{n}", "value": "env.OPENAI_API_KEY"}}"#))
-        .collect();
-    check(
-        &format!(
-            r#"{{"providers": {{"openai": {{"keys": [{}]}}}}}}"#,
-            keys.join(",")
-        ),
+        &format!(r#"{{"providers": {{"openai": {{"keys": [{}]}}}}}}"#, keys.join(",")),
         &["1:35 providers.openai.keys: has 1001 entries, expected at most 1000"],
     );
 }
