@@ -261,9 +261,8 @@ impl Tables {
                 id: virtual_key.id.clone(),
                 name: virtual_key.name.clone(),
                 is_active: virtual_key.is_active,
-                grants: grants.map(|grants| {
-                    grants.iter().filter_map(|grant| self.grant(grant, config, limits)).collect()
-                }),
+                grants: grants
+                    .map(|grants| grants.iter().filter_map(|grant| self.grant(grant, config, limits)).collect()),
                 limits: limits.of(virtual_key.rate_limit_id.as_ref()),
             });
         }

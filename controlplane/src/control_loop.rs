@@ -154,7 +154,9 @@ impl ControlLoop {
                     publish_live |= outcome.publish_live;
                     outcome.notes.iter().for_each(|note| log(note, self.clock.now()));
                 }
-                Err(error) => tracing::error!(%error, "a new snapshot was not published; the cores keep the one they have"),
+                Err(error) => {
+                    tracing::error!(%error, "a new snapshot was not published; the cores keep the one they have")
+                }
             }
         }
         if publish_live {

@@ -44,7 +44,8 @@ impl Drain {
     pub(crate) fn finished(&self, now: Nanos, totals: &Totals) -> Option<Finished> {
         let requests_in_flight = totals.requests_in_flight();
         let reports = totals.reports_by_core();
-        let have_reported = self.awaited.iter().all(|(core, count)| reports.get(core).is_some_and(|sent| sent >= count));
+        let have_reported =
+            self.awaited.iter().all(|(core, count)| reports.get(core).is_some_and(|sent| sent >= count));
         if have_reported && requests_in_flight == 0 {
             return Some(Finished::Idle);
         }

@@ -93,15 +93,21 @@ impl ControlPlane {
     /// reason, `phase` is `Stopped`.
     ///
     /// `cores` are numbered in this order, from 0, in their reports.
-    pub fn run(self, cores: Vec<CoreSender>, reports: ReportReceiver, phase: &SharedPhase) -> Result<Finished, RunError> {
-        let finished = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime).and_then(
-            |runtime| {
-                let finished = runtime.block_on(self.run_inside(cores, reports, phase.clone()));
-                // A look-up or a write may hang; nothing is lost by not waiting for it.
-                runtime.shutdown_background();
-                finished
-            },
-        );
+    pub fn run(
+        self,
+        cores: Vec<CoreSender>,
+        reports: ReportReceiver,
+        phase: &SharedPhase,
+    ) -> Result<Finished, RunError> {
+        let finished =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime).and_then(
+                |runtime| {
+                    let finished = runtime.block_on(self.run_inside(cores, reports, phase.clone()));
+                    // A look-up or a write may hang; nothing is lost by not waiting for it.
+                    runtime.shutdown_background();
+                    finished
+                },
+            );
         phase.advance_to(Phase::Stopped);
         finished
     }

@@ -62,9 +62,7 @@ impl IdentityWatch {
 }
 
 fn read(files: &TlsFiles) -> Result<ListenerIdentity, IdentityError> {
-    let text = |path: &String| {
-        sources::file(path).map_err(|source| IdentityError { path: path.clone(), source })
-    };
+    let text = |path: &String| sources::file(path).map_err(|source| IdentityError { path: path.clone(), source });
     let certificates_pem = text(&files.cert_file)?;
     let key_pem = Zeroizing::new(text(&files.key_file)?);
     Ok(ListenerIdentity { certificates_pem, key_pem: Secret::new(&key_pem) })

@@ -166,8 +166,9 @@ impl System {
         let provider = TokioRuntimeProvider::default();
         // Without name servers the hosts file still answers; everything else fails and is asked
         // again after a pause.
-        let mut builder = TokioResolver::builder(provider.clone())
-            .unwrap_or_else(|_| TokioResolver::builder_with_config(ResolverConfig::from_parts(None, vec![], vec![]), provider));
+        let mut builder = TokioResolver::builder(provider.clone()).unwrap_or_else(|_| {
+            TokioResolver::builder_with_config(ResolverConfig::from_parts(None, vec![], vec![]), provider)
+        });
         let options = builder.options_mut();
         options.cache_size = 0;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;

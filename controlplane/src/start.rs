@@ -130,20 +130,22 @@ pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
         Err(ReadError::Faults(faults)) => return Err(StartError::Faults { name: settings.config.name(), faults }),
         Err(ReadError::Io(source)) => Err(source),
     };
-    let configured_dir = read.as_ref().map_or_else(|_| Server::default().state_dir, |config| config.server.state_dir.clone());
+    let configured_dir =
+        read.as_ref().map_or_else(|_| Server::default().state_dir, |config| config.server.state_dir.clone());
     let path = settings.state_dir.clone().unwrap_or_else(|| PathBuf::from(configured_dir));
     let state_dir = open_state_dir(&path, &mut remarks)?;
     let lookup_key = match state_dir.as_ref().map(StateDir::lookup_key) {
         Some(Ok(key)) => key,
         Some(Err(error)) => {
-            remarks.push(format!("{error}; virtual keys work, but the last good snapshot will not survive this process"));
+            remarks
+                .push(format!("{error}; virtual keys work, but the last good snapshot will not survive this process"));
             random_key().map_err(StartError::Random)?
         }
         None => random_key().map_err(StartError::Random)?,
     };
-    let last_good = state_dir.as_ref().map_or(Ok(None), |dir| {
-        last_good::read(dir, &lookup_key, settings.encryption_key.as_ref(), &sources::resolve)
-    });
+    let last_good = state_dir
+        .as_ref()
+        .map_or(Ok(None), |dir| last_good::read(dir, &lookup_key, settings.encryption_key.as_ref(), &sources::resolve));
 
     let last_epoch = last_good.iter().flatten().map(|last_good| last_good.compiled.record.epoch).next().unwrap_or(0);
     let mut addresses = Addresses::default();

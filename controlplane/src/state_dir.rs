@@ -122,12 +122,8 @@ impl StateDir {
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StateDirError> {
     // A leftover of a crash may be there; `create_new` never follows a link.
     drop(fs::remove_file(path));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed("create", path))?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed("create", path))?;
     file.write_all(bytes).map_err(failed("write", path))?;
     file.sync_all().map_err(failed("sync", path))
 }

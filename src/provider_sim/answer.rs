@@ -81,12 +81,16 @@ struct Lines<'a> {
 /// Answers a request whose body is complete. `input` is what the head's ranges point into.
 pub(crate) fn decide(core: &Core, head: &Head, input: &[u8], body: &[u8]) -> Answer {
     let id = core.next_id();
-    let text = |range: &std::ops::Range<usize>| std::str::from_utf8(input.get(range.clone()).unwrap_or_default()).unwrap_or_default();
+    let text = |range: &std::ops::Range<usize>| {
+        std::str::from_utf8(input.get(range.clone()).unwrap_or_default()).unwrap_or_default()
+    };
     let (target, key, path_model) = (text(&head.target), text(&head.key), text(&head.path_model));
     let refuse = |dialect: Dialect, status: u16, message: &str, code: Option<&str>, fields: &[u8]| {
         core.ledger().answer(head.route, status);
         let lines = Lines { status, id, fields, closes: !head.keeps_alive };
-        Answer::Whole(whole(core, &lines, head.head_only, |out| dialect::push_error(dialect, status, message, code, out)))
+        Answer::Whole(whole(core, &lines, head.head_only, |out| {
+            dialect::push_error(dialect, status, message, code, out)
+        }))
     };
     let accept = |push_body: &dyn Fn(&mut Vec<u8>)| {
         let lines = Lines { status: 200, id, fields: b"", closes: !head.keeps_alive };
@@ -101,7 +105,13 @@ pub(crate) fn decide(core: &Core, head: &Head, input: &[u8], body: &[u8]) -> Ans
             return accept(&|out| put!(out; r#"{"reset":true}"#));
         }
         Route::Unknown => {
-            return refuse(dialect, 404, &format!("Unknown request URL: {target}. Please check the URL."), Some("unknown_url"), b"");
+            return refuse(
+                dialect,
+                404,
+                &format!("Unknown request URL: {target}. Please check the URL."),
+                Some("unknown_url"),
+                b"",
+            );
         }
         _ => {}
     }
@@ -145,7 +155,14 @@ pub(crate) fn decide(core: &Core, head: &Head, input: &[u8], body: &[u8]) -> Ans
 
     // Is there room for it?
     let options = core.options();
-    let reply = Reply::new(&ask, &settings, options.completion_tokens, options.tokens_per_event.get(), id, core.wall().as_secs());
+    let reply = Reply::new(
+        &ask,
+        &settings,
+        options.completion_tokens,
+        options.tokens_per_event.get(),
+        id,
+        core.wall().as_secs(),
+    );
     let charged = if head.route == Route::Embeddings { reply.prompt_tokens } else { reply.total_tokens() };
     let verdict = core.admit(key, &ask.model, charged);
     let mut fields = Vec::new();
@@ -174,7 +191,10 @@ pub(crate) fn decide(core: &Core, head: &Head, input: &[u8], body: &[u8]) -> Ans
         (with_fault(core, &lines, fault, push), first_after)
     } else {
         let push = |out: &mut Vec<u8>| dialect::push_whole(head.route, &reply, out);
-        (with_fault(core, &lines, fault, push), first_after.saturating_add(token_interval.saturating_mul(reply.text.tokens)))
+        (
+            with_fault(core, &lines, fault, push),
+            first_after.saturating_add(token_interval.saturating_mul(reply.text.tokens)),
+        )
     };
     answer.wait = wait;
     Answer::Whole(answer)
@@ -184,7 +204,9 @@ pub(crate) fn decide(core: &Core, head: &Head, input: &[u8], body: &[u8]) -> Ans
 pub(crate) fn unreadable(core: &Core, status: u16, message: &str) -> Whole {
     core.ledger().answer(Route::Unknown, status);
     let lines = Lines { status, id: core.next_id(), fields: b"", closes: true };
-    whole(core, &lines, false, |out| dialect::push_error(Dialect::OpenAi, status, message, Some("malformed_request"), out))
+    whole(core, &lines, false, |out| {
+        dialect::push_error(Dialect::OpenAi, status, message, Some("malformed_request"), out)
+    })
 }
 
 /// What a request asks for that is not built, or makes no sense.
@@ -200,9 +222,11 @@ fn cannot_do(route: Route, target: &str, ask: &request::Ask, settings: &Settings
         return (numbers > EMBEDDING_NUMBERS_MAX).then_some("These are too many embeddings for one answer.");
     }
     if route == Route::Responses && ask.stream {
-        let events = u64::from(settings.events.unwrap_or(0)) * u64::from(settings.event_bytes.unwrap_or(0).min(EVENT_BYTES_MAX));
+        let events =
+            u64::from(settings.events.unwrap_or(0)) * u64::from(settings.event_bytes.unwrap_or(0).min(EVENT_BYTES_MAX));
         let tokens = u64::from(settings.completion_tokens.unwrap_or(0)) * TOKEN_BYTES;
-        return (events.max(tokens) > REPEATED_TEXT_BYTES_MAX).then_some("A response object cannot repeat so much text.");
+        return (events.max(tokens) > REPEATED_TEXT_BYTES_MAX)
+            .then_some("A response object cannot repeat so much text.");
     }
     None
 }
@@ -230,14 +254,31 @@ fn refusal(verdict: &Verdict) -> Option<(String, &'static str)> {
     Some((message, code))
 }
 
-fn stream(head: &Head, reply: Reply, fields: &[u8], first_after: Duration, interval: Duration, fault: Option<Fault>) -> Stream {
+fn stream(
+    head: &Head,
+    reply: Reply,
+    fields: &[u8],
+    first_after: Duration,
+    interval: Duration,
+    fault: Option<Fault>,
+) -> Stream {
     let frame = dialect::frame(head.route, &reply);
     let closes = !head.keeps_alive || !head.can_chunk;
     let mut bytes = Vec::with_capacity(256);
     let lines = Lines { status: 200, id: reply.id, fields, closes };
     push_status(&lines, "text/event-stream; charset=utf-8", &mut bytes);
     put!(&mut bytes; "cache-control: no-cache\r\n", if head.can_chunk { "transfer-encoding: chunked\r\n\r\n" } else { "\r\n" });
-    Stream { route: head.route, reply, frame, head: bytes, is_chunked: head.can_chunk, first_after, interval, fault, closes }
+    Stream {
+        route: head.route,
+        reply,
+        frame,
+        head: bytes,
+        is_chunked: head.can_chunk,
+        first_after,
+        interval,
+        fault,
+        closes,
+    }
 }
 
 fn with_fault(core: &Core, lines: &Lines<'_>, fault: Option<Fault>, push_body: impl Fn(&mut Vec<u8>)) -> Whole {

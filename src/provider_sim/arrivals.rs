@@ -143,7 +143,11 @@ mod tests {
             let window = 1 + dice.throw() % 200;
             let in_window = |start: u64| rows.iter().filter(move |(at, _)| (start..start + window).contains(at));
             let requests = rows.iter().map(|&(start, _)| in_window(start).count() as u64).max().unwrap_or(0);
-            let tokens = rows.iter().map(|&(start, _)| in_window(start).map(|(_, tokens)| u64::from(*tokens)).sum()).max().unwrap_or(0);
+            let tokens = rows
+                .iter()
+                .map(|&(start, _)| in_window(start).map(|(_, tokens)| u64::from(*tokens)).sum())
+                .max()
+                .unwrap_or(0);
             check(&rows, window, requests, tokens);
         }
     }

@@ -158,7 +158,14 @@ async fn send(core: &Core, tcp: &mut TcpStream, input: &mut Vec<u8>, whole: Whol
     !closes
 }
 
-async fn send_wrongly(core: &Core, tcp: &mut TcpStream, input: &mut Vec<u8>, bytes: &mut Vec<u8>, head_bytes: usize, fault: Fault) -> bool {
+async fn send_wrongly(
+    core: &Core,
+    tcp: &mut TcpStream,
+    input: &mut Vec<u8>,
+    bytes: &mut Vec<u8>,
+    head_bytes: usize,
+    fault: Fault,
+) -> bool {
     let half = |bytes: &[u8]| head_bytes + bytes.len().saturating_sub(head_bytes) / 2;
     match fault {
         Fault::ResetMidBody(after) | Fault::CloseMidBody(after) => {

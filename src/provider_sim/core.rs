@@ -72,7 +72,12 @@ impl Core {
     pub(crate) fn new(provider: Arc<Provider>, thread: usize) -> Self {
         // Threads throw different dice, and give different numbers to their answers.
         let dice = Dice::new(provider.options.seed.wrapping_add(thread as u64));
-        Self { provider, dice: RefCell::new(dice), next_id: Cell::new((thread as u64) << 48), buffers: RefCell::default() }
+        Self {
+            provider,
+            dice: RefCell::new(dice),
+            next_id: Cell::new((thread as u64) << 48),
+            buffers: RefCell::default(),
+        }
     }
 
     /// The command line.

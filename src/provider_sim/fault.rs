@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn probability_is_kept_and_the_seed_repeats_it() {
-        let rules: Vec<FaultRule> = ["503:0.25".parse().expect("a rule"), "stall:0.1:2".parse().expect("a rule")].into();
+        let rules: Vec<FaultRule> =
+            ["503:0.25".parse().expect("a rule"), "stall:0.1:2".parse().expect("a rule")].into();
         let draws = |seed| {
             let mut dice = Dice::new(seed);
             (0..10_000).map(|_| dice.draw(&rules)).collect::<Vec<_>>()

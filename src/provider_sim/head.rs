@@ -89,7 +89,9 @@ pub(crate) fn read(input: &[u8]) -> Result<Option<Head>, HeadError> {
     let mut request = httparse::Request::new(&mut fields);
     let bytes = match request.parse(input) {
         Ok(httparse::Status::Complete(bytes)) if bytes <= HEAD_BYTES_MAX => bytes,
-        Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::HeadTooLarge),
+        Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(HeadError::HeadTooLarge);
+        }
         Ok(httparse::Status::Partial) if input.len() >= HEAD_BYTES_MAX => return Err(HeadError::HeadTooLarge),
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(HeadError::Malformed),
@@ -143,7 +145,8 @@ pub(crate) fn read(input: &[u8]) -> Result<Option<Head>, HeadError> {
             }
             6 if is("expect") => head.expects_continue = field.value.eq_ignore_ascii_case(b"100-continue"),
             13 if is("authorization") => {
-                let bearer = field.value.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+                let bearer =
+                    field.value.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
                 let key = bearer.map_or(field.value, |(_, key)| key);
                 head.key = range_of(input, key.trim_ascii());
             }
@@ -297,7 +300,8 @@ mod tests {
 
     #[test]
     fn unclear_framing_is_refused() {
-        let error = |fields: &str| read(format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n").as_bytes()).expect_err("unclear");
+        let error =
+            |fields: &str| read(format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n").as_bytes()).expect_err("unclear");
         assert_eq!(error("Content-Length: 1\r\nContent-Length: 2"), HeadError::Framing);
         assert_eq!(error("Content-Length: +1"), HeadError::Framing);
         assert_eq!(error("Content-Length: 1\r\nTransfer-Encoding: chunked"), HeadError::Framing);

@@ -274,7 +274,11 @@ impl Log {
     fn standing(&mut self, now: Nanos) -> Standing {
         self.forget(now);
         let last = self.entries.back().map(|&(at, _)| at.after(self.window).since(now));
-        Standing { limit: self.limit, remaining: self.limit.saturating_sub(self.used), full_after: last.unwrap_or_default() }
+        Standing {
+            limit: self.limit,
+            remaining: self.limit.saturating_sub(self.used),
+            full_after: last.unwrap_or_default(),
+        }
     }
 }
 
@@ -407,7 +411,9 @@ mod tests {
 
     #[test]
     fn rules_that_say_nothing_or_nonsense_are_refused() {
-        for text in ["name=a", "requests=0", "requests=5,kind=leaky", "requests=5,window=0s", "requests=5,colour=red", ""] {
+        for text in
+            ["name=a", "requests=0", "requests=5,kind=leaky", "requests=5,window=0s", "requests=5,colour=red", ""]
+        {
             assert!(text.parse::<Rule>().is_err(), "{text}");
         }
         assert_eq!(parse_window("1h"), Ok(Duration::from_secs(3600)));

@@ -122,7 +122,8 @@ fn serve_all(provider: &Arc<Provider>, mut listeners: Vec<TcpListener>, stop: &A
         stop.store(true, Ordering::Relaxed);
         let mut outcome = served;
         for other in others {
-            let served = other.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the simulated provider panicked")));
+            let served =
+                other.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the simulated provider panicked")));
             outcome = outcome.and(served);
         }
         outcome

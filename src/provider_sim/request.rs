@@ -143,7 +143,9 @@ pub(crate) fn read(route: Route, path_model: &str, body: &[u8], settings: &mut S
         Route::Messages if parsed.max_tokens.is_none() => return Err(AskError::Missing("max_tokens")),
         Route::Completions if parsed.prompt.is_none() => return Err(AskError::Missing("prompt")),
         Route::Embeddings if parsed.input.is_none() => return Err(AskError::Missing("input")),
-        Route::GeminiGenerate | Route::GeminiStream if parsed.contents.is_none() => return Err(AskError::Missing("contents")),
+        Route::GeminiGenerate | Route::GeminiStream if parsed.contents.is_none() => {
+            return Err(AskError::Missing("contents"));
+        }
         _ => {}
     }
     let counted = [
@@ -296,11 +298,17 @@ mod tests {
 
     #[test]
     fn prompt_tokens_are_the_content_bytes_in_fours_rounded_up() {
-        let tokens = |messages: &str| ask(Route::Chat, &format!(r#"{{"model":"m","messages":{messages}}}"#)).prompt_tokens;
+        let tokens =
+            |messages: &str| ask(Route::Chat, &format!(r#"{{"model":"m","messages":{messages}}}"#)).prompt_tokens;
         assert_eq!(tokens(r#"[{"role":"user","content":"12345678"}]"#), 2);
         assert_eq!(tokens(r#"[{"role":"user","content":"123456789"}]"#), 3);
         assert_eq!(tokens(r#"[{"role":"system","content":"12"},{"role":"user","content":"34"}]"#), 1);
-        assert_eq!(tokens(r#"[{"role":"user","content":[{"type":"text","text":"1234"},{"type":"image_url","image_url":{"url":"xxxxxxxx"}}]}]"#), 1);
+        assert_eq!(
+            tokens(
+                r#"[{"role":"user","content":[{"type":"text","text":"1234"},{"type":"image_url","image_url":{"url":"xxxxxxxx"}}]}]"#
+            ),
+            1
+        );
         assert_eq!(tokens(r#"[{"role":"user","content":"é\n"}]"#), 1, "three bytes after decoding");
         assert_eq!(tokens(r#"[{"role":"user","content":null}]"#), 0);
         assert_eq!(tokens("[]"), 0);
@@ -313,8 +321,14 @@ mod tests {
         assert_eq!((anthropic.prompt_tokens, anthropic.max_tokens), (2, Some(9)));
         let gemini = r#"{"systemInstruction":{"parts":[{"text":"1234"}]},"contents":[{"parts":[{"text":"5678"}]}],"generationConfig":{"maxOutputTokens":3}}"#;
         let gemini = ask(Route::GeminiStream, gemini);
-        assert_eq!((gemini.model.as_str(), gemini.prompt_tokens, gemini.max_tokens, gemini.stream), ("path-model", 2, Some(3), true));
-        let responses = ask(Route::Responses, r#"{"model":"m","instructions":"1234","input":[{"role":"user","content":[{"type":"input_text","text":"5678"}]}]}"#);
+        assert_eq!(
+            (gemini.model.as_str(), gemini.prompt_tokens, gemini.max_tokens, gemini.stream),
+            ("path-model", 2, Some(3), true)
+        );
+        let responses = ask(
+            Route::Responses,
+            r#"{"model":"m","instructions":"1234","input":[{"role":"user","content":[{"type":"input_text","text":"5678"}]}]}"#,
+        );
         assert_eq!(responses.prompt_tokens, 2);
     }
 
@@ -333,7 +347,13 @@ mod tests {
     #[test]
     fn a_tool_is_called_only_on_demand() {
         let tool = |choice: &str| {
-            ask(Route::Chat, &format!(r#"{{"model":"m","messages":[],"tools":[{{"type":"function","function":{{"name":"f"}}}}]{choice}}}"#)).tool
+            ask(
+                Route::Chat,
+                &format!(
+                    r#"{{"model":"m","messages":[],"tools":[{{"type":"function","function":{{"name":"f"}}}}]{choice}}}"#
+                ),
+            )
+            .tool
         };
         assert_eq!(tool(""), None);
         assert_eq!(tool(r#","tool_choice":"auto""#), None);

@@ -56,7 +56,12 @@ pub(crate) fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<StdLis
 }
 
 /// Serves `listener` on this thread until `stop` is set.
-pub(crate) fn serve(provider: Arc<Provider>, thread: usize, listener: StdListener, stop: &AtomicBool) -> io::Result<()> {
+pub(crate) fn serve(
+    provider: Arc<Provider>,
+    thread: usize,
+    listener: StdListener,
+    stop: &AtomicBool,
+) -> io::Result<()> {
     let core = Rc::new(Core::new(provider, thread));
     if monoio::utils::detect_uring() {
         let mut flags = io_uring::IoUring::builder();

@@ -69,9 +69,9 @@ impl Settings {
                 self.seed = Some(seed);
             }
             "fault" => {
-                let fault = value
-                    .parse()
-                    .map_err(|_| SettingError::Value("fault", value.into(), "a fault, or its number is out of range"))?;
+                let fault = value.parse().map_err(|_| {
+                    SettingError::Value("fault", value.into(), "a fault, or its number is out of range")
+                })?;
                 self.fault = Some(fault);
             }
             _ => return Err(SettingError::Unknown(name.into())),
@@ -80,7 +80,10 @@ impl Settings {
     }
 
     /// Sets what the object `metadata.sim` of a body says; `_` and `-` in names are the same.
-    pub(crate) fn set_from_json(&mut self, sim: &serde_json::Map<String, serde_json::Value>) -> Result<(), SettingError> {
+    pub(crate) fn set_from_json(
+        &mut self,
+        sim: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), SettingError> {
         for (name, value) in sim {
             let name = name.replace('_', "-");
             match value.as_str() {

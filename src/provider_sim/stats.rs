@@ -53,16 +53,15 @@ pub(crate) fn push(ledger: &Ledger, gauges: &Gauges, now: Nanos, target: &str, o
 }
 
 fn names(names: &Names) -> Map<String, Value> {
-    let shown = |totals: Totals| {
-        json!({"admitted": totals.admitted, "refused": totals.refused, "unauthorized": totals.unauthorized, "tokens": totals.tokens})
-    };
+    let shown = |totals: Totals| json!({"admitted": totals.admitted, "refused": totals.refused, "unauthorized": totals.unauthorized, "tokens": totals.tokens});
     names.all().into_iter().map(|(name, totals)| (name.to_owned(), shown(totals))).collect()
 }
 
 /// By window as it was written: the most admitted requests and tokens in any window of that length.
 fn windows(ledger: &Ledger, target: &str) -> Map<String, Value> {
     // A name that never came matches no row.
-    let wanted = |name: &str, names: &Names| route::query(target, name).map(|value| names.find(value).unwrap_or(u16::MAX));
+    let wanted =
+        |name: &str, names: &Names| route::query(target, name).map(|value| names.find(value).unwrap_or(u16::MAX));
     let (key, model) = (wanted("key", &ledger.keys), wanted("model", &ledger.models));
     let mut windows = Map::new();
     for (_, text) in route::queries(target).filter(|(name, _)| *name == "window").take(WINDOWS_MAX) {
@@ -87,7 +86,9 @@ mod tests {
     #[test]
     fn windows_are_counted_for_all_for_a_key_and_for_a_model() {
         let mut ledger = Ledger::new(&[], 1_000);
-        for (millis, key, model, tokens) in [(0, "a", "m", 5), (10, "b", "m", 6), (20, "a", "n", 7), (2_000, "a", "m", 8)] {
+        for (millis, key, model, tokens) in
+            [(0, "a", "m", 5), (10, "b", "m", 6), (20, "a", "n", 7), (2_000, "a", "m", 8)]
+        {
             ledger.admit(key, model, tokens, Nanos(millis * 1_000_000));
         }
         let stats = |target: &str| {
@@ -95,8 +96,10 @@ mod tests {
             push(&ledger, &Gauges::default(), Nanos(0), target, &mut out);
             serde_json::from_slice::<Value>(&out).expect("JSON")
         };
-        assert_eq!(stats("/__sim/stats?window=1s&window=10s")["windows"],
-            json!({"1s": {"requests": 3, "tokens": 18}, "10s": {"requests": 4, "tokens": 26}}));
+        assert_eq!(
+            stats("/__sim/stats?window=1s&window=10s")["windows"],
+            json!({"1s": {"requests": 3, "tokens": 18}, "10s": {"requests": 4, "tokens": 26}})
+        );
         assert_eq!(stats("/?window=1s&key=a")["windows"]["1s"], json!({"requests": 2, "tokens": 12}));
         assert_eq!(stats("/?window=1s&model=n")["windows"]["1s"], json!({"requests": 1, "tokens": 7}));
         assert_eq!(stats("/?window=1s&key=nobody")["windows"]["1s"], json!({"requests": 0, "tokens": 0}));

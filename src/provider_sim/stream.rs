@@ -24,7 +24,8 @@ const BATCH_BYTES: usize = 14 * 1024;
 /// Between every so many events stands a piece of garbage, if it was asked for.
 const GARBAGE_EVERY: u32 = 3;
 /// Not an event, not UTF-8, not JSON, and a field that does not exist.
-const GARBAGE: &[u8] = b"\xff\xfe\x00 garbage\ndata\n\ndata: {\"choices\":[{\"delta\":\n\nevant: x\ndata: not json\n\n: comment\n\n";
+const GARBAGE: &[u8] =
+    b"\xff\xfe\x00 garbage\ndata\n\ndata: {\"choices\":[{\"delta\":\n\nevant: x\ndata: not json\n\n: comment\n\n";
 
 /// How a stream ended.
 enum End {
@@ -57,7 +58,12 @@ pub(crate) async fn send(core: &Core, tcp: TcpStream, stream: &Stream) -> Option
         canceller.cancel();
         (end, watch.end().await)
     };
-    count_stream_end(&mut core.ledger(), u64::from(events), matches!(end, End::Finished), matches!(end, End::Cancelled));
+    count_stream_end(
+        &mut core.ledger(),
+        u64::from(events),
+        matches!(end, End::Finished),
+        matches!(end, End::Cancelled),
+    );
     if !matches!(end, End::Finished) || stream.closes {
         return None;
     }
@@ -116,7 +122,9 @@ async fn emit<F: Future<Output = Sign>>(
         let is_written = match stream.fault {
             _ if out.is_empty() => true,
             // Boxed: rare, and its state would make every stream larger.
-            Some(fault @ (Fault::Slow(_) | Fault::Split(_))) => Box::pin(write_in_pieces(core, write, watch, &out, fault)).await,
+            Some(fault @ (Fault::Slow(_) | Fault::Split(_))) => {
+                Box::pin(write_in_pieces(core, write, watch, &out, fault)).await
+            }
             _ => write_all(write, &mut out).await.is_ok(),
         };
         core.give_buffer(out);
@@ -147,7 +155,9 @@ fn due(first_due: Nanos, interval: Duration, event: u32) -> Nanos {
 fn turning_points(fault: Option<Fault>, events: u32) -> (Option<u32>, Option<(u32, Duration)>) {
     let half = events / 2;
     match fault {
-        Some(Fault::ResetMidBody(after) | Fault::CloseMidBody(after)) => (Some(after.unwrap_or(half).min(events)), None),
+        Some(Fault::ResetMidBody(after) | Fault::CloseMidBody(after)) => {
+            (Some(after.unwrap_or(half).min(events)), None)
+        }
         Some(Fault::StallMidBody(silence)) => (None, Some((half, silence))),
         _ => (None, None),
     }

@@ -44,7 +44,10 @@ impl Text {
     pub(crate) fn event_text_bytes(&self, event: u32, framing: usize) -> usize {
         let bytes = match self.event_bytes {
             Some(bytes) => (bytes as usize).saturating_sub(framing),
-            None => (self.tokens_before(event.saturating_add(1)) - self.tokens_before(event)) as usize * TOKEN_BYTES as usize,
+            None => {
+                (self.tokens_before(event.saturating_add(1)) - self.tokens_before(event)) as usize
+                    * TOKEN_BYTES as usize
+            }
         };
         bytes.max(1)
     }

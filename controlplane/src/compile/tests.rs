@@ -10,10 +10,8 @@ pub(crate) fn facts() -> NodeFacts {
 
 /// Variables of the environment are their own names; files do not exist.
 pub(crate) fn configuration(text: &str) -> Config {
-    let sources = Sources {
-        env: &|name| Some(format!("value of {name}")),
-        file: &|_| Err(io::ErrorKind::NotFound.into()),
-    };
+    let sources =
+        Sources { env: &|name| Some(format!("value of {name}")), file: &|_| Err(io::ErrorKind::NotFound.into()) };
     match load(text, &sources) {
         Ok(loaded) => loaded.config,
         Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
@@ -67,7 +65,10 @@ fn providers_keep_the_files_order_and_carry_what_reaching_them_takes() {
     let names: Vec<_> = record.providers.iter().map(|provider| provider.name.as_str()).collect();
     assert_eq!(names, ["openai", "anthropic", "sim"]);
     let openai = &record.providers[0];
-    assert_eq!((openai.https, openai.host.as_str(), openai.authority.as_str()), (true, "api.openai.com", "api.openai.com"));
+    assert_eq!(
+        (openai.https, openai.host.as_str(), openai.authority.as_str()),
+        (true, "api.openai.com", "api.openai.com")
+    );
     assert_eq!((openai.total_timeout_ms, openai.idle_timeout_ms, openai.max_retries), (30_000, 9_000, 2));
     assert_eq!(openai.connections_max, 5, "nine for the node are five for each of two cores");
     assert!(!openai.is_key_less && !openai.drops_version);

@@ -62,7 +62,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(&[u8], &[u8]), FrameFault> {
     let (description_length, rest) = rest.split_first_chunk::<8>().ok_or(FrameFault::Length)?;
     let (snapshot_length, rest) = rest.split_first_chunk::<8>().ok_or(FrameFault::Length)?;
     let (content, checksum) = rest.split_last_chunk::<CHECKSUM_BYTES>().ok_or(FrameFault::Length)?;
-    let description_length = usize::try_from(u64::from_le_bytes(*description_length)).map_err(|_| FrameFault::Length)?;
+    let description_length =
+        usize::try_from(u64::from_le_bytes(*description_length)).map_err(|_| FrameFault::Length)?;
     let snapshot_length = usize::try_from(u64::from_le_bytes(*snapshot_length)).map_err(|_| FrameFault::Length)?;
     let (description, snapshot) = content.split_at_checked(description_length).ok_or(FrameFault::Length)?;
     if snapshot.len() != snapshot_length {

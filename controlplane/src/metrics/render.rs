@@ -1,8 +1,8 @@
 //! The families that `/metrics` shows. No secret is among the labels: providers, models and keys
 //! appear by name, limits by id.
 
-use super::exposition::Exposition;
 pub use super::exposition::CONTENT_TYPE;
+use super::exposition::Exposition;
 use super::process::Process;
 use super::totals::{Counts, Latencies, Totals};
 use shared::limit::RingSnapshot;
@@ -118,11 +118,9 @@ fn traffic(text: &mut Exposition, totals: &Totals) {
         "From the request's head to the first byte of its answer.",
         |row| &row.first_byte,
     );
-    histogram(
-        "deepintshield_overhead_seconds",
-        "The node's own part before a request goes upstream.",
-        |row| &row.overhead,
-    );
+    histogram("deepintshield_overhead_seconds", "The node's own part before a request goes upstream.", |row| {
+        &row.overhead
+    });
 }
 
 fn attempts_and_limits(text: &mut Exposition, totals: &Totals, limits: &[LimitRow]) {
@@ -147,7 +145,9 @@ fn attempts_and_limits(text: &mut Exposition, totals: &Totals, limits: &[LimitRo
     };
     gauge("deepintshield_limit_entitlement", "Units this node may use in a window.", |ring| ring.entitlement);
     gauge("deepintshield_limit_used", "Units that count as used in the current window.", |ring| ring.used);
-    gauge("deepintshield_limit_held", "Units reserved and not settled, slices of the cores included.", |ring| ring.held);
+    gauge("deepintshield_limit_held", "Units reserved and not settled, slices of the cores included.", |ring| {
+        ring.held
+    });
 }
 
 fn sums(text: &mut Exposition, totals: &Totals) {

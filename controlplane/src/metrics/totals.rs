@@ -214,7 +214,11 @@ mod tests {
             report.gauges.requests_in_flight = in_flight;
             totals.add(&report);
         }
-        totals.add(&Report { core: 1, gauges: Gauges { requests_in_flight: 1, ..Gauges::default() }, ..Report::default() });
+        totals.add(&Report {
+            core: 1,
+            gauges: Gauges { requests_in_flight: 1, ..Gauges::default() },
+            ..Report::default()
+        });
         assert_eq!(totals.requests_in_flight(), 3);
         assert_eq!(totals.reports_by_core(), BTreeMap::from([(0, 2), (1, 1)]));
     }

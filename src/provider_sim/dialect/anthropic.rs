@@ -48,7 +48,9 @@ pub(super) fn push_opening(reply: &Reply, out: &mut Vec<u8>) {
     put!(out; "}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":");
     match &reply.tool {
         None => put!(out; r#"{"type":"text","text":""}"#),
-        Some(tool) => put!(out; r#"{"type":"tool_use","id":"toolu_"#, reply.id, r#"","name":""#, tool, r#"","input":{}}"#),
+        Some(tool) => {
+            put!(out; r#"{"type":"tool_use","id":"toolu_"#, reply.id, r#"","name":""#, tool, r#"","input":{}}"#)
+        }
     }
     put!(out; "}\n\nevent: ping\ndata: {\"type\":\"ping\"}\n\n");
     if reply.tool.is_some() {
@@ -60,8 +62,11 @@ pub(super) fn push_opening(reply: &Reply, out: &mut Vec<u8>) {
 const DELTA_END: &str = "\"}}\n\n";
 
 fn push_delta_start(reply: &Reply, out: &mut Vec<u8>) {
-    let delta =
-        if reply.tool.is_some() { r#"{"type":"input_json_delta","partial_json":""# } else { r#"{"type":"text_delta","text":""# };
+    let delta = if reply.tool.is_some() {
+        r#"{"type":"input_json_delta","partial_json":""#
+    } else {
+        r#"{"type":"text_delta","text":""#
+    };
     put!(out; "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":", delta);
 }
 

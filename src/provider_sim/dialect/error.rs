@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use crate::provider_sim::{
-    ledger::Verdict,
-    limit::Standing,
-    route::Dialect,
-};
+use crate::provider_sim::{ledger::Verdict, limit::Standing, route::Dialect};
 
 use super::{escaped, put};
 
@@ -25,9 +21,13 @@ pub(crate) fn push_error(dialect: Dialect, status: u16, message: &str, code: Opt
                 None => put!(out; "null}}"),
             }
         }
-        Dialect::Anthropic => put!(out; r#"{"type":"error","error":{"type":""#, anthropic_type(status), r#"","message":""#, message, r#""}}"#),
-        Dialect::Gemini => put!(out; r#"{"error":{"code":"#, u32::from(status), r#","message":""#, message, r#"","status":""#,
-            gemini_status(status), r#""}}"#),
+        Dialect::Anthropic => {
+            put!(out; r#"{"type":"error","error":{"type":""#, anthropic_type(status), r#"","message":""#, message, r#""}}"#)
+        }
+        Dialect::Gemini => {
+            put!(out; r#"{"error":{"code":"#, u32::from(status), r#","message":""#, message, r#"","status":""#,
+            gemini_status(status), r#""}}"#)
+        }
         Dialect::Cohere => put!(out; r#"{"message":""#, message, r#""}"#),
     }
 }

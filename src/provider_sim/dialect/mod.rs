@@ -98,7 +98,14 @@ pub(crate) struct Reply {
 
 impl Reply {
     /// The answer to `ask`. `usual_tokens` is the length of an answer that nobody limits.
-    pub(crate) fn new(ask: &Ask, settings: &Settings, usual_tokens: u32, usual_per_event: u32, id: Id, created: u64) -> Self {
+    pub(crate) fn new(
+        ask: &Ask,
+        settings: &Settings,
+        usual_tokens: u32,
+        usual_per_event: u32,
+        id: Id,
+        created: u64,
+    ) -> Self {
         let per_event = settings.tokens_per_event.unwrap_or(usual_per_event).max(1);
         let wanted = match (settings.completion_tokens, settings.events) {
             (Some(tokens), _) => tokens,
@@ -113,7 +120,9 @@ impl Reply {
             model: escaped(&ask.model),
             tool: ask.tool.as_deref().map(escaped),
             prompt_tokens: settings.prompt_tokens.unwrap_or(ask.prompt_tokens).min(TOKENS_MAX),
-            is_cut: settings.completion_tokens.is_none() && settings.events.is_none() && ask.max_tokens.is_some_and(|max| max < usual_tokens),
+            is_cut: settings.completion_tokens.is_none()
+                && settings.events.is_none()
+                && ask.max_tokens.is_some_and(|max| max < usual_tokens),
             include_usage: ask.include_usage,
             text: Text { tokens, events, event_bytes: settings.event_bytes, seed: settings.seed },
         }
@@ -147,7 +156,8 @@ impl Frame {
 
     /// Bytes of event `event` that are not text.
     pub(crate) fn bytes(&self, event: u32) -> usize {
-        let number = self.number(event).map_or(0, |(number, tail)| itoa::Buffer::new().format(number).len() + tail.len());
+        let number =
+            self.number(event).map_or(0, |(number, tail)| itoa::Buffer::new().format(number).len() + tail.len());
         self.before.len() + self.after.len() + number
     }
 
@@ -276,7 +286,9 @@ mod tests {
                     Route::Completions => events.last().expect("events")["usage"]["completion_tokens"].clone(),
                     Route::Responses => events.last().expect("events")["response"]["usage"]["output_tokens"].clone(),
                     Route::Messages => events[events.len() - 2]["usage"]["output_tokens"].clone(),
-                    Route::GeminiStream => events.last().expect("events")["usageMetadata"]["candidatesTokenCount"].clone(),
+                    Route::GeminiStream => {
+                        events.last().expect("events")["usageMetadata"]["candidatesTokenCount"].clone()
+                    }
                     _ => events.last().expect("events")["delta"]["usage"]["tokens"]["output_tokens"].clone(),
                 };
                 assert_eq!(usage, 9, "{route:?}: {text}");
@@ -319,8 +331,10 @@ mod tests {
     #[test]
     fn streamed_arguments_of_a_call_are_json() {
         let events = events(Route::Chat, &reply(Route::Chat, true, &Settings::default()));
-        let arguments: String =
-            events.iter().filter_map(|event| event.pointer("/choices/0/delta/tool_calls/0/function/arguments")?.as_str()).collect();
+        let arguments: String = events
+            .iter()
+            .filter_map(|event| event.pointer("/choices/0/delta/tool_calls/0/function/arguments")?.as_str())
+            .collect();
         let arguments: Value = serde_json::from_str(&arguments).expect("JSON");
         assert_eq!(arguments["text"].as_str().map(str::len), Some(36));
     }
@@ -334,6 +348,9 @@ mod tests {
         assert_eq!(tokens(&Settings::default()), (9, 5, true));
         assert_eq!(tokens(&Settings { completion_tokens: Some(100), ..Settings::default() }), (100, 50, false));
         assert_eq!(tokens(&Settings { events: Some(100), ..Settings::default() }), (200, 100, false));
-        assert_eq!(tokens(&Settings { events: Some(3), completion_tokens: Some(0), ..Settings::default() }), (0, 3, false));
+        assert_eq!(
+            tokens(&Settings { events: Some(3), completion_tokens: Some(0), ..Settings::default() }),
+            (0, 3, false)
+        );
     }
 }
