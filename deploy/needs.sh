@@ -16,6 +16,11 @@ need_rust() {
   # rustup's installer puts cargo here, and a shell that was open before does not know it yet.
   command -v cargo >/dev/null || PATH="${CARGO_HOME:-${HOME:-}/.cargo}/bin:$PATH"
   command -v cargo >/dev/null || stop "cargo is missing: install a Rust toolchain (rustup), then run this again"
+  # rustup may be set not to fetch the toolchain of rust-toolchain.toml unasked.
+  if ! rustc --version >/dev/null 2>&1 && command -v rustup >/dev/null; then
+    say "installing the toolchain of rust-toolchain.toml"
+    rustup toolchain install || stop "rustup could not install the toolchain of rust-toolchain.toml"
+  fi
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
   have=$(rustc --version | cut -d' ' -f2)
   [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)" = "$wanted" ] ||

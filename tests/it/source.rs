@@ -29,13 +29,24 @@ impl Source {
         strip(&self.text)
     }
 
-    /// The code without what is compiled for tests only, line numbers kept.
+    /// The code without the items that are compiled for tests only, line numbers kept.
     pub(crate) fn product_code(&self) -> String {
-        let stem = self.path.rsplit('/').next().unwrap_or_default();
-        if stem == "tests.rs" || stem.ends_with("_tests.rs") {
-            return String::new();
-        }
         without_test_items(&self.code())
+    }
+
+    /// Files that this one includes for tests only, as `#[cfg(test)] mod NAME;`.
+    fn test_modules(&self) -> Vec<String> {
+        let code = self.code();
+        let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let stem = self.path.trim_end_matches(".rs");
+        let inside = match stem.rsplit('/').next() {
+            Some("lib" | "main" | "mod") => folder,
+            _ => stem,
+        };
+        test_items(&code)
+            .filter_map(|item| item.rsplit_once("mod ")?.1.strip_suffix(';').map(str::trim))
+            .map(|name| format!("{inside}/{name}.rs"))
+            .collect()
     }
 
     /// Lines (from 1) of the code that hold `name` as whole words.
@@ -55,6 +66,15 @@ pub(crate) fn rust_files() -> Vec<Source> {
         text_files().into_iter().filter(|file| Path::new(&file.path).extension().is_some_and(|e| e == "rs")).collect();
     assert!(files.len() > 5, "the walk found no sources: a rule that sees nothing proves nothing");
     files
+}
+
+/// Every Rust file of which something ends in the product, with that part of its code: no test
+/// modules, wherever they stand.
+pub(crate) fn product_files() -> Vec<(String, String)> {
+    let files = rust_files();
+    let tests: Vec<String> = files.iter().flat_map(Source::test_modules).collect();
+    let in_product = |file: &&Source| !tests.contains(&file.path);
+    files.iter().filter(in_product).map(|file| (file.path.clone(), file.product_code())).collect()
 }
 
 /// Every file of the project that is UTF-8 text, sorted by path.
@@ -104,29 +124,37 @@ pub(crate) fn lines_with(code: &str, name: &str) -> Vec<usize> {
 }
 
 /// `code` with every item blanked that stands under `#[cfg(test)]`, `#[cfg(all(test, loom))]` and
-/// the like. An attribute with a `not(…)` in it counts as product code.
+/// the like.
 fn without_test_items(code: &str) -> String {
     let mut product = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(at) = rest.find("#[cfg(") {
-        let (before, attribute_on) = rest.split_at(at);
+    for item in test_items(code) {
+        let (before, from) = rest.split_at(rest.find(item).expect("items come from this code, in order"));
         product.push_str(before);
-        let attribute = &attribute_on[..attribute_on.find(']').map_or(attribute_on.len(), |end| end + 1)];
-        let names = |word: &str| !lines_with(attribute, word).is_empty();
-        let len = if (names("test") || names("loom")) && !names("not") {
-            attribute.len() + item_len(&attribute_on[attribute.len()..])
-        } else {
-            attribute.len()
-        };
-        if len == attribute.len() {
-            product.push_str(attribute);
-        } else {
-            product.extend(attribute_on[..len].chars().filter(|c| *c == '\n'));
-        }
-        rest = &attribute_on[len..];
+        product.extend(item.chars().filter(|c| *c == '\n'));
+        rest = &from[item.len()..];
     }
     product.push_str(rest);
     product
+}
+
+/// Every item under a test attribute, with the attribute; in the order of the file.
+fn test_items(code: &str) -> impl Iterator<Item = &str> {
+    let mut rest = code;
+    std::iter::from_fn(move || {
+        loop {
+            let from = &rest[rest.find("#[cfg(")?..];
+            let (attribute, after) = from.split_at(from.find(']').map_or(from.len(), |end| end + 1));
+            let names = |word: &str| !lines_with(attribute, word).is_empty();
+            let is_test =
+                names("test") && !attribute.contains("not(test") || names("loom") && !attribute.contains("not(loom");
+            let len = attribute.len() + if is_test { item_len(after) } else { 0 };
+            rest = &from[len..];
+            if is_test {
+                return Some(&from[..len]);
+            }
+        }
+    })
 }
 
 /// Bytes up to the end of the item that `code` starts with: its `;`, or its closing brace.
@@ -257,8 +285,17 @@ fn a_name_is_found_as_a_whole_word_only() {
 
 #[test]
 fn test_items_are_not_product_code() {
-    let code = "a;\n#[cfg(all(test, loom))]\nmod t {\n{x}\n}\nb;\n#[cfg(not(loom))]\nuse c;\n#[cfg(test)]\nuse d;\ne";
+    let code = "a;\n#[cfg(all(test, loom))]\nmod t {\n{x}\n}\n#[cfg(all(test, not(loom)))] mod u;b;\n#[cfg(not(loom))]\nuse c;\n#[cfg(test)]\nuse d;\ne";
     assert_eq!(without_test_items(code), "a;\n\n\n\n\nb;\n#[cfg(not(loom))]\nuse c;\n\n\ne");
+}
+
+#[test]
+fn a_file_that_is_included_for_tests_is_known_by_its_path() {
+    let modules = |path: &str, text: &str| Source { path: path.into(), text: text.into() }.test_modules();
+    let text = "mod a;\n#[cfg(test)]\nmod b;\n#[cfg(all(test, loom))]\npub(crate) mod c;";
+    assert_eq!(modules("x/src/ring.rs", text), ["x/src/ring/b.rs", "x/src/ring/c.rs"]);
+    assert_eq!(modules("x/src/lib.rs", "#[cfg(test)] mod b { fn f() {} }"), [""; 0]);
+    assert_eq!(modules("x/src/lib.rs", "#[cfg(test)]\nmod b;"), ["x/src/b.rs"]);
 }
 
 #[test]

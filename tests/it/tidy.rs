@@ -7,14 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId, TargetKind};
 
-use crate::source::{Source, lines_with, root, rust_files, text_files};
+use crate::source::{Source, lines_with, product_files, root, rust_files, text_files};
 
 /// Who may ask the operating system for the time. Everybody else is given it.
 const CLOCK_FILES: &[&str] = &["shared/src/clock.rs", "perf/src/clock.rs"];
 
-/// Who may start threads in the product. Tests, benches and measuring tools start their own.
-/// A test module inside a product file may as well: contention is shown with threads.
-const THREAD_FILES: &[&str] = &["src/node.rs"];
+/// Who may ask a runtime for its own instants, which its timers take and which stand still in
+/// tests. Nothing is decided from them.
+const TIMER_FILES: &[&str] = &[
+    "controlplane/src/admin/listener.rs", // when a slow head ends
+    "controlplane/src/resolver.rs",       // when the system's resolver settings are read again
+    "src/provider_sim/client.rs",         // when a silent client is given up
+];
+
+/// Who may start threads in the product: a node, and the simulated provider, which is a program of
+/// its own. Tests, benches and measuring tools start theirs.
+const THREAD_FILES: &[&str] = &["src/node.rs", "src/provider_sim/mod.rs"];
 const THREAD_FOLDERS: &[&str] = &["tests/", "benches/", "perf/"];
 
 /// Where `unsafe` may stand: a snapshot is checked once, when it arrives, and then read in place,
@@ -67,23 +75,32 @@ fn only_node_rs_knows_both_planes() {
 #[test]
 fn only_the_clock_files_read_the_clock() {
     let names = ["Instant::now", "SystemTime::now", ".elapsed()", "clock_gettime"];
-    let found = uses_outside(CLOCK_FILES, &names);
+    let found = product_uses_outside(&names, |path| CLOCK_FILES.contains(&path) || TIMER_FILES.contains(&path));
     assert_none("time is an argument, only a clock file reads the clock", &found);
+}
+
+#[test]
+fn a_timer_file_takes_its_instants_from_a_runtime() {
+    let names = ["std::time::Instant", "SystemTime", "disallowed_methods"];
+    let found = product_uses_outside(&names, |path| !TIMER_FILES.contains(&path));
+    assert_none("only tokio's or monoio's own instants may be read here", &found);
 }
 
 #[test]
 fn only_node_rs_starts_threads() {
     let names = ["thread::spawn", "thread::Builder", "thread::scope"];
-    let may = |path: &str| THREAD_FILES.contains(&path) || THREAD_FOLDERS.iter().any(|folder| path.starts_with(folder));
-    let mut found = Vec::new();
-    for file in rust_files().into_iter().filter(|file| !may(&file.path)) {
-        let code = file.product_code();
-        for name in names {
-            let lines = lines_with(&code, name);
-            found.extend(lines.iter().map(|line| format!("{}:{line} {name}", file.path)));
-        }
-    }
+    let found = product_uses_outside(&names, |path| {
+        THREAD_FILES.contains(&path) || THREAD_FOLDERS.iter().any(|folder| path.starts_with(folder))
+    });
     assert_none("only src/node.rs starts threads", &found);
+}
+
+#[test]
+fn the_list_of_disallowed_methods_is_silenced_only_where_it_has_to_be() {
+    let found = product_uses_outside(&["disallowed_methods"], |path| {
+        CLOCK_FILES.contains(&path) || THREAD_FILES.contains(&path)
+    });
+    assert_none("clippy.toml has the reason why not", &found);
 }
 
 #[test]
@@ -237,6 +254,18 @@ fn uses_outside(allowed: &[&str], names: &[&str]) -> Vec<String> {
             for line in file.lines_with(name) {
                 found.push(format!("{}:{line} {name}", file.path));
             }
+        }
+    }
+    found
+}
+
+/// `path:line name` for every use of one of `names` in product code, unless `may` allows its file.
+fn product_uses_outside(names: &[&str], may: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, code) in product_files().into_iter().filter(|(path, _)| !may(path)) {
+        for name in names {
+            let lines = lines_with(&code, name);
+            found.extend(lines.iter().map(|line| format!("{path}:{line} {name}")));
         }
     }
     found
