@@ -1,47 +1,116 @@
-//! The program `deepintshield`: its command line.
+//! The program `deepintshield`: its command line, and the exit codes of `sysexits.h`.
+#![forbid(unsafe_code)]
 
+mod check;
+mod node;
+mod process;
 mod provider_sim;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use clap::{Parser, Subcommand};
+use controlplane::{ConfigSource, ControlPlane, EncryptionKey, Settings};
+use shared::clock::Clock;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
-use nix::sys::signal::{SigSet, Signal};
-
+/// A clustered AI gateway.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version = process::VERSION, about)]
+struct CommandLine {
+    /// The configuration file.
+    #[arg(long, env = "DEEPINTSHIELD_CONFIG", default_value = "/etc/deepintshield/config.json", global = true)]
+    config: PathBuf,
+
+    /// The state directory, whatever `server.state_dir` says: without its file, a node knows only this one.
+    #[arg(long, env = "DEEPINTSHIELD_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
 enum Command {
-    /// Runs a simulated AI provider.
+    /// Reads the configuration, says everything that is wrong with it, and starts nothing.
+    Check,
+    /// Runs a simulated provider, for tests and load tests.
     ProviderSim(provider_sim::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::ProviderSim(options) = Command::parse();
-    match stop_signal().and_then(|stop| provider_sim::run(options, &stop)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody is left to tell if this fails.
-            let _ = writeln!(io::stderr(), "deepintshield: {error}");
-            ExitCode::FAILURE
-        }
+    let line = CommandLine::parse();
+    match line.command {
+        None => serve(line.config, line.state_dir),
+        Some(Command::Check) => check::run(&line.config),
+        Some(Command::ProviderSim(options)) => simulate(options),
     }
 }
 
-/// Becomes true on SIGTERM or Ctrl-C.
-fn stop_signal() -> io::Result<Arc<AtomicBool>> {
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-    signals.thread_block()?;
+/// Runs a node on a configuration file.
+fn serve(config: PathBuf, state_dir: Option<PathBuf>) -> ExitCode {
+    process::protect_memory();
+    process::raise_descriptor_limit();
+    let clock = Clock::start();
+    let encryption_key = match encryption_key() {
+        Ok(key) => key,
+        Err(error) => return fail(78, &format!("DEEPINTSHIELD_ENCRYPTION_KEY: {error}")),
+    };
+    let settings = Settings {
+        config: ConfigSource::File(config),
+        state_dir,
+        admin_listen: None,
+        encryption_key,
+        version: process::VERSION,
+        clock,
+    };
+    let control = match ControlPlane::open(settings) {
+        Ok(control) => control,
+        Err(error) => return fail(error.exit_code(), &error.to_string()),
+    };
+    process::start_logging(control.server().log_format);
+    match node::run(control, clock) {
+        Ok(finished) => {
+            tracing::info!(?finished, "stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error @ node::NodeError::Listen { .. }) => fail(69, &error.to_string()),
+        Err(error) => fail(71, &error.to_string()),
+    }
+}
+
+/// The key that seals secrets on disk: from the environment, or from a file that it names.
+fn encryption_key() -> Result<Option<EncryptionKey>, String> {
+    let Ok(text) = std::env::var("DEEPINTSHIELD_ENCRYPTION_KEY") else { return Ok(None) };
+    let text = match text.strip_prefix("file:") {
+        Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?,
+        None => text,
+    };
+    EncryptionKey::new(shared::secret::Secret::new(text.trim())).map(Some).map_err(|error| error.to_string())
+}
+
+fn simulate(options: provider_sim::Options) -> ExitCode {
     let stop = Arc::new(AtomicBool::new(false));
-    let seen = stop.clone();
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
+    let seen = Arc::clone(&stop);
+    let signals =
+        nix::sys::signal::SigSet::from_iter([nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT]);
+    if let Err(error) = signals.thread_block() {
+        return fail(71, &format!("signals cannot be waited for: {error}"));
+    }
+    let watch = move || {
         let _ = signals.wait();
         seen.store(true, Ordering::Relaxed);
-    })?;
-    Ok(stop)
+    };
+    match node::beside("signals", watch, || provider_sim::run(options, &stop)).and_then(|ran| ran) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(71, &error.to_string()),
+    }
+}
+
+/// Says why on standard error and gives the exit code.
+fn fail(code: u8, why: &str) -> ExitCode {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(io::stderr(), "deepintshield: {why}");
+    ExitCode::from(code)
 }

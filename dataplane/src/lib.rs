@@ -5,3 +5,31 @@
 pub mod http1;
 pub mod limiter;
 pub mod provider;
+
+mod attempt;
+mod buffers;
+mod charge;
+mod connection;
+mod core;
+mod core_loop;
+mod counters;
+mod deadlines;
+mod driver;
+mod exchange;
+mod identify;
+mod listener;
+mod models;
+mod name;
+mod pages;
+mod plan;
+mod rejection;
+mod relay;
+mod request;
+mod respond;
+mod route;
+mod socket;
+mod tls;
+mod upstream;
+
+pub use core_loop::{Seat, run};
+pub use driver::{Driver, FORCE_EPOLL};

@@ -188,6 +188,9 @@ pub struct LimitRecord {
     pub amount: u64,
     /// Window length in nanoseconds.
     pub window_ns: u64,
+    /// Tokens count as reserved from the moment the request is sent, and nothing comes back:
+    /// the formula of providers that count at their door. Otherwise what was really used counts.
+    pub is_charged_at_admission: bool,
 }
 
 /// One entry of the model index: who serves a model that was named without its provider.

@@ -23,27 +23,11 @@ const fn classes() -> [u8; 256] {
         let byte = at as u8;
         let mut class = 0;
         let unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        let sub_delim = matches!(
-            byte,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        );
+        let sub_delim = matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
         let tchar = byte.is_ascii_alphanumeric()
             || matches!(
                 byte,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
             );
         if tchar {
             class |= TOKEN;
@@ -108,9 +92,7 @@ pub(crate) fn is_control(byte: u8) -> bool {
 /// Whether `bytes` may stand as a field value or a reason phrase: no control byte but HTAB.
 pub(crate) fn is_field_text(bytes: &[u8]) -> bool {
     // A fold and not `any`: without the early exit it compiles to vector compares.
-    !bytes
-        .iter()
-        .fold(false, |bad, &byte| bad | is_control(byte))
+    !bytes.iter().fold(false, |bad, &byte| bad | is_control(byte))
 }
 
 /// `bytes` without SP and HTAB at both ends (`OWS`).
@@ -119,9 +101,6 @@ pub(crate) fn trim_whitespace(bytes: &[u8]) -> &[u8] {
     let Some(start) = bytes.iter().position(|byte| !is_space(byte)) else {
         return &[];
     };
-    let end = bytes
-        .iter()
-        .rposition(|byte| !is_space(byte))
-        .unwrap_or(start);
+    let end = bytes.iter().rposition(|byte| !is_space(byte)).unwrap_or(start);
     &bytes[start..=end]
 }

@@ -71,17 +71,12 @@ pub struct HeadWriter<'a> {
 impl<'a> HeadWriter<'a> {
     /// Begins a request: `METHOD path?query HTTP/1.1`. `path` and `query` are percent-encoded
     /// already; bytes that RFC 3986 wants encoded but clients leave bare are encoded here.
-    pub fn request(
-        out: &'a mut Vec<u8>,
-        method: &[u8],
-        path: &[u8],
-        query: Option<&[u8]>,
-    ) -> Result<Self, Unwritable> {
+    pub fn request(out: &'a mut Vec<u8>, method: &[u8], path: &[u8], query: Option<&[u8]>) -> Result<Self, Unwritable> {
         if !class::is_token(method) {
             return Err(Unwritable::Method);
         }
-        let path_is_sound = path == b"*" && query.is_none()
-            || path.first() == Some(&b'/') && class::all(path, class::PATH);
+        let path_is_sound =
+            path == b"*" && query.is_none() || path.first() == Some(&b'/') && class::all(path, class::PATH);
         if !path_is_sound || query.is_some_and(|query| !class::all(query, class::QUERY)) {
             return Err(Unwritable::Target);
         }
@@ -145,8 +140,7 @@ impl<'a> HeadWriter<'a> {
 
     /// `transfer-encoding: chunked`.
     pub fn chunked(&mut self) {
-        self.out
-            .extend_from_slice(b"transfer-encoding: chunked\r\n");
+        self.out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
 
     /// `connection: close`.
@@ -181,10 +175,7 @@ impl<'a> HeadWriter<'a> {
 }
 
 fn is_framing(known: Known) -> bool {
-    matches!(
-        known,
-        Known::Connection | Known::ContentLength | Known::TransferEncoding
-    )
+    matches!(known, Known::Connection | Known::ContentLength | Known::TransferEncoding)
 }
 
 fn push_number(out: &mut Vec<u8>, number: u64) {
@@ -271,5 +262,99 @@ pub fn reason(status: u16) -> &'static str {
         511 => "Network Authentication Required",
         529 => "Overloaded", // not registered; Anthropic's sign of overload
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(out: Vec<u8>) -> String {
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_request_head_is_canonical() {
+        let mut out = b"before|".to_vec();
+        let mut head = HeadWriter::request(&mut out, b"POST", b"/v1/x", Some(b"a[]=1")).unwrap();
+        head.known(Known::Host, b"api.example").unwrap();
+        head.field(b"X-Mixed-Case", b" \tpadded value ").unwrap();
+        head.content_length(17);
+        head.finish();
+        assert_eq!(
+            text(out),
+            "before|POST /v1/x?a%5B%5D=1 HTTP/1.1\r\nhost: api.example\r\n\
+             x-mixed-case: padded value\r\ncontent-length: 17\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_head_has_our_reason() {
+        let mut out = Vec::new();
+        let mut head = HeadWriter::response(&mut out, 429).unwrap();
+        head.number(b"retry-after", 7).unwrap();
+        head.chunked();
+        head.connection_close();
+        head.finish();
+        assert_eq!(
+            text(out),
+            "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\n\
+             transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn bytes_over_127_in_a_target_are_encoded() {
+        let mut out = Vec::new();
+        HeadWriter::request(&mut out, b"GET", "/\u{e9}%20".as_bytes(), None).unwrap().finish();
+        assert_eq!(text(out), "GET /%C3%A9%20 HTTP/1.1\r\n\r\n");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_the_buffer_as_it_was() {
+        let mut out = Vec::new();
+        for (method, path, query) in [
+            ("", "/", None),
+            ("G T", "/", None),
+            ("GET", "", None),
+            ("GET", "a", None),
+            ("GET", "/ ", None),
+            ("GET", "/?", None),
+            ("GET", "/#", None),
+            ("GET", "/\r\n", None),
+            ("GET", "/", Some("a b")),
+            ("GET", "/", Some("#")),
+            ("OPTIONS", "*", Some("a")),
+        ] {
+            let query = query.map(str::as_bytes);
+            let result = HeadWriter::request(&mut out, method.as_bytes(), path.as_bytes(), query);
+            assert!(result.is_err(), "{method} {path}");
+        }
+        assert!(HeadWriter::response(&mut out, 99).is_err());
+        assert!(HeadWriter::response(&mut out, 600).is_err());
+        assert_eq!(out, b"");
+
+        let mut head = HeadWriter::response(&mut out, 200).unwrap();
+        for value in ["a\r\nb: c", "a\nb", "a\rb", "\0", "\x7f"] {
+            assert_eq!(head.field(b"a", value.as_bytes()), Err(Unwritable::Value), "{value:?}");
+        }
+        for name in ["", "a b", "a:", "a\r\n", "\u{e9}"] {
+            assert_eq!(head.field(name.as_bytes(), b""), Err(Unwritable::Name), "{name:?}");
+        }
+        for name in ["Content-Length", "transfer-encoding", "Connection"] {
+            assert_eq!(head.field(name.as_bytes(), b"1"), Err(Unwritable::Framing), "{name}");
+        }
+        assert_eq!(head.known(Known::Other, b""), Err(Unwritable::Name));
+        head.finish();
+        assert_eq!(text(out), "HTTP/1.1 200 OK\r\n\r\n");
+    }
+
+    #[test]
+    fn a_chunk_prefix_ends_where_the_payload_begins() {
+        for (len, prefix) in [(1, "1\r\n"), (15, "f\r\n"), (16, "10\r\n"), (u32::MAX, "ffffffff\r\n")] {
+            let mut headroom = [b'?'; CHUNK_PREFIX_BYTES];
+            let start = chunk_prefix(&mut headroom, len);
+            assert_eq!(&headroom[start..], prefix.as_bytes());
+        }
     }
 }

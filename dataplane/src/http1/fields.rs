@@ -105,7 +105,7 @@ known_fields! {
     VirtualKey "x-bf-vk" GATEWAY CREDENTIAL SINGLETON NOT_FROM_PROVIDER NOT_IN_TRAILERS;
     KeyName "x-bf-api-key" GATEWAY SINGLETON NOT_FROM_PROVIDER NOT_IN_TRAILERS;
     SessionId "x-bf-session-id" GATEWAY SINGLETON NOT_FROM_PROVIDER NOT_IN_TRAILERS;
-    RequestId "x-request-id" SINGLETON NOT_IN_TRAILERS;
+    RequestId "x-request-id" NOT_IN_TRAILERS;
 
     // Where a request came from.
     Forwarded "forwarded" FORWARDED NOT_FROM_PROVIDER NOT_IN_TRAILERS;
@@ -152,7 +152,7 @@ known_fields! {
     Location "location" SINGLETON NOT_IN_TRAILERS;
     Date "date" NOT_IN_TRAILERS;
     Server "server";
-    AnthropicVersion "anthropic-version" SINGLETON;
+    AnthropicVersion "anthropic-version";
     AnthropicBeta "anthropic-beta";
     ServerTiming "server-timing";
 }
@@ -184,11 +184,7 @@ impl Known {
             *to = if *from == b'_' { b'-' } else { *from };
         }
         let resembles = exact_or_family(dashed.get(..len).unwrap_or_default());
-        if resembles.relays_to_provider() && resembles.relays_to_client() {
-            Self::Other
-        } else {
-            Self::LookAlike
-        }
+        if resembles.relays_to_provider() && resembles.relays_to_client() { Self::Other } else { Self::LookAlike }
     }
 
     /// What the table says of it.
@@ -214,10 +210,7 @@ impl Known {
 
     /// Whether the table lets it go from a provider to a client.
     pub fn relays_to_client(self) -> bool {
-        const STAYS: Flags = Flags::HOP
-            .and(Flags::REWRITTEN)
-            .and(Flags::GATEWAY)
-            .and(Flags::NOT_FROM_PROVIDER);
+        const STAYS: Flags = Flags::HOP.and(Flags::REWRITTEN).and(Flags::GATEWAY).and(Flags::NOT_FROM_PROVIDER);
         !self.flags().has(STAYS)
     }
 }
@@ -266,10 +259,7 @@ fn exact_or_family(name: &[u8]) -> Known {
         }
     }
     for (prefix, family) in PREFIXES {
-        if name
-            .get(..prefix.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-        {
+        if name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)) {
             return *family;
         }
     }
@@ -284,11 +274,7 @@ mod tests {
     fn every_name_of_the_table_is_found_in_any_case() {
         for (known, name, _) in TABLE.iter().filter(|line| !line.1.starts_with(':')) {
             assert_eq!(Known::classify(name.as_bytes()), *known, "{name}");
-            assert_eq!(
-                Known::classify(name.to_ascii_uppercase().as_bytes()),
-                *known,
-                "{name}"
-            );
+            assert_eq!(Known::classify(name.to_ascii_uppercase().as_bytes()), *known, "{name}");
             assert_eq!(known.name(), Some(*name));
             assert_eq!(*name, name.to_ascii_lowercase());
         }
@@ -314,13 +300,7 @@ mod tests {
 
     #[test]
     fn an_underscore_does_not_carry_a_withheld_field_past_the_table() {
-        for name in [
-            "Content_Length",
-            "transfer_encoding",
-            "x_bf_vk",
-            "X_Forwarded_For",
-            "x_api-key",
-        ] {
+        for name in ["Content_Length", "transfer_encoding", "x_bf_vk", "X_Forwarded_For", "x_api-key"] {
             assert_eq!(Known::classify(name.as_bytes()), Known::LookAlike, "{name}");
         }
         assert_eq!(Known::classify(b"my_header"), Known::Other);
@@ -352,10 +332,7 @@ mod tests {
             "expect",
             "keep-alive",
         ] {
-            assert!(
-                !Known::classify(name.as_bytes()).relays_to_provider(),
-                "{name}"
-            );
+            assert!(!Known::classify(name.as_bytes()).relays_to_provider(), "{name}");
         }
         for name in [
             "connection",
@@ -371,34 +348,13 @@ mod tests {
             "transfer-encoding",
             "x-bifrost-provider",
         ] {
-            assert!(
-                !Known::classify(name.as_bytes()).relays_to_client(),
-                "{name}"
-            );
+            assert!(!Known::classify(name.as_bytes()).relays_to_client(), "{name}");
         }
-        for name in [
-            "content-type",
-            "server-timing",
-            "openai-processing-ms",
-            "x-request-id",
-            "retry-after",
-        ] {
-            assert!(
-                Known::classify(name.as_bytes()).relays_to_client(),
-                "{name}"
-            );
+        for name in ["content-type", "server-timing", "openai-processing-ms", "x-request-id", "retry-after"] {
+            assert!(Known::classify(name.as_bytes()).relays_to_client(), "{name}");
         }
-        for name in [
-            "content-type",
-            "accept",
-            "anthropic-version",
-            "anthropic-beta",
-            "user-agent",
-        ] {
-            assert!(
-                Known::classify(name.as_bytes()).relays_to_provider(),
-                "{name}"
-            );
+        for name in ["content-type", "accept", "anthropic-version", "anthropic-beta", "user-agent"] {
+            assert!(Known::classify(name.as_bytes()).relays_to_provider(), "{name}");
         }
     }
 }

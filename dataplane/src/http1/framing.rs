@@ -3,7 +3,7 @@
 
 use super::class;
 use super::fields::Known;
-use super::{Field, Span};
+use super::{Field, REQUEST_FIELDS_MAX, RESPONSE_FIELDS_MAX, Span, TRAILER_FIELDS_MAX};
 
 /// Minor version of HTTP/1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,11 @@ pub enum Version {
     #[default]
     Http11,
 }
+
+const _: () = {
+    assert!(REQUEST_FIELDS_MAX <= RESPONSE_FIELDS_MAX, "one array fits all");
+    assert!(TRAILER_FIELDS_MAX <= RESPONSE_FIELDS_MAX);
+};
 
 /// Elements of all `Connection` fields together; bounds the work of marking fields.
 const CONNECTION_OPTIONS_MAX: usize = 32;
@@ -35,27 +40,44 @@ impl SeenFields {
 }
 
 pub(super) fn value_of<'b>(fields: &[Field], buf: &'b [u8], known: Known) -> Option<&'b [u8]> {
-    fields
-        .iter()
-        .find(|field| field.known == known)
-        .map(|field| field.value.of(buf))
+    fields.iter().find(|field| field.known == known).map(|field| field.value.of(buf))
 }
 
-/// Splits the field lines of `head` from `fields_start` to its end into `fields`.
-/// `None` when they are malformed or more than `lines` holds.
-pub(super) fn split_fields<'b>(
+/// Splits the `count` field lines of `head` from `fields_start` to its end into `fields`.
+/// `None` when they are malformed, or not so many.
+pub(super) fn split_fields(head: &[u8], fields_start: usize, count: usize, fields: &mut Vec<Field>) -> Option<()> {
+    if count <= FIELDS_USUAL {
+        let mut lines = [httparse::EMPTY_HEADER; FIELDS_USUAL];
+        split_into(head, fields_start, count, &mut lines, fields)
+    } else {
+        split_many(head, fields_start, count, fields)
+    }
+}
+
+/// Enough for what SDKs send; clearing room for 200 lines each time would cost more than
+/// reading the usual ten.
+const FIELDS_USUAL: usize = 32;
+
+#[cold]
+#[inline(never)] // keeps 6 KiB out of the usual stack frame
+fn split_many(head: &[u8], fields_start: usize, count: usize, fields: &mut Vec<Field>) -> Option<()> {
+    let mut lines = [httparse::EMPTY_HEADER; RESPONSE_FIELDS_MAX];
+    split_into(head, fields_start, count, &mut lines, fields)
+}
+
+fn split_into<'b>(
     head: &'b [u8],
     fields_start: usize,
+    count: usize,
     lines: &mut [httparse::Header<'b>],
     fields: &mut Vec<Field>,
 ) -> Option<()> {
     fields.clear();
     let section = head.get(fields_start..)?;
-    let Ok(httparse::Status::Complete((len, lines))) = httparse::parse_headers(section, lines)
-    else {
+    let Ok(httparse::Status::Complete((len, lines))) = httparse::parse_headers(section, lines) else {
         return None;
     };
-    if len != section.len() {
+    if len != section.len() || lines.len() != count {
         return None;
     }
     for line in lines {
@@ -83,9 +105,7 @@ pub(super) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let length = value
-        .iter()
-        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    let length = value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
     i64::try_from(length).is_ok().then_some(length)
 }
 
@@ -112,28 +132,15 @@ pub(super) fn transfer_coding(head: &[u8], field: &Field) -> Coding {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Coding::Chunked;
     }
-    let mut codings = value
-        .rsplit(|&byte| byte == b',')
-        .map(class::trim_whitespace);
-    let last_is_chunked = codings
-        .next()
-        .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
-    let others_are_tokens =
-        codings.all(|coding| class::is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked"));
-    if last_is_chunked && others_are_tokens {
-        Coding::Others
-    } else {
-        Coding::Malformed
-    }
+    let mut codings = value.rsplit(|&byte| byte == b',').map(class::trim_whitespace);
+    let last_is_chunked = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    let others_are_tokens = codings.all(|coding| class::is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked"));
+    if last_is_chunked && others_are_tokens { Coding::Others } else { Coding::Malformed }
 }
 
 /// Marks the fields that `Connection` names and says whether the connection may stay open.
 /// `None` when the option list is malformed or too long.
-pub(super) fn apply_connection(
-    fields: &mut [Field],
-    head: &[u8],
-    version: Version,
-) -> Option<bool> {
+pub(super) fn apply_connection(fields: &mut [Field], head: &[u8], version: Version) -> Option<bool> {
     let (mut close, mut keep_alive) = (false, version == Version::Http11);
     let mut options = 0;
     for at in 0..fields.len() {
@@ -141,10 +148,7 @@ pub(super) fn apply_connection(
             continue;
         }
         let value = fields[at].value.of(head);
-        for option in value
-            .split(|&byte| byte == b',')
-            .map(class::trim_whitespace)
-        {
+        for option in value.split(|&byte| byte == b',').map(class::trim_whitespace) {
             options += 1;
             if options > CONNECTION_OPTIONS_MAX || !class::all(option, class::TOKEN) {
                 return None;

@@ -8,14 +8,11 @@ use thiserror::Error;
 
 use super::class;
 use super::fields::{Flags, Known};
-use super::framing::{
-    Coding, SeenFields, apply_connection, content_length, split_fields, transfer_coding, value_of,
-};
+use super::framing::{Coding, SeenFields, apply_connection, content_length, split_fields, transfer_coding, value_of};
 use super::lines::{Found, LineFault, LineScan};
 use super::target;
 use super::{
-    Field, METHOD_BYTES_MAX, Parsed, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX,
-    REQUEST_TARGET_BYTES_MAX, Span,
+    Field, METHOD_BYTES_MAX, Parsed, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_TARGET_BYTES_MAX, Span,
 };
 
 pub use super::framing::Version;
@@ -238,8 +235,7 @@ pub struct RequestHead {
 /// Empty lines that may stand before a request line (RFC 9112 section 2.2 asks for one).
 const EMPTY_LINES_MAX: usize = 2;
 
-const REQUEST_LINE_BYTES_MAX: usize =
-    METHOD_BYTES_MAX + 1 + REQUEST_TARGET_BYTES_MAX + 1 + b"HTTP/1.1".len();
+const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + 1 + REQUEST_TARGET_BYTES_MAX + 1 + b"HTTP/1.1".len();
 
 /// Parses the request head at the start of `buf` into `out`.
 ///
@@ -267,10 +263,7 @@ impl RequestHead {
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
-        *self = Self {
-            fields,
-            ..Self::default()
-        };
+        *self = Self { fields, ..Self::default() };
     }
 
     /// Whether bytes of a request were seen, but not all of its head.
@@ -300,10 +293,10 @@ impl RequestHead {
 
     /// Path of the target, still percent-encoded; begins with `/`, or is `*`.
     pub fn path<'b>(&self, buf: &'b [u8]) -> &'b [u8] {
-        if self.path.is_empty() {
-            b"/"
-        } else {
-            self.path.of(buf)
+        match self.form {
+            TargetForm::Asterisk => b"*",
+            TargetForm::Absolute if self.path.is_empty() => b"/",
+            _ => self.path.of(buf),
         }
     }
 
@@ -412,9 +405,7 @@ impl RequestHead {
         self.version = match &line[target_end + 1..] {
             b"HTTP/1.1" => Version::Http11,
             b"HTTP/1.0" => Version::Http10,
-            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-                if major.is_ascii_digit() && minor.is_ascii_digit() =>
-            {
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
                 return Err(HeadFault::Version);
             }
             _ => return Err(HeadFault::RequestLine),
@@ -424,16 +415,21 @@ impl RequestHead {
             return Err(HeadFault::TargetTooLong);
         }
         let pieces = target::cut(target).ok_or(HeadFault::Target)?;
-        if pieces.form == TargetForm::Asterisk && self.method != Method::Options {
-            return Err(HeadFault::Target);
+        self.form = pieces.form;
+        match (pieces.form, self.method) {
+            (TargetForm::Asterisk, Method::Options) => {}
+            (TargetForm::Asterisk, _) => return Err(HeadFault::Target),
+            // `OPTIONS http://host` asks about the whole server (RFC 9112 section 3.2.4).
+            (TargetForm::Absolute, Method::Options) if pieces.path.0 == pieces.path.1 && pieces.query.is_none() => {
+                self.form = TargetForm::Asterisk;
+            }
+            _ => {}
         }
         let span = |from: usize, to: usize| {
             let base = start + method_end + 1;
             Span::between(base + from, base + to).ok_or(HeadFault::HeadTooLarge)
         };
-        self.method_span =
-            Span::between(start, start + method_end).ok_or(HeadFault::HeadTooLarge)?;
-        self.form = pieces.form;
+        self.method_span = Span::between(start, start + method_end).ok_or(HeadFault::HeadTooLarge)?;
         self.target = span(0, target.len())?;
         self.path = span(pieces.path.0, pieces.path.1)?;
         self.query = pieces.query.map(|(from, to)| span(from, to)).transpose()?;
@@ -442,9 +438,7 @@ impl RequestHead {
     }
 
     fn read_fields(&mut self, head: &[u8]) -> Result<(), HeadFault> {
-        let mut lines = [httparse::EMPTY_HEADER; REQUEST_FIELDS_MAX];
-        split_fields(head, self.fields_start, &mut lines, &mut self.fields)
-            .ok_or(HeadFault::FieldLine)?;
+        split_fields(head, self.fields_start, self.lines - 1, &mut self.fields).ok_or(HeadFault::FieldLine)?;
         let mut seen = SeenFields::default();
         for field in &self.fields {
             let value = field.value.of(head);
@@ -459,8 +453,7 @@ impl RequestHead {
                     self.host.get_or_insert(field.value);
                 }
                 Known::ContentLength => {
-                    self.framing =
-                        Framing::Length(content_length(value).ok_or(HeadFault::ContentLength)?);
+                    self.framing = Framing::Length(content_length(value).ok_or(HeadFault::ContentLength)?);
                 }
                 Known::TransferEncoding => match transfer_coding(head, field) {
                     Coding::Chunked => {}
@@ -491,11 +484,9 @@ impl RequestHead {
         }
         // HTTP/1.0 has no interim answers: there the expectation is ignored, as RFC 9110
         // section 10.1.1 demands.
-        self.expect_continue =
-            seen.has(Known::Expect) && has_body && self.version == Version::Http11;
+        self.expect_continue = seen.has(Known::Expect) && has_body && self.version == Version::Http11;
         self.upgrade = seen.has(Known::Upgrade);
-        self.keep_alive = apply_connection(&mut self.fields, head, self.version)
-            .ok_or(HeadFault::ConnectionOptions)?;
+        self.keep_alive = apply_connection(&mut self.fields, head, self.version).ok_or(HeadFault::ConnectionOptions)?;
         Ok(())
     }
 }
@@ -513,3 +504,6 @@ fn check_method_start(rest: &[u8]) -> Result<(), HeadFault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,20 +65,10 @@ fn next_control(buf: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     for chunk in &mut chunks {
         // No early exit inside a chunk, so that it compiles to vector compares.
-        if chunk
-            .iter()
-            .fold(false, |found, &byte| found | is_control(byte))
-        {
-            return chunk
-                .iter()
-                .position(|&byte| is_control(byte))
-                .map(|offset| at + offset);
+        if chunk.iter().fold(false, |found, &byte| found | is_control(byte)) {
+            return chunk.iter().position(|&byte| is_control(byte)).map(|offset| at + offset);
         }
         at += STRIDE;
     }
-    chunks
-        .remainder()
-        .iter()
-        .position(|&byte| is_control(byte))
-        .map(|offset| at + offset)
+    chunks.remainder().iter().position(|&byte| is_control(byte)).map(|offset| at + offset)
 }

@@ -25,20 +25,14 @@ pub use fields::{Flags, Known};
 pub use head::{Framing, HeadFault, Method, RequestHead, TargetForm, Version, parse_request};
 pub use response_head::{BodyFraming, ResponseFault, ResponseHead, parse_response};
 
-/// Request head, terminator included. More is 431, or 414 while still in the request line.
-pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
+pub use shared::bounds::{INTERIM_ANSWERS_MAX, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
+
 /// Request target alone. More is 414.
 pub const REQUEST_TARGET_BYTES_MAX: usize = 8 * 1024;
-/// Fields of a request. More is 431.
-pub const REQUEST_FIELDS_MAX: usize = 100;
 /// Longest method token; the longest registered one (`UPDATEREDIRECTREF`) has 17 bytes.
 pub const METHOD_BYTES_MAX: usize = 32;
-/// Answer head of a provider, terminator included. Providers send long CSP and cookie lines.
-pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields of an answer.
 pub const RESPONSE_FIELDS_MAX: usize = 200;
-/// Interim (1xx) answers that a caller skips before it gives the exchange up.
-pub const INTERIM_ANSWERS_MAX: usize = 20;
 /// Extension bytes of one chunk. AWS chunk signatures, the longest in use, need 85.
 pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
 /// Trailer section, terminator included.
@@ -53,10 +47,7 @@ pub const CHUNK_OVERHEAD_PER_PAYLOAD_BYTE_MAX: u64 = 16;
 
 const _: () = {
     assert!(REQUEST_TARGET_BYTES_MAX < REQUEST_HEAD_BYTES_MAX);
-    assert!(
-        RESPONSE_HEAD_BYTES_MAX <= 1 << 16,
-        "offsets of a span are u16"
-    );
+    assert!(RESPONSE_HEAD_BYTES_MAX <= 1 << 16, "offsets of a span are u16");
     assert!(REQUEST_HEAD_BYTES_MAX <= RESPONSE_HEAD_BYTES_MAX);
 };
 
@@ -71,10 +62,7 @@ pub struct Span {
 impl Span {
     /// `None` when the piece does not lie in the first 64 KiB.
     pub(crate) fn between(start: usize, end: usize) -> Option<Self> {
-        Some(Self {
-            start: u16::try_from(start).ok()?,
-            len: u16::try_from(end.checked_sub(start)?).ok()?,
-        })
+        Some(Self { start: u16::try_from(start).ok()?, len: u16::try_from(end.checked_sub(start)?).ok()? })
     }
 
     /// The bytes of this span in `buf`.

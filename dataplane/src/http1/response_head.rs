@@ -9,8 +9,7 @@ use thiserror::Error;
 
 use super::fields::Known;
 use super::framing::{
-    Coding, SeenFields, Version, apply_connection, content_length, split_fields, transfer_coding,
-    value_of,
+    Coding, SeenFields, Version, apply_connection, content_length, split_fields, transfer_coding, value_of,
 };
 use super::head::Method;
 use super::lines::{Found, LineFault, LineScan};
@@ -142,11 +141,7 @@ pub struct ResponseHead {
 
 /// Parses the answer head at the start of `buf`; `asked` is the method of the request it
 /// answers. Called again after [`Parsed::Partial`] like [`super::parse_request`].
-pub fn parse_response(
-    buf: &[u8],
-    asked: Method,
-    out: &mut ResponseHead,
-) -> Result<Parsed, ResponseFault> {
+pub fn parse_response(buf: &[u8], asked: Method, out: &mut ResponseHead) -> Result<Parsed, ResponseFault> {
     if out.phase == Phase::Over {
         out.clear();
     }
@@ -167,10 +162,7 @@ impl ResponseHead {
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
-        *self = Self {
-            fields,
-            ..Self::default()
-        };
+        *self = Self { fields, ..Self::default() };
     }
 
     /// Status code, 100 to 599 without 101.
@@ -255,15 +247,10 @@ impl ResponseHead {
             Some(b"HTTP/1.0 ") => Version::Http10,
             _ => return Err(ResponseFault::StatusLine),
         };
-        let Some(digits) = line
-            .get(9..12)
-            .filter(|it| it.iter().all(u8::is_ascii_digit))
-        else {
+        let Some(digits) = line.get(9..12).filter(|it| it.iter().all(u8::is_ascii_digit)) else {
             return Err(ResponseFault::StatusLine);
         };
-        self.status = digits
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+        self.status = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
         // The scan saw to it that the reason holds no control byte; it is dropped anyway.
         if !matches!(line.get(12), None | Some(b' ')) || !(100..=599).contains(&self.status) {
             return Err(ResponseFault::StatusLine);
@@ -275,9 +262,7 @@ impl ResponseHead {
     }
 
     fn read_fields(&mut self, head: &[u8], asked: Method) -> Result<(), ResponseFault> {
-        let mut lines = [httparse::EMPTY_HEADER; RESPONSE_FIELDS_MAX];
-        split_fields(head, self.fields_start, &mut lines, &mut self.fields)
-            .ok_or(ResponseFault::FieldLine)?;
+        split_fields(head, self.fields_start, self.lines, &mut self.fields).ok_or(ResponseFault::FieldLine)?;
         let mut seen = SeenFields::default();
         for field in &self.fields {
             let again = seen.again(field.known);
@@ -320,9 +305,7 @@ impl ResponseHead {
             return Err(ResponseFault::FramingNotAllowed);
         }
         match (self.status, self.declared_length) {
-            (100..=199, _) if is_chunked || self.declared_length.is_some() => {
-                Err(ResponseFault::FramingNotAllowed)
-            }
+            (100..=199, _) if is_chunked || self.declared_length.is_some() => Err(ResponseFault::FramingNotAllowed),
             // Some servers say `Content-Length: 0` with 204; there is nothing to mistake in it.
             (204, Some(1..)) => Err(ResponseFault::FramingNotAllowed),
             (100..=199 | 204 | 304, _) => Ok(BodyFraming::None),
@@ -335,3 +318,6 @@ impl ResponseHead {
 }
 
 const STATUS_LINE_START: &[u8] = b"HTTP/1.";
+
+#[cfg(test)]
+mod tests;

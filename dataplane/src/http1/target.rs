@@ -31,29 +31,17 @@ pub enum TargetForm {
 pub(crate) fn cut(target: &[u8]) -> Option<Target> {
     if target == b"*" {
         let path = (0, 1);
-        return Some(Target {
-            form: TargetForm::Asterisk,
-            host: None,
-            path,
-            query: None,
-        });
+        return Some(Target { form: TargetForm::Asterisk, host: None, path, query: None });
     }
     let (form, host, path_start) = if target.first() == Some(&b'/') {
         (TargetForm::Origin, None, 0)
     } else {
         let scheme_len = [b"http://".as_slice(), b"https://"]
             .iter()
-            .find(|scheme| {
-                target
-                    .get(..scheme.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-            })?
+            .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))?
             .len();
         let rest = &target[scheme_len..];
-        let authority_len = rest
-            .iter()
-            .position(|byte| matches!(byte, b'/' | b'?'))
-            .unwrap_or(rest.len());
+        let authority_len = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
         let authority = &rest[..authority_len];
         let host_start = match memchr::memrchr(b'@', authority) {
             Some(at) if is_user_info(&authority[..at]) => at + 1,
@@ -64,34 +52,20 @@ pub(crate) fn cut(target: &[u8]) -> Option<Target> {
             return None;
         }
         let end = scheme_len + authority_len;
-        (
-            TargetForm::Absolute,
-            Some((scheme_len + host_start, end)),
-            end,
-        )
+        (TargetForm::Absolute, Some((scheme_len + host_start, end)), end)
     };
-    let path_end =
-        memchr::memchr(b'?', &target[path_start..]).map_or(target.len(), |at| path_start + at);
+    let path_end = memchr::memchr(b'?', &target[path_start..]).map_or(target.len(), |at| path_start + at);
     let path = &target[path_start..path_end];
-    let query = target
-        .get(path_end + 1..)
-        .map(|query| (path_end + 1, path_end + 1 + query.len()));
+    let query = target.get(path_end + 1..).map(|query| (path_end + 1, path_end + 1 + query.len()));
     let query_is_sound = query.is_none_or(|(start, end)| {
         class::all(&target[start..end], QUERY) && class::escapes_are_whole(&target[start..end])
     });
     let is_sound = class::all(path, PATH) && class::escapes_are_whole(path) && query_is_sound;
-    is_sound.then_some(Target {
-        form,
-        host,
-        path: (path_start, path_end),
-        query,
-    })
+    is_sound.then_some(Target { form, host, path: (path_start, path_end), query })
 }
 
 fn is_user_info(bytes: &[u8]) -> bool {
-    bytes
-        .iter()
-        .all(|&byte| class::is(byte, REG_NAME) || matches!(byte, b':' | b','))
+    bytes.iter().all(|&byte| class::is(byte, REG_NAME) || matches!(byte, b':' | b','))
         && class::escapes_are_whole(bytes)
 }
 
@@ -107,8 +81,7 @@ pub(crate) fn is_host(bytes: &[u8]) -> bool {
     } else {
         let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
         let name = &bytes[..end];
-        let is_name =
-            !name.is_empty() && class::all(name, REG_NAME) && class::escapes_are_whole(name);
+        let is_name = !name.is_empty() && class::all(name, REG_NAME) && class::escapes_are_whole(name);
         (is_name, &bytes[end..])
     };
     host_is_sound && after.strip_prefix(b":").map_or(after.is_empty(), is_port)
@@ -118,10 +91,7 @@ pub(crate) fn is_host(bytes: &[u8]) -> bool {
 fn is_port(bytes: &[u8]) -> bool {
     bytes.len() <= 5
         && bytes.iter().all(u8::is_ascii_digit)
-        && bytes
-            .iter()
-            .fold(0u32, |port, digit| port * 10 + u32::from(digit - b'0'))
-            <= 65_535
+        && bytes.iter().fold(0u32, |port, digit| port * 10 + u32::from(digit - b'0')) <= 65_535
 }
 
 #[cfg(test)]
@@ -130,17 +100,7 @@ mod tests {
 
     #[test]
     fn hosts_that_are_hosts() {
-        for host in [
-            "a",
-            "a:80",
-            "a:",
-            "127.0.0.1:8080",
-            "[::1]",
-            "[::1]:8080",
-            "0.0.0.0=5000",
-            "a_b.c",
-            "a%20b",
-        ] {
+        for host in ["a", "a:80", "a:", "127.0.0.1:8080", "[::1]", "[::1]:8080", "0.0.0.0=5000", "a_b.c", "a%20b"] {
             assert!(is_host(host.as_bytes()), "{host}");
         }
         for host in [
@@ -172,16 +132,10 @@ mod tests {
     #[test]
     fn targets_are_cut_at_the_first_question_mark() {
         let target = cut(b"http://u:p@h.example:1?a?b").unwrap();
-        assert_eq!(
-            (target.form, target.host),
-            (TargetForm::Absolute, Some((11, 22)))
-        );
+        assert_eq!((target.form, target.host), (TargetForm::Absolute, Some((11, 22))));
         assert_eq!((target.path, target.query), ((22, 22), Some((23, 26))));
         let target = cut(b"/a//b?").unwrap();
-        assert_eq!(
-            (target.form, target.path, target.query),
-            (TargetForm::Origin, (0, 5), Some((6, 6)))
-        );
+        assert_eq!((target.form, target.path, target.query), (TargetForm::Origin, (0, 5), Some((6, 6))));
     }
 
     #[test]
@@ -215,16 +169,7 @@ mod tests {
         ] {
             assert_eq!(cut(target.as_bytes()), None, "{target}");
         }
-        for target in [
-            "/",
-            "*",
-            "//a",
-            "/?a[]=1",
-            "/\u{e9}",
-            "/a;b=c,d:@!$&'()*+~",
-            "HTTP://a",
-            "/..%2f",
-        ] {
+        for target in ["/", "*", "//a", "/?a[]=1", "/\u{e9}", "/a;b=c,d:@!$&'()*+~", "HTTP://a", "/..%2f"] {
             assert!(cut(target.as_bytes()).is_some(), "{target}");
         }
     }

@@ -13,6 +13,8 @@ mod permit;
 mod slice;
 mod slices;
 
+#[cfg(test)]
+mod simulation;
 
 pub use permit::{Charge, Permit, Refused, Sent, Settled, Standing};
 pub use slices::Slices;

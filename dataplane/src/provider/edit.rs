@@ -156,3 +156,6 @@ impl<'m> Edits<'m> {
         out.extend_from_slice(body.get(copied..).unwrap_or_default());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,3 +122,6 @@ fn string_or_null(text: Option<&str>, out: &mut Vec<u8>) {
         None => out.extend_from_slice(b"null"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,9 @@
 pub mod edit;
 pub mod error_body;
 mod json;
+pub mod late_scan;
 pub mod model_list;
+mod request_fields;
 pub mod request_scan;
 pub mod sse;
 pub mod usage;

@@ -80,3 +80,6 @@ fn id_or_null(id: Option<&str>, out: &mut Vec<u8>) {
         None => out.extend_from_slice(b"null"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -229,3 +229,6 @@ impl SseReader {
         at
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -128,6 +128,11 @@ impl UsageReader {
         reader
     }
 
+    /// Whether it reads a stream of events.
+    pub fn is_sse(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// What the client was sent so far ends between two events: an event of ours can follow.
     pub fn is_between_events(&self) -> bool {
         let Some(events) = &self.events else { return false };
@@ -345,3 +350,6 @@ impl Hiding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

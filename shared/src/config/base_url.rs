@@ -101,11 +101,7 @@ impl BaseUrl {
 
     /// What belongs into the `host` header: the port only where it is not the scheme's own.
     pub fn host_header(&self) -> String {
-        if self.port() == self.scheme.default_port() {
-            self.address.bracketed_host()
-        } else {
-            self.address.to_string()
-        }
+        if self.port() == self.scheme.default_port() { self.address.bracketed_host() } else { self.address.to_string() }
     }
 }
 
@@ -168,11 +164,7 @@ impl HostPort {
     }
 
     fn bracketed_host(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        }
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
 }
 
@@ -216,9 +208,7 @@ fn parse_name(text: &str) -> Result<String, AddressFault> {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.len() > NAME_BYTES_MAX || !name.split('.').all(label_is_fine) {
@@ -227,9 +217,7 @@ fn parse_name(text: &str) -> Result<String, AddressFault> {
     // `127.1`, `0x7f.1` and `2130706433` mean 127.0.0.1 to some resolvers: a last label that
     // begins with a digit has to be part of a plain dotted quad.
     let last = name.rsplit('.').next().unwrap_or(name);
-    if last.starts_with(|first: char| first.is_ascii_digit())
-        && !matches!(name.parse::<IpAddr>(), Ok(IpAddr::V4(_)))
-    {
+    if last.starts_with(|first: char| first.is_ascii_digit()) && !matches!(name.parse::<IpAddr>(), Ok(IpAddr::V4(_))) {
         return Err(AddressFault::Host);
     }
     Ok(name.to_ascii_lowercase())
@@ -249,9 +237,7 @@ fn parse_path(path: &str) -> Result<String, AddressFault> {
     let prefix = path.strip_suffix('/').unwrap_or(path);
     let segment_is_fine = |segment: &str| {
         !matches!(segment, "" | "." | "..")
-            && segment
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte))
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte))
     };
     match prefix.strip_prefix('/') {
         None => Ok(String::new()),
@@ -267,50 +253,16 @@ mod tests {
     #[test]
     fn usual_base_urls_are_taken_apart() {
         for (text, host, port, prefix, again) in [
-            (
-                "https://api.openai.com",
-                "api.openai.com",
-                443,
-                "",
-                "https://api.openai.com",
-            ),
-            (
-                "https://api.openai.com/",
-                "api.openai.com",
-                443,
-                "",
-                "https://api.openai.com",
-            ),
-            (
-                "https://api.groq.com/openai",
-                "api.groq.com",
-                443,
-                "/openai",
-                "https://api.groq.com/openai",
-            ),
-            (
-                "HTTP://LocalHost:11434/a/b/",
-                "localhost",
-                11_434,
-                "/a/b",
-                "http://localhost:11434/a/b",
-            ),
+            ("https://api.openai.com", "api.openai.com", 443, "", "https://api.openai.com"),
+            ("https://api.openai.com/", "api.openai.com", 443, "", "https://api.openai.com"),
+            ("https://api.groq.com/openai", "api.groq.com", 443, "/openai", "https://api.groq.com/openai"),
+            ("HTTP://LocalHost:11434/a/b/", "localhost", 11_434, "/a/b", "http://localhost:11434/a/b"),
             ("http://[::1]:9000", "::1", 9_000, "", "http://[::1]:9000"),
             ("http://my_vllm:80", "my_vllm", 80, "", "http://my_vllm"),
-            (
-                "http://10.0.0.7:8000",
-                "10.0.0.7",
-                8_000,
-                "",
-                "http://10.0.0.7:8000",
-            ),
+            ("http://10.0.0.7:8000", "10.0.0.7", 8_000, "", "http://10.0.0.7:8000"),
         ] {
             let url = BaseUrl::parse(text).expect(text);
-            assert_eq!(
-                (url.host(), url.port(), url.path_prefix()),
-                (host, port, prefix),
-                "{text}"
-            );
+            assert_eq!((url.host(), url.port(), url.path_prefix()), (host, port, prefix), "{text}");
             assert_eq!(url.to_string(), again);
         }
     }
@@ -355,10 +307,7 @@ mod tests {
     #[test]
     fn peers_need_a_port_unless_there_is_a_default() {
         assert_eq!(HostPort::parse("node-1", None), Err(AddressFault::Port));
-        assert_eq!(
-            HostPort::parse("node-1", Some(7)).map(|to| to.port()),
-            Ok(7)
-        );
+        assert_eq!(HostPort::parse("node-1", Some(7)).map(|to| to.port()), Ok(7));
         let peer = HostPort::parse("[fe80::1]:10101", None).expect("an address");
         assert_eq!(peer.to_string(), "[fe80::1]:10101");
         assert!(peer.ip().is_some());

@@ -18,12 +18,11 @@ pub use crate::secret::Secret;
 pub use client::Client;
 pub use cluster::{Cluster, Discovery, DiscoverySource, Gossip, NodeId, NodeIdTooLong};
 pub use governance::{
-    AdminAuth, Allowance, Budget, Charge, Customer, Enforcement, Governance, ModelConfig,
-    OnNodeLoss, ProviderGrant, ProviderLimit, RateLimit, Team, VirtualKey,
+    AdminAuth, Allowance, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss, ProviderGrant,
+    ProviderLimit, RateLimit, Team, VirtualKey,
 };
 pub use provider::{
-    CredentialHeader, CustomProvider, Dialect, ExtraHeader, Key, Models, Network, Provider,
-    ProviderKind, Retry,
+    CredentialHeader, CustomProvider, Dialect, ExtraHeader, Key, Models, Network, Provider, ProviderKind, Retry,
 };
 pub use server::{BodyBuffer, Driver, LogFormat, Server, TlsFiles};
 pub use store::{ConfigStore, LoadBalancer, Postgres, SslMode};
@@ -56,10 +55,7 @@ impl Config {
 
     /// The rate limit of this id. Ids in a loaded configuration always exist.
     pub fn rate_limit(&self, id: &str) -> Option<&RateLimit> {
-        self.governance
-            .rate_limits
-            .iter()
-            .find(|limit| limit.id == id)
+        self.governance.rate_limits.iter().find(|limit| limit.id == id)
     }
 }
 

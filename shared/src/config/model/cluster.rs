@@ -63,14 +63,8 @@ impl NodeId {
     /// Checks length and alphabet.
     pub fn new(name: &str) -> Result<Self, NodeIdTooLong> {
         let fits = (1..=Self::CHARACTERS_MAX).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-        if fits {
-            Ok(Self(name.to_owned()))
-        } else {
-            Err(NodeIdTooLong)
-        }
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        if fits { Ok(Self(name.to_owned())) } else { Err(NodeIdTooLong) }
     }
 
     /// The name.
@@ -152,8 +146,9 @@ pub enum DiscoverySource {
     Kubernetes {
         /// `k8s_namespace`
         namespace: String,
-        /// `k8s_label_selector`
-        label_selector: String,
+        /// `k8s_label_selector`. `None`: the file leaves it out and was warned about it; pods
+        /// cannot be told from others.
+        label_selector: Option<String>,
     },
     /// `consul`
     Consul {
@@ -201,30 +196,17 @@ pub enum DiscoverySource {
 impl fmt::Debug for DiscoverySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kubernetes {
-                namespace,
-                label_selector,
-            } => f
+            Self::Kubernetes { namespace, label_selector } => f
                 .debug_struct("Kubernetes")
                 .field("namespace", namespace)
                 .field("label_selector", label_selector)
                 .finish(),
-            Self::Consul {
-                address,
-                token_origin,
-                ..
-            } => f
+            Self::Consul { address, token_origin, .. } => f
                 .debug_struct("Consul")
                 .field("address", address)
                 .field("token_origin", token_origin)
                 .finish_non_exhaustive(),
-            Self::Etcd {
-                endpoints,
-                username,
-                password_origin,
-                lease_ttl,
-                ..
-            } => f
+            Self::Etcd { endpoints, username, password_origin, lease_ttl, .. } => f
                 .debug_struct("Etcd")
                 .field("endpoints", endpoints)
                 .field("username", username)
@@ -232,10 +214,7 @@ impl fmt::Debug for DiscoverySource {
                 .field("lease_ttl", lease_ttl)
                 .finish_non_exhaustive(),
             Self::Dns { names } => f.debug_struct("Dns").field("names", names).finish(),
-            Self::Udp { broadcast_port } => f
-                .debug_struct("Udp")
-                .field("broadcast_port", broadcast_port)
-                .finish(),
+            Self::Udp { broadcast_port } => f.debug_struct("Udp").field("broadcast_port", broadcast_port).finish(),
             Self::Mdns { service } => f.debug_struct("Mdns").field("service", service).finish(),
         }
     }

@@ -6,6 +6,7 @@ use core::fmt;
 use core::num::{NonZeroU32, NonZeroU64};
 use core::time::Duration;
 
+use super::provider::is_listed;
 use super::{Models, Origin, Secret, Window};
 
 /// `governance`.
@@ -50,7 +51,7 @@ pub struct VirtualKey {
     pub team_id: Option<String>,
     /// Group, for keys without a team.
     pub customer_id: Option<String>,
-    /// What it may reach. `None`: every provider; an empty list: none.
+    /// What it may reach. `None`: every provider (files of version 1 only); an empty list: none.
     pub grants: Option<Vec<ProviderGrant>>,
 }
 
@@ -80,12 +81,21 @@ pub struct ProviderGrant {
     pub weight: Option<f64>,
     /// Models at this provider.
     pub allowed_models: Models,
-    /// Ids of the provider's keys. `None`: all of them.
+    /// Exceptions from [`ProviderGrant::allowed_models`]; `*` stands for all.
+    pub blacklisted_models: Vec<String>,
+    /// Ids of the provider's keys, as in `Key::id`. `None`: all of them.
     pub key_ids: Option<Vec<String>>,
     /// Limit over what this key asks of this provider.
     pub rate_limit_id: Option<String>,
     /// Budgets over what this key asks of this provider.
     pub budget_ids: Vec<String>,
+}
+
+impl ProviderGrant {
+    /// Whether this grant covers `model` (as clients say it).
+    pub fn allows(&self, model: &str) -> bool {
+        self.allowed_models.allows(model) && !is_listed(&self.blacklisted_models, model)
+    }
 }
 
 /// So many requests, tokens or both, in the whole cluster.

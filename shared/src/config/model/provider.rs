@@ -64,7 +64,7 @@ pub struct Key {
     pub origin: Origin,
     /// What it may be used for.
     pub models: Models,
-    /// Exceptions from [`Key::models`].
+    /// Exceptions from [`Key::models`]; `*` stands for all.
     pub blacklisted_models: Vec<String>,
     /// Share of the traffic among the keys that fit, 0 to 1,000,000. 0: only when named.
     pub weight: f64,
@@ -79,15 +79,12 @@ pub struct Key {
 impl Key {
     /// Whether this key may be used for `model` (as clients say it).
     pub fn allows(&self, model: &str) -> bool {
-        self.models.allows(model) && !self.blacklisted_models.iter().any(|denied| denied == model)
+        self.models.allows(model) && !is_listed(&self.blacklisted_models, model)
     }
 
     /// The provider's name for `model`.
     pub fn resolve<'a>(&'a self, model: &'a str) -> &'a str {
-        self.aliases
-            .iter()
-            .find(|(from, _)| from == model)
-            .map_or(model, |(_, to)| to)
+        self.aliases.iter().find(|(from, _)| from == model).map_or(model, |(_, to)| to)
     }
 }
 
@@ -106,6 +103,11 @@ impl fmt::Debug for Key {
             .field("is_enabled", &self.is_enabled)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a list of exceptions has `model` or `*`.
+pub(super) fn is_listed(models: &[String], model: &str) -> bool {
+    models.iter().any(|listed| listed == "*" || listed == model)
 }
 
 /// Which models something covers.
@@ -149,6 +151,8 @@ pub struct Network {
     pub request_timeout: Duration,
     /// `max_retries` and the waits between them.
     pub retry: Retry,
+    /// `keep_alive_timeout_in_seconds`: an idle pooled connection is closed after this.
+    pub keep_alive_timeout: Duration,
     /// `max_conns_per_host`: this node's connections to one endpoint.
     pub connections_max: u32,
     /// `insecure_skip_verify`: any certificate will do. For tests.
@@ -173,6 +177,7 @@ impl Network {
             stream_idle_timeout,
             request_timeout,
             retry: Retry::default(),
+            keep_alive_timeout: Duration::from_secs(30),
             connections_max: 5_000,
             insecure_skip_verify: false,
             ca_cert_pem: None,
@@ -194,11 +199,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            max: 0,
-            backoff_initial: Duration::from_millis(500),
-            backoff_max: Duration::from_secs(5),
-        }
+        Self { max: 0, backoff_initial: Duration::from_millis(500), backoff_max: Duration::from_secs(5) }
     }
 }
 
@@ -215,10 +216,7 @@ pub struct ExtraHeader {
 
 impl fmt::Debug for ExtraHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExtraHeader")
-            .field("name", &self.name)
-            .field("origin", &self.origin)
-            .finish_non_exhaustive()
+        f.debug_struct("ExtraHeader").field("name", &self.name).field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
@@ -301,10 +299,7 @@ impl ProviderKind {
 
     /// The vendor of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::TABLE
-            .iter()
-            .find(|row| row.1 == name)
-            .map(|row| row.0)
+        Self::TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
     /// Every known name.
@@ -343,9 +338,6 @@ impl ProviderKind {
     }
 
     fn row(self) -> &'static (Self, &'static str, Option<&'static str>, Dialect) {
-        Self::TABLE
-            .iter()
-            .find(|row| row.0 == self)
-            .expect("the table has a row for every variant; a test walks it")
+        Self::TABLE.iter().find(|row| row.0 == self).expect("the table has a row for every variant; a test walks it")
     }
 }

@@ -104,9 +104,6 @@ pub struct BodyBuffer {
 
 impl Default for BodyBuffer {
     fn default() -> Self {
-        Self {
-            request_bytes_max: 1024 * 1024,
-            core_bytes_max: 64 * 1024 * 1024,
-        }
+        Self { request_bytes_max: 1024 * 1024, core_bytes_max: 64 * 1024 * 1024 }
     }
 }

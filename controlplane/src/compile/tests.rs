@@ -1,0 +1,184 @@
+//! Configurations as files have them, and the records they become.
+
+use super::*;
+use shared::config::{Sources, load};
+use std::io;
+
+pub(crate) fn facts() -> NodeFacts {
+    NodeFacts { lookup_key: [3; 32], host_name: "gateway-7f9c-x2x4q".to_owned(), cores: 2 }
+}
+
+/// Variables of the environment are their own names; files do not exist.
+pub(crate) fn configuration(text: &str) -> Config {
+    let sources =
+        Sources { env: &|name| Some(format!("value of {name}")), file: &|_| Err(io::ErrorKind::NotFound.into()) };
+    match load(text, &sources) {
+        Ok(loaded) => loaded.config,
+        Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+pub(crate) fn compiled(text: &str) -> Compiled {
+    compile(&configuration(text), &facts()).unwrap()
+}
+
+pub(crate) const FULL: &str = r#"{
+  "server": {"host": "127.0.0.1"},
+  "client": {"enforce_auth_on_inference": true, "max_request_body_size_mb": 2, "allowed_origins": ["https://a.example"]},
+  "providers": {
+    "openai": {
+      "keys": [
+        {"name": "first", "value": "env.FIRST", "models": ["gpt-4o", "gpt-4o-mini"], "weight": 0.75,
+         "aliases": {"gpt-4o": "gpt-4o-2024-11-20"}},
+        {"name": "second", "value": "sk-literal", "models": ["*"], "blacklisted_models": ["o1"], "weight": 0.25}
+      ],
+      "network_config": {"default_request_timeout_in_seconds": 30, "stream_idle_timeout_in_seconds": 9, "max_retries": 2,
+                         "max_conns_per_host": 9, "extra_headers": {"x-team": "blue"}}
+    },
+    "anthropic": {"keys": [{"name": "main", "value": "env.ANTHROPIC", "models": ["claude", "gpt-4o-mini"], "weight": 1}]},
+    "sim": {"keys": [], "network_config": {"base_url": "http://127.0.0.1:9000/v1", "allow_private_network": true},
+            "custom_provider_config": {"base_provider_type": "openai", "is_key_less": true}}
+  },
+  "governance": {
+    "rate_limits": [
+      {"id": "team", "request_max_limit": 10, "request_reset_duration": "1m",
+                     "token_max_limit": 1000, "token_reset_duration": "1h"},
+      {"id": "claude", "token_max_limit": 50, "token_reset_duration": "1m", "enforcement": "admission"}
+    ],
+    "virtual_keys": [
+      {"id": "vk-all", "name": "all", "value": "sk-bf-all", "rate_limit_id": "team"},
+      {"id": "vk-none", "name": "none", "value": "sk-bf-none", "provider_configs": []},
+      {"id": "vk-some", "name": "some", "value": "sk-bf-some", "is_active": false, "provider_configs": [
+        {"provider": "anthropic", "weight": 0.5, "allowed_models": ["claude"], "rate_limit_id": "team"},
+        {"provider": "openai", "allowed_models": ["*"], "key_ids": ["second"]}
+      ]}
+    ],
+    "model_configs": [{"model_name": "claude", "provider": "anthropic", "rate_limit_id": "claude"}],
+    "providers": [{"name": "openai", "rate_limit_id": "team"}]
+  },
+  "cluster_config": {"enabled": false, "node_id": "n1", "region": "eu"}
+}"#;
+
+#[test]
+fn providers_keep_the_files_order_and_carry_what_reaching_them_takes() {
+    let record = compiled(FULL).record;
+    let names: Vec<_> = record.providers.iter().map(|provider| provider.name.as_str()).collect();
+    assert_eq!(names, ["openai", "anthropic", "sim"]);
+    let openai = &record.providers[0];
+    assert_eq!(
+        (openai.https, openai.host.as_str(), openai.authority.as_str()),
+        (true, "api.openai.com", "api.openai.com")
+    );
+    assert_eq!((openai.total_timeout_ms, openai.idle_timeout_ms, openai.max_retries), (30_000, 9_000, 2));
+    assert_eq!(openai.connections_max, 5, "nine for the node are five for each of two cores");
+    assert!(!openai.is_key_less && !openai.drops_version);
+    let sim = &record.providers[2];
+    assert_eq!((sim.https, sim.host.as_str(), sim.authority.as_str()), (false, "127.0.0.1", "127.0.0.1:9000"));
+    assert!(sim.is_key_less && sim.allow_private_network && sim.drops_version);
+    assert_eq!(record.providers[1].credential_header, CredentialHeader::XApiKey);
+    assert_eq!((record.local_node.as_str(), record.region.as_str()), ("deepintshield-n1-10101", "eu"));
+}
+
+#[test]
+fn no_secret_is_in_the_records() {
+    let compiled = compiled(FULL);
+    let shown = format!("{:?}", compiled.record);
+    for secret in ["sk-literal", "value of FIRST", "value of ANTHROPIC", "sk-bf-all", "sk-bf-some"] {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+    let key = |at: usize| &compiled.secrets[compiled.record.keys[at].secret as usize];
+    assert_eq!((key(0).secret.expose(), &key(0).origin), ("value of FIRST", &Origin::Env("FIRST".to_owned())));
+    assert_eq!((key(1).secret.expose(), &key(1).origin), ("sk-literal", &Origin::Literal));
+    let (name, at) = &compiled.record.providers[0].extra_headers[0];
+    assert_eq!((name.as_str(), compiled.secrets[*at as usize].secret.expose()), ("x-team", "blue"));
+}
+
+#[test]
+fn one_rate_limit_is_one_counter_wherever_it_is_referred_to() {
+    let record = compiled(FULL).record;
+    let limits: Vec<_> =
+        record.limits.iter().map(|limit| (limit.id.as_str(), limit.amount, limit.window_ns / 1_000_000_000)).collect();
+    assert_eq!(limits, [("team/requests", 10, 60), ("team/tokens", 1000, 3600), ("claude/tokens", 50, 60)]);
+    let charged: Vec<_> = record.limits.iter().map(|limit| limit.is_charged_at_admission).collect();
+    assert_eq!(charged, [false, false, true]);
+    assert_eq!(record.virtual_keys[0].limits, [0, 1]);
+    assert_eq!(record.virtual_keys[2].grants.as_ref().unwrap()[0].limits, [0, 1]);
+    assert_eq!(record.providers[0].limits, [0, 1]);
+    assert!(record.providers[1].limits.is_empty());
+    assert_eq!((record.models[0].provider, &record.models[0].limits[..]), (Some(1), &[2][..]));
+}
+
+#[test]
+fn absent_grants_allow_all_and_an_empty_list_allows_none() {
+    let mut config = configuration(FULL);
+    config.governance.virtual_keys[0].grants = None;
+    let record = compile(&config, &facts()).unwrap().record;
+    assert!(record.virtual_keys[0].grants.is_none());
+    assert_eq!(record.virtual_keys[1].grants.as_deref(), Some(&[][..]));
+    let grants = record.virtual_keys[2].grants.as_ref().unwrap();
+    assert!(!record.virtual_keys[2].is_active);
+    assert_eq!((grants[0].provider, grants[0].weight, grants[0].keys.as_ref()), (1, Some(0.5), None));
+    assert_eq!(grants[0].models.as_deref(), Some(&["claude".to_owned()][..]));
+    assert_eq!((grants[1].provider, grants[1].weight, grants[1].models.as_ref()), (0, None, None));
+    assert_eq!(grants[1].keys.as_deref(), Some(&[1][..]));
+}
+
+#[test]
+fn virtual_keys_are_found_by_their_keyed_hash_only() {
+    let record = compiled(FULL).record;
+    assert!(record.virtual_key_index.is_sorted());
+    for (value, at) in [("sk-bf-all", 0), ("sk-bf-none", 1), ("sk-bf-some", 2)] {
+        let hash = lookup_hash(&[3; 32], value);
+        let found = record.virtual_key_index.binary_search_by(|(other, _)| other.cmp(&hash)).unwrap();
+        assert_eq!(record.virtual_key_index[found].1, at, "{value}");
+        let other = lookup_hash(&[4; 32], value);
+        assert!(record.virtual_key_index.iter().all(|(hash, _)| *hash != other));
+    }
+}
+
+#[test]
+fn the_model_index_lists_who_names_a_model_in_the_files_order() {
+    let record = compiled(FULL).record;
+    let served: Vec<_> =
+        record.served_models.iter().map(|served| (served.model.as_str(), &served.providers[..])).collect();
+    assert_eq!(served, [("claude", &[1][..]), ("gpt-4o", &[0]), ("gpt-4o-mini", &[0, 1])]);
+    assert_eq!(record.model_labels, ["claude", "gpt-4o", "gpt-4o-2024-11-20", "gpt-4o-mini"]);
+}
+
+#[test]
+fn a_disabled_key_serves_nothing_and_a_grant_of_it_alone_allows_no_key() {
+    let text = r#"{
+      "providers": {"openai": {"keys": [
+        {"name": "off", "value": "sk-1", "models": ["a"], "weight": 1, "enabled": false},
+        {"name": "on", "value": "sk-2", "models": ["b"], "weight": 1}]}},
+      "governance": {"virtual_keys": [{"id": "v", "name": "v", "value": "sk-bf-v", "provider_configs": [
+        {"provider": "openai", "allowed_models": ["*"], "key_ids": ["off"]}]}]}
+    }"#;
+    let record = compiled(text).record;
+    assert_eq!(record.keys.len(), 1);
+    assert_eq!(record.served_models.len(), 1);
+    assert_eq!(record.virtual_keys[0].grants.as_ref().unwrap()[0].keys.as_deref(), Some(&[][..]));
+}
+
+#[test]
+fn the_records_can_be_read_in_place() {
+    let record = compiled(FULL).record;
+    let snapshot = shared::snapshot::Snapshot::from_record(&record).unwrap();
+    assert_eq!(snapshot.to_record().unwrap(), record);
+}
+
+#[test]
+fn a_node_without_an_id_is_named_after_the_end_of_its_host() {
+    for (host, id) in [
+        ("gateway-7f9c-x2x4q", "y-7f9c-x2x4q"),
+        ("deepintshield-0", "0"),
+        ("deepintshield-12.deepintshield.default.svc", "12"),
+        ("web1.example.com", "web1"),
+        ("", "node"),
+        ("_____", "node"),
+        ("häuschen", "huschen"),
+        ("a-long-name-that-ends-in-----", "ends-in"),
+    ] {
+        assert_eq!(id_from_host_name(host), id, "{host}");
+    }
+}

@@ -1,0 +1,426 @@
+//! THE loop of the control thread: every event, question, signal and tick of the node passes
+//! through [`ControlLoop::run`], one at a time.
+//!
+//! It decides nothing itself: [`ClusterState::apply`] does, and the loop carries out what the
+//! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
+//! costs O(state).
+
+use crate::admin::{Question, Status};
+use crate::compile::{NodeFacts, compile};
+use crate::drain::{Drain, Finished};
+use crate::event::Event;
+use crate::keep::Keeper;
+use crate::last_good::Content;
+use crate::listener_identity::IdentityWatch;
+use crate::metrics::process::Process;
+use crate::metrics::{Facts, render};
+use crate::publish::{PublishError, Publisher};
+use crate::resolver::Resolver;
+use crate::start::{ConfigSource, ReadError, read_config};
+use crate::state::{ClusterState, Note, Outcome};
+use shared::bounds::REPORTS_IN_FLIGHT_MAX;
+use shared::clock::{Clock, Nanos};
+use shared::config::model::Server;
+use shared::phase::{Phase, SharedPhase};
+use shared::published::Readiness;
+use shared::ring::ReportReceiver;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+/// How often reports are taken in and outcomes carried out. A change waits half of it on average.
+const TICK: Duration = Duration::from_millis(50);
+/// How often the listener's certificate files are looked at.
+const IDENTITY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A slow disk must not keep a node from ending.
+const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the loop owns.
+pub(crate) struct ControlLoop {
+    pub(crate) clock: Clock,
+    pub(crate) started_at: Duration,
+    pub(crate) version: &'static str,
+    pub(crate) config: ConfigSource,
+    pub(crate) server: Server,
+    pub(crate) facts: Arc<NodeFacts>,
+    pub(crate) phase: SharedPhase,
+    pub(crate) state: ClusterState,
+    pub(crate) publisher: Publisher,
+    pub(crate) resolver: Resolver,
+    pub(crate) keeper: Keeper,
+    pub(crate) identity: IdentityWatch,
+    pub(crate) reports: ReportReceiver,
+    /// Where the loop's own tasks put their events.
+    pub(crate) sender: mpsc::Sender<Event>,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) questions: mpsc::Receiver<Question>,
+    /// Epoch of the newest snapshot; with 0 there is none.
+    pub(crate) epoch: u64,
+    /// Outcomes that were not carried out yet.
+    pub(crate) pending: Outcome,
+    pub(crate) drain: Option<Drain>,
+    pub(crate) identity_looked_at: Nanos,
+}
+
+impl ControlLoop {
+    /// Runs until the node has drained, or is told to stop at once.
+    pub(crate) async fn run(mut self) -> Result<Finished, std::io::Error> {
+        let mut signals = Signals::new()?;
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // Told by the operating system to finish, or to read the configuration again.
+                told = signals.next() => match told {
+                    Told::Finish if self.drain.is_some() => {
+                        tracing::warn!("stopping at once, as a second signal asks");
+                        return Ok(self.stop(Finished::AtOnce).await);
+                    }
+                    Told::Finish => self.begin_drain(),
+                    Told::Reload => self.reload(),
+                },
+                // From the resolver and from reading the configuration again. Both senders live
+                // as long as the loop.
+                Some(event) = self.events.recv() => self.apply(event),
+                // From the admin listener.
+                Some(question) = self.questions.recv() => self.answer(question),
+                // Reports come through a ring that wakes nobody.
+                _ = ticks.tick() => {
+                    if let Some(finished) = self.tick().await {
+                        return Ok(self.stop(finished).await);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Changes the state and remembers what follows.
+    pub(crate) fn apply(&mut self, event: Event) {
+        let outcome = self.state.apply(event, self.clock.now());
+        self.remember(outcome);
+    }
+
+    fn remember(&mut self, outcome: Outcome) {
+        let Outcome { publish, is_new_configuration, publish_live, follow_hosts, notes } = outcome;
+        self.pending.publish |= publish;
+        self.pending.is_new_configuration |= is_new_configuration;
+        self.pending.publish_live |= publish_live;
+        if follow_hosts.is_some() {
+            self.pending.follow_hosts = follow_hosts;
+        }
+        for note in &notes {
+            log(note, self.clock.now());
+        }
+    }
+
+    async fn tick(&mut self) -> Option<Finished> {
+        self.take_reports();
+        self.apply(Event::Tick);
+        self.look_at_identity();
+        self.carry_out();
+        self.keep().await;
+        match self.phase.get() {
+            // Somebody else in the process asked for it.
+            Phase::Draining if self.drain.is_none() => self.begin_drain(),
+            Phase::Running | Phase::Draining => {}
+            Phase::Stopped => return Some(Finished::AtOnce),
+        }
+        self.drain.as_ref()?.finished(self.clock.now(), self.state.totals())
+    }
+
+    /// At most what the ring holds, so that busy cores cannot keep the loop here.
+    fn take_reports(&mut self) {
+        for _ in 0..REPORTS_IN_FLIGHT_MAX {
+            let Some(report) = self.reports.receive() else { return };
+            self.apply(Event::Report(Box::new(report)));
+        }
+    }
+
+    /// Does what the outcomes since the last time ask for.
+    pub(crate) fn carry_out(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        if let Some(hosts) = &pending.follow_hosts {
+            self.resolver.follow(hosts);
+        }
+        let mut publish_live = pending.publish_live;
+        if pending.publish {
+            match self.publish(pending.is_new_configuration) {
+                Ok(()) => {
+                    let outcome = self.state.published();
+                    publish_live |= outcome.publish_live;
+                    outcome.notes.iter().for_each(|note| log(note, self.clock.now()));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a new snapshot was not published; the cores keep the one they have");
+                }
+            }
+        }
+        if publish_live {
+            self.publisher.publish_live(self.state.live());
+        }
+    }
+
+    fn publish(&mut self, is_new_configuration: bool) -> Result<(), PublishError> {
+        let epoch = self.epoch.saturating_add(1);
+        let Some((record, secrets)) = self.state.record(epoch) else { return Ok(()) };
+        self.publisher.publish(&record, &secrets, self.identity.current(), self.clock.now())?;
+        self.epoch = epoch;
+        self.keeper.snapshot_changed(is_new_configuration);
+        let (providers, virtual_keys) = (record.providers.len(), record.virtual_keys.len());
+        let limits = record.limits.len();
+        if is_new_configuration {
+            tracing::info!(epoch, providers, virtual_keys, limits, "configuration published");
+        } else {
+            tracing::debug!(epoch, "snapshot published");
+        }
+        Ok(())
+    }
+
+    /// Writes the last good snapshot when it is time. Not before every name was looked up once:
+    /// a snapshot without addresses is worth less than the one it would replace.
+    async fn keep(&mut self) {
+        let now = self.clock.now();
+        if self.state.are_hosts_tried() && self.keeper.is_due(now).await {
+            self.write_last_good(now);
+        }
+    }
+
+    fn write_last_good(&mut self, now: Nanos) {
+        let Some((record, secrets)) = self.state.record(self.epoch) else { return };
+        let Ok(snapshot) = shared::snapshot::Snapshot::from_record(&record) else { return };
+        let content = Content {
+            snapshot: &snapshot,
+            epoch: self.epoch,
+            secrets: &secrets,
+            server: &self.server,
+            lookup_key: &self.facts.lookup_key,
+        };
+        self.keeper.write(&content, now, self.clock.wall());
+    }
+
+    fn look_at_identity(&mut self) {
+        let now = self.clock.now();
+        if now.since(self.identity_looked_at) < IDENTITY_INTERVAL {
+            return;
+        }
+        self.identity_looked_at = now;
+        match self.identity.look_again() {
+            Ok(true) => {
+                tracing::info!("the certificate of the client listener has changed and is used from now on");
+                self.pending.publish = true;
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the client listener keeps the certificate it has"),
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        let cores = self.facts.cores;
+        let timeout = self.server.drain_timeout;
+        tracing::info!(timeout_seconds = timeout.as_secs(), "draining: no new requests, what runs may finish");
+        // What cores said before they could know of the drain must not end it.
+        self.take_reports();
+        self.drain = Some(Drain::begin(self.clock.now(), timeout, cores, self.state.totals()));
+        self.apply(Event::Drain);
+        self.carry_out();
+        self.phase.advance_to(Phase::Draining);
+    }
+
+    /// Reads the configuration again, on the blocking pool; the result comes back as an event.
+    fn reload(&self) {
+        let source = self.config.clone();
+        let facts = Arc::clone(&self.facts);
+        let server = self.server.clone();
+        let events = self.sender.clone();
+        tracing::info!(file = source.name(), "reading the configuration again");
+        tokio::spawn(async move {
+            let read = tokio::task::spawn_blocking(move || read_again(&source, &facts, &server)).await;
+            if let Ok(Some(event)) = read {
+                // The loop may be gone by then.
+                drop(events.send(event).await);
+            }
+        });
+    }
+
+    fn answer(&self, question: Question) {
+        // Whoever asked may be gone by now.
+        match question {
+            Question::Metrics(answer) => drop(answer.send(self.metrics())),
+            Question::Status(answer) => drop(answer.send(self.status())),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let facts = Facts {
+            build: self.version,
+            region: self.state.region().to_owned(),
+            epoch: self.epoch,
+            readiness: self.state.readiness(),
+            started_at: self.started_at,
+            process: Process::read(),
+        };
+        render(self.state.totals(), &self.publisher.limits(self.clock.now()), &facts)
+    }
+
+    fn status(&self) -> Status {
+        let live = self.state.live();
+        let (state, reason) = match live.readiness {
+            Readiness::Ready => ("ready", String::new()),
+            Readiness::Starting(reason) => ("starting", reason),
+            Readiness::Draining => ("draining", "the node finishes what runs".to_owned()),
+        };
+        Status {
+            local_node: self.state.local_node().to_owned(),
+            members: live.members,
+            healthy_members: live.healthy_members,
+            cluster_health: if live.is_cluster_healthy { "HEALTHY" } else { "NOT HEALTHY" },
+            state,
+            reason,
+            region: self.state.region().to_owned(),
+            epoch: self.epoch,
+            cores: self.state.totals().cores(),
+            requests_in_flight: self.state.totals().requests_in_flight(),
+            version: self.version,
+        }
+    }
+
+    async fn stop(mut self, finished: Finished) -> Finished {
+        self.phase.advance_to(Phase::Stopped);
+        let last_write = async {
+            self.keeper.collect(self.clock.now()).await;
+            if self.keeper.has_unwritten() && self.state.are_hosts_tried() {
+                self.write_last_good(self.clock.now());
+                self.keeper.collect(self.clock.now()).await;
+            }
+        };
+        if tokio::time::timeout(LAST_WRITE_TIMEOUT, last_write).await.is_err() {
+            tracing::warn!("the last good snapshot was not written at the end; the one before it stays");
+        }
+        match finished {
+            Finished::Idle => tracing::info!("drained: nothing was being served any more"),
+            Finished::TimedOut { requests_in_flight } => {
+                tracing::warn!(requests_in_flight, "the drain timeout passed; requests that still ran were cut");
+            }
+            Finished::AtOnce => {}
+        }
+        finished
+    }
+}
+
+/// What a reload comes to; faults are logged and change nothing.
+fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Option<Event> {
+    let (config, warnings) = match read_config(source) {
+        Ok(read) => read,
+        Err(ReadError::Io(error)) => {
+            tracing::error!(file = source.name(), %error, "the configuration could not be read; the node keeps the one it has");
+            return None;
+        }
+        Err(ReadError::Faults(faults)) => {
+            for fault in &faults {
+                tracing::error!(file = source.name(), "{fault}");
+            }
+            tracing::error!(faults = faults.len(), "the configuration has faults; the node keeps the one it has");
+            return None;
+        }
+    };
+    for warning in &warnings {
+        tracing::warn!(file = source.name(), "{warning}");
+    }
+    if config.server != *server {
+        tracing::warn!("`server` has changed; that part of the configuration is used after a restart");
+    }
+    match compile(&config, facts) {
+        Ok(compiled) => {
+            compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            Some(Event::Configured(Box::new(compiled)))
+        }
+        Err(error) => {
+            tracing::error!(%error, "the configuration cannot be used; the node keeps the one it has");
+            None
+        }
+    }
+}
+
+fn log(note: &Note, now: Nanos) {
+    match note {
+        Note::AddressesChanged { host, addresses } => tracing::info!(host, addresses, "resolved"),
+        Note::Unresolved { host, reason, kept: 0, failures } => tracing::warn!(
+            host,
+            reason,
+            failures,
+            "could not resolve the provider's name; its requests are answered with 503. Check `base_url` and this \
+             machine's DNS (/etc/resolv.conf)"
+        ),
+        Note::Unresolved { host, reason, kept, failures } => tracing::warn!(
+            host,
+            reason,
+            failures,
+            kept,
+            "could not resolve the provider's name; keeping the last good addresses. Check this machine's DNS \
+             (/etc/resolv.conf)"
+        ),
+        Note::Readiness(Readiness::Ready) => tracing::info!("ready"),
+        Note::Readiness(Readiness::Starting(reason)) => tracing::info!(reason, "starting"),
+        // The beginning of the drain says so itself.
+        Note::Readiness(Readiness::Draining) => {}
+        Note::KeyRests(key) => tracing::info!(
+            provider = key.provider,
+            key = key.key,
+            model = key.model,
+            seconds = key.until.since(now).as_secs(),
+            "a key rests, as its provider asked"
+        ),
+    }
+}
+
+/// What a signal asks for.
+enum Told {
+    Finish,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Finish,
+            _ = self.interrupt.recv() => Told::Finish,
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::tests::facts;
+
+    #[test]
+    fn a_wrong_or_lost_file_comes_to_nothing_when_read_again() {
+        for source in [
+            ConfigSource::Embedded("{\"providers\": 7}"),
+            ConfigSource::Embedded("{"),
+            ConfigSource::File("/nowhere/config.json".into()),
+        ] {
+            assert!(read_again(&source, &facts(), &Server::default()).is_none());
+        }
+        let right = read_again(&ConfigSource::Embedded("{}"), &facts(), &Server::default());
+        assert!(matches!(right, Some(Event::Configured(_))));
+    }
+}

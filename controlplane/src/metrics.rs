@@ -1,0 +1,9 @@
+//! What `/metrics` shows: sums of the cores' reports, the limits as they stand, the process.
+
+mod exposition;
+pub mod process;
+mod render;
+mod totals;
+
+pub use render::{CONTENT_TYPE, Facts, LimitRow, render};
+pub use totals::Totals;

@@ -1,0 +1,282 @@
+//! What a node starts from: its configuration file, or the last good snapshot where the file is
+//! gone. Opens what must be free (state directory, admin port) before any core exists.
+//!
+//! A file that is there and wrong is never replaced by the snapshot: somebody has just changed
+//! it, and is told every fault.
+
+use crate::addresses::Addresses;
+use crate::last_good::{self, EncryptionKey, LastGood, LastGoodError};
+use crate::sources;
+use crate::state_dir::{StateDir, StateDirError, random_key};
+use shared::clock::Clock;
+use shared::config::model::{Config, Server};
+use shared::config::{Fault, Sources, Warning, load};
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+/// Largest configuration file that is read, in bytes. The reader's own bound is lower; this one
+/// keeps an endless file from filling the memory.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub enum ConfigSource {
+    /// A file, read again on SIGHUP.
+    File(PathBuf),
+    /// A text in the program itself.
+    Embedded(&'static str),
+}
+
+/// What the caller decides.
+pub struct Settings {
+    /// Where the configuration comes from.
+    pub config: ConfigSource,
+    /// The state directory, where the caller knows better than the configuration does.
+    pub state_dir: Option<PathBuf>,
+    /// The admin listener's address, where the caller knows better; port 0 takes a free one.
+    pub admin_listen: Option<SocketAddr>,
+    /// What secrets on disk are sealed with.
+    pub encryption_key: Option<EncryptionKey>,
+    /// Version and build of the program, for metrics and the admin interface.
+    pub version: &'static str,
+    /// The node's clock.
+    pub clock: Clock,
+}
+
+/// Why a node does not start. Nothing was started; the lock is released.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration has faults.
+    #[error("{}", listed(.name, .faults))]
+    Faults {
+        /// The file's name.
+        name: String,
+        /// All of them, in the order of the text.
+        faults: Vec<Fault>,
+    },
+    /// There is no configuration, and no snapshot to start from instead.
+    #[error("could not read {}: {source}; {instead}", path.display())]
+    NoConfiguration {
+        /// The configuration file.
+        path: PathBuf,
+        /// Why it could not be read.
+        source: io::Error,
+        /// Why the last good snapshot does not stand in for it.
+        instead: String,
+    },
+    /// Another process runs on the same state directory.
+    #[error(transparent)]
+    InUse(StateDirError),
+    /// The admin port is taken, or not ours to take.
+    #[error("the admin listener could not open {address}: {source}; see `server.admin_host` and `server.admin_port`")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system has no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(io::Error),
+}
+
+impl StartError {
+    /// The exit code, as `sysexits.h` has them.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Faults { .. } => 78,          // EX_CONFIG
+            Self::NoConfiguration { .. } => 66, // EX_NOINPUT
+            Self::InUse(_) => 75,               // EX_TEMPFAIL
+            Self::Admin { .. } => 69,           // EX_UNAVAILABLE
+            Self::Random(_) => 71,              // EX_OSERR
+        }
+    }
+}
+
+fn listed(name: &str, faults: &[Fault]) -> String {
+    faults.iter().map(|fault| format!("{name}:{fault}")).collect::<Vec<_>>().join("\n")
+}
+
+/// What was found, and opened, before the cores start.
+pub(crate) struct Start {
+    pub(crate) settings: Settings,
+    pub(crate) server: Server,
+    pub(crate) from: StartsFrom,
+    /// Known from before; used until DNS answers.
+    pub(crate) addresses: Addresses,
+    /// Epoch of the last snapshot of an earlier process; 0 without one.
+    pub(crate) last_epoch: u64,
+    pub(crate) state_dir: Option<StateDir>,
+    pub(crate) lookup_key: [u8; 32],
+    pub(crate) admin: TcpListener,
+    /// For the log, once there is one.
+    pub(crate) remarks: Vec<String>,
+}
+
+pub(crate) enum StartsFrom {
+    Config(Box<Config>),
+    LastGood(Box<LastGood>),
+}
+
+/// Finds and opens everything.
+pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
+    let mut remarks = Vec::new();
+    let read = match read_config(&settings.config) {
+        Ok((config, warnings)) => {
+            remarks.extend(warnings.iter().map(|warning| format!("{}:{warning}", settings.config.name())));
+            Ok(config)
+        }
+        Err(ReadError::Faults(faults)) => return Err(StartError::Faults { name: settings.config.name(), faults }),
+        Err(ReadError::Io(source)) => Err(source),
+    };
+    let configured_dir =
+        read.as_ref().map_or_else(|_| Server::default().state_dir, |config| config.server.state_dir.clone());
+    let path = settings.state_dir.clone().unwrap_or_else(|| PathBuf::from(configured_dir));
+    let state_dir = open_state_dir(&path, &mut remarks)?;
+    let lookup_key = match state_dir.as_ref().map(StateDir::lookup_key) {
+        Some(Ok(key)) => key,
+        Some(Err(error)) => {
+            remarks
+                .push(format!("{error}; virtual keys work, but the last good snapshot will not survive this process"));
+            random_key().map_err(StartError::Random)?
+        }
+        None => random_key().map_err(StartError::Random)?,
+    };
+    let last_good = state_dir
+        .as_ref()
+        .map_or(Ok(None), |dir| last_good::read(dir, &lookup_key, settings.encryption_key.as_ref(), &sources::resolve));
+
+    let last_epoch = last_good.iter().flatten().map(|last_good| last_good.compiled.record.epoch).next().unwrap_or(0);
+    let mut addresses = Addresses::default();
+    if let Ok(Some(last_good)) = &last_good {
+        addresses = Addresses::of_snapshot(&last_good.compiled.record);
+    }
+    let (from, server) = match read {
+        Ok(config) => {
+            if let Err(error) = last_good {
+                remarks.push(format!("{error}; it is replaced by one of the configuration"));
+            }
+            let server = config.server.clone();
+            (StartsFrom::Config(Box::new(config)), server)
+        }
+        Err(source) => {
+            let (last_good, source) = instead_of_file(&settings, &path, source, last_good)?;
+            let wall = settings.clock.wall().as_secs();
+            remarks.push(serving_from_last_good(&settings.config, &source, wall, &last_good));
+            let server = last_good.server.clone();
+            (StartsFrom::LastGood(Box::new(last_good)), server)
+        }
+    };
+    let admin = bind(settings.admin_listen.unwrap_or(server.admin_listen))?;
+    Ok(Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, remarks })
+}
+
+/// A configuration could not be had from its source.
+pub(crate) enum ReadError {
+    Io(io::Error),
+    Faults(Vec<Fault>),
+}
+
+impl ConfigSource {
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Embedded(_) => "the embedded configuration".to_owned(),
+        }
+    }
+}
+
+/// Reads and checks the configuration.
+pub(crate) fn read_config(source: &ConfigSource) -> Result<(Config, Vec<Warning>), ReadError> {
+    let text = match source {
+        ConfigSource::File(path) => read_text(path).map_err(ReadError::Io)?,
+        ConfigSource::Embedded(text) => (*text).to_owned(),
+    };
+    // The text may hold literal secrets.
+    let text = zeroize::Zeroizing::new(text);
+    let sources = Sources { env: &sources::env, file: &sources::file };
+    let loaded = load(&text, &sources).map_err(ReadError::Faults)?;
+    Ok((loaded.config, loaded.warnings))
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A folder that is in use stops the start; one that cannot be used does not.
+fn open_state_dir(path: &Path, remarks: &mut Vec<String>) -> Result<Option<StateDir>, StartError> {
+    match StateDir::open(path) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(error @ StateDirError::InUse(_)) => Err(StartError::InUse(error)),
+        Err(error) => {
+            remarks.push(format!(
+                "{error}; the node runs without a state directory and cannot start without its configuration file"
+            ));
+            Ok(None)
+        }
+    }
+}
+
+fn instead_of_file(
+    settings: &Settings,
+    dir: &Path,
+    source: io::Error,
+    last_good: Result<Option<LastGood>, LastGoodError>,
+) -> Result<(LastGood, io::Error), StartError> {
+    let instead = match last_good {
+        Ok(Some(last_good)) => return Ok((last_good, source)),
+        Ok(None) => format!(
+            "there is no last good snapshot in {} either (`--state-dir` or DEEPINTSHIELD_STATE_DIR names another \
+             state directory)",
+            dir.display()
+        ),
+        Err(error) => error.to_string(),
+    };
+    let path = match &settings.config {
+        ConfigSource::File(path) => path.clone(),
+        ConfigSource::Embedded(_) => PathBuf::new(),
+    };
+    Err(StartError::NoConfiguration { path, source, instead })
+}
+
+fn serving_from_last_good(config: &ConfigSource, error: &io::Error, wall_seconds: u64, last_good: &LastGood) -> String {
+    let written_at = last_good.written_at.as_secs();
+    format!(
+        "serving from the last good snapshot of {} ({} s ago), because {} could not be read: {error}",
+        utc(written_at),
+        wall_seconds.saturating_sub(written_at),
+        config.name(),
+    )
+}
+
+/// `2026-01-31 09:05:00 UTC`, from seconds since 1970 (days to a date as the proleptic Gregorian
+/// calendar has them).
+fn utc(seconds: u64) -> String {
+    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
+    // Years begin in March here, so that the leap day is a year's last.
+    let days = days.saturating_add(719_468);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| StartError::Admin { address, source })
+}
+
+#[cfg(test)]
+mod tests;

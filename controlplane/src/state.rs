@@ -1,0 +1,243 @@
+//! What this node believes: its configuration, its providers' addresses, the keys that rest,
+//! what was counted, and whether it is ready. Pure: no sockets, no clock, no tasks.
+//!
+//! One function changes it. The loop applies events here and does what the [`Outcome`] says; a
+//! simulator does the same in virtual time. Gossip and peers are not here yet: a node alone is a
+//! cluster of one.
+
+use crate::addresses::Addresses;
+use crate::compile::{Compiled, TableSecret};
+use crate::event::Event;
+use crate::metrics::Totals;
+use shared::clock::Nanos;
+use shared::published::{Live, Readiness, RestingKey};
+use shared::snapshot::SnapshotRecord;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Keys that may rest at once. A core reports one only after a provider's own answer, so that
+/// this many means something is wrong with more than keys; the soonest to wake is forgotten.
+pub const RESTING_KEYS_MAX: usize = 4_096;
+
+/// See the module.
+#[derive(Default)]
+pub struct ClusterState {
+    configuration: Option<Configuration>,
+    addresses: Addresses,
+    resting_keys: Vec<RestingKey>,
+    totals: Totals,
+    /// A snapshot has gone to the cores.
+    is_published: bool,
+    /// Was ready once. A node that serves does not become unready because a new configuration
+    /// names a provider that is still being looked up.
+    was_ready: bool,
+    is_draining: bool,
+    /// Readiness as the outcomes so far announced it.
+    announced: Option<Readiness>,
+}
+
+/// What is to be published, without what changes by itself.
+struct Configuration {
+    record: SnapshotRecord,
+    secrets: Arc<[TableSecret]>,
+}
+
+/// What an event asks for. Everything is collected and done at the loop's next step.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// A new snapshot has to go to the cores.
+    pub publish: bool,
+    /// It holds more than other addresses: it is worth writing to disk at once.
+    pub is_new_configuration: bool,
+    /// The live state changed.
+    pub publish_live: bool,
+    /// The resolver has to follow exactly these hosts.
+    pub follow_hosts: Option<BTreeSet<String>>,
+    /// What an operator should read.
+    pub notes: Vec<Note>,
+}
+
+/// A sentence for the log, as a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A provider's name has other addresses than before.
+    AddressesChanged {
+        /// Name as the configuration has it.
+        host: String,
+        /// How many there are now.
+        addresses: usize,
+    },
+    /// A provider's name could not be resolved; said at the first, second, fourth … failure.
+    Unresolved {
+        /// Name as the configuration has it.
+        host: String,
+        /// Why.
+        reason: String,
+        /// Addresses that stay in use; with 0 its requests are answered with 503.
+        kept: usize,
+        /// Failures in a row.
+        failures: u32,
+    },
+    /// A key was refused or limited by its provider and is left alone for a while.
+    KeyRests(RestingKey),
+    /// The node became ready, or is not ready for another reason than before.
+    Readiness(Readiness),
+}
+
+impl ClusterState {
+    /// A node that knows addresses from before, and nothing else.
+    pub fn new(addresses: Addresses) -> Self {
+        Self { addresses, ..Self::default() }
+    }
+
+    /// Changes the state; says what follows from it.
+    pub fn apply(&mut self, event: Event, now: Nanos) -> Outcome {
+        let mut outcome = Outcome::default();
+        match event {
+            Event::Configured(compiled) => self.configure(*compiled, &mut outcome),
+            Event::Resolved { host, addresses } => {
+                let count = addresses.len();
+                if self.addresses.follows(&host) && self.addresses.resolved(&host, addresses) {
+                    outcome.publish = self.configuration.is_some();
+                    outcome.notes.push(Note::AddressesChanged { host, addresses: count });
+                }
+            }
+            Event::ResolveFailed { host, reason } => {
+                if let Some(kept) = self.addresses.failed(&host)
+                    && kept.failures.is_power_of_two()
+                {
+                    let (kept, failures) = (kept.addresses, kept.failures);
+                    outcome.notes.push(Note::Unresolved { host, reason, kept, failures });
+                }
+            }
+            Event::Report(report) => {
+                self.totals.add(&report);
+                for resting in report.resting_keys {
+                    self.rest(resting, now, &mut outcome);
+                }
+            }
+            Event::Drain => self.is_draining = true,
+            Event::Tick => {
+                let before = self.resting_keys.len();
+                self.resting_keys.retain(|resting| resting.until > now);
+                outcome.publish_live |= self.resting_keys.len() != before;
+            }
+        }
+        self.announce(&mut outcome);
+        outcome
+    }
+
+    /// Notes that the cores have a snapshot.
+    pub fn published(&mut self) -> Outcome {
+        self.is_published = true;
+        let mut outcome = Outcome::default();
+        self.announce(&mut outcome);
+        outcome
+    }
+
+    /// The current configuration with the current addresses; `None` before the first.
+    pub fn record(&self, epoch: u64) -> Option<(SnapshotRecord, Arc<[TableSecret]>)> {
+        let configuration = self.configuration.as_ref()?;
+        let mut record = configuration.record.clone();
+        record.epoch = epoch;
+        self.addresses.fill(&mut record);
+        Some((record, Arc::clone(&configuration.secrets)))
+    }
+
+    /// What changes often, for the cores. Resting keys that are over may still be in it.
+    pub fn live(&self) -> Live {
+        Live {
+            readiness: self.readiness(),
+            members: 1,
+            healthy_members: 1,
+            is_cluster_healthy: true,
+            resting_keys: self.resting_keys.clone(),
+        }
+    }
+
+    /// Is this node to be sent traffic?
+    pub fn readiness(&self) -> Readiness {
+        if self.is_draining {
+            return Readiness::Draining;
+        }
+        if self.was_ready {
+            return Readiness::Ready;
+        }
+        if self.configuration.is_none() {
+            return Readiness::Starting("no configuration yet".to_owned());
+        }
+        if let Some(host) = self.addresses.first_untried() {
+            return Readiness::Starting(format!("the address of {host} is being looked up"));
+        }
+        if !self.is_published {
+            return Readiness::Starting("the first snapshot is being published".to_owned());
+        }
+        Readiness::Ready
+    }
+
+    /// Whether every provider's name was resolved, or given up on, at least once.
+    pub fn are_hosts_tried(&self) -> bool {
+        self.addresses.first_untried().is_none()
+    }
+
+    /// `deepintshield-ID-PORT`; empty before the first configuration.
+    pub fn local_node(&self) -> &str {
+        self.configuration.as_ref().map_or("", |configuration| &configuration.record.local_node)
+    }
+
+    /// Region label of this node; empty before the first configuration.
+    pub fn region(&self) -> &str {
+        self.configuration.as_ref().map_or("", |configuration| &configuration.record.region)
+    }
+
+    /// Everything counted since the start.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    fn configure(&mut self, compiled: Compiled, outcome: &mut Outcome) {
+        self.addresses.follow(&compiled.record.providers);
+        self.configuration = Some(Configuration { record: compiled.record, secrets: compiled.secrets.into() });
+        outcome.publish = true;
+        outcome.is_new_configuration = true;
+        outcome.follow_hosts = Some(self.addresses.hosts());
+    }
+
+    /// The later end counts when several cores report the same key.
+    fn rest(&mut self, resting: RestingKey, now: Nanos, outcome: &mut Outcome) {
+        if resting.until <= now {
+            return;
+        }
+        let same = |known: &RestingKey| {
+            known.provider == resting.provider && known.key == resting.key && known.model == resting.model
+        };
+        match self.resting_keys.iter_mut().find(|known| same(known)) {
+            Some(known) if known.until >= resting.until => return,
+            Some(known) => known.until = resting.until,
+            None => {
+                if self.resting_keys.len() >= RESTING_KEYS_MAX {
+                    let soonest = self.resting_keys.iter().enumerate().min_by_key(|(_, known)| known.until);
+                    if let Some((at, _)) = soonest {
+                        self.resting_keys.swap_remove(at);
+                    }
+                }
+                self.resting_keys.push(resting.clone());
+                outcome.notes.push(Note::KeyRests(resting));
+            }
+        }
+        outcome.publish_live = true;
+    }
+
+    fn announce(&mut self, outcome: &mut Outcome) {
+        let readiness = self.readiness();
+        self.was_ready |= readiness == Readiness::Ready;
+        if self.announced.as_ref() != Some(&readiness) {
+            self.announced = Some(readiness.clone());
+            outcome.notes.push(Note::Readiness(readiness));
+            outcome.publish_live = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! The buffers of one core: taken when bytes are there, given back when they are gone.
+//!
+//! A buffer keeps room in front of its payload, so that a new head or a chunk's size line can be
+//! written right before bytes that have already arrived, and both leave in one write. No buffer
+//! is ever shared between cores, and none is cleared: what is read is only what was written.
+
+use shared::bounds::{
+    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES, POOLED_BUFFERS_MAX, STREAM_READ_BYTES,
+};
+use std::cell::RefCell;
+
+/// Room in front of a small buffer: a chunk's size line fits.
+const SMALL_HEADROOM_BYTES: usize = 32;
+
+/// Bytes with room before and behind them.
+pub(crate) struct Buffer {
+    bytes: Box<[u8]>,
+    /// First byte of the payload.
+    start: usize,
+    /// One past the last byte of the payload; at most `bytes.len() - BUFFER_TAILROOM_BYTES`.
+    end: usize,
+    headroom: usize,
+}
+
+impl Buffer {
+    fn with_room(headroom: usize, payload: usize) -> Self {
+        let bytes = vec![0; headroom + payload + BUFFER_TAILROOM_BYTES].into_boxed_slice();
+        Self { bytes, start: headroom, end: headroom, headroom }
+    }
+
+    /// No bytes at all: what stands in while the real ones are with the kernel.
+    pub(crate) fn empty() -> Self {
+        Self { bytes: Box::default(), start: 0, end: 0, headroom: 0 }
+    }
+
+    /// A buffer of its own for a body of known size; the allocator gives zeroed pages lazily.
+    pub(crate) fn for_payload(payload: usize) -> Self {
+        Self::with_room(BUFFER_HEADROOM_BYTES, payload)
+    }
+
+    /// The payload.
+    #[inline]
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// The payload, to be changed in place.
+    #[inline]
+    pub(crate) fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
+    /// Bytes of payload.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// No payload.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Room behind the payload for more of it.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        (self.bytes.len() - self.end).saturating_sub(BUFFER_TAILROOM_BYTES)
+    }
+
+    /// Drops the first `count` bytes of the payload (at most all of it).
+    #[inline]
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+    }
+
+    /// Keeps the first `len` bytes of the payload.
+    #[inline]
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.end = self.end.min(self.start + len);
+    }
+
+    /// Empties the buffer and takes its headroom back.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        self.start = self.headroom;
+        self.end = self.headroom;
+    }
+
+    /// Appends bytes; false and nothing done when they do not fit.
+    #[must_use]
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > self.room() {
+            return false;
+        }
+        self.bytes[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+        true
+    }
+
+    /// Writes `front` right before the payload; false and nothing done when there is no room.
+    #[must_use]
+    pub(crate) fn prepend(&mut self, front: &[u8]) -> bool {
+        if front.len() > self.start {
+            return false;
+        }
+        let from = self.start - front.len();
+        self.bytes[from..self.start].copy_from_slice(front);
+        self.start = from;
+        true
+    }
+
+    /// Writes up to [`BUFFER_TAILROOM_BYTES`] bytes behind the payload, where `append` never goes.
+    #[must_use]
+    pub(crate) fn finish(&mut self, tail: &[u8]) -> bool {
+        if self.end + tail.len() > self.bytes.len() {
+            return false;
+        }
+        self.bytes[self.end..self.end + tail.len()].copy_from_slice(tail);
+        self.end += tail.len();
+        true
+    }
+
+    /// Moves the payload to the front, so that the room behind it is as large as it can be.
+    pub(crate) fn compact(&mut self) {
+        if self.start > self.headroom {
+            self.bytes.copy_within(self.start..self.end, self.headroom);
+            self.end -= self.start - self.headroom;
+            self.start = self.headroom;
+        }
+    }
+
+    /// The raw parts for an io operation: bytes, payload start, payload end.
+    pub(crate) fn into_parts(self) -> (Box<[u8]>, BufferShape) {
+        (self.bytes, BufferShape { start: self.start, end: self.end, headroom: self.headroom })
+    }
+
+    /// Puts the parts together again, `read` bytes longer.
+    pub(crate) fn from_parts(bytes: Box<[u8]>, shape: BufferShape, read: usize) -> Self {
+        let end = (shape.end + read).min(bytes.len());
+        Self { bytes, start: shape.start, end, headroom: shape.headroom }
+    }
+}
+
+/// Where the payload lies while the bytes are with the kernel.
+#[derive(Clone, Copy)]
+pub(crate) struct BufferShape {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    headroom: usize,
+}
+
+/// Free buffers of a core.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    normal: RefCell<Vec<Buffer>>,
+    small: RefCell<Vec<Buffer>>,
+}
+
+impl Buffers {
+    /// An empty buffer of [`BUFFER_BYTES`].
+    pub(crate) fn take(&self) -> Buffer {
+        self.normal.borrow_mut().pop().unwrap_or_else(|| Buffer::with_room(BUFFER_HEADROOM_BYTES, BUFFER_BYTES))
+    }
+
+    /// An empty buffer of [`STREAM_READ_BYTES`], for what a quiet stream waits with.
+    pub(crate) fn take_small(&self) -> Buffer {
+        self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_room(SMALL_HEADROOM_BYTES, STREAM_READ_BYTES))
+    }
+
+    /// Gives a buffer back; one of a size of its own goes to the allocator.
+    pub(crate) fn give(&self, mut buffer: Buffer) {
+        let free = match buffer.bytes.len() - buffer.headroom {
+            n if n == BUFFER_BYTES + BUFFER_TAILROOM_BYTES && buffer.headroom == BUFFER_HEADROOM_BYTES => &self.normal,
+            n if n == STREAM_READ_BYTES + BUFFER_TAILROOM_BYTES => &self.small,
+            _ => return,
+        };
+        let mut free = free.borrow_mut();
+        if free.len() < POOLED_BUFFERS_MAX {
+            buffer.clear();
+            free.push(buffer);
+        }
+    }
+
+    /// Returns to the allocator what a quiet core keeps for nothing: half of the free buffers.
+    pub(crate) fn shrink(&self) {
+        for free in [&self.normal, &self.small] {
+            let mut free = free.borrow_mut();
+            let keep = free.len() / 2;
+            free.truncate(keep);
+            free.shrink_to(keep);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_and_payload_become_contiguous() {
+        let mut buffer = Buffers::default().take();
+        assert!(buffer.append(b"old head|body"));
+        buffer.consume(9);
+        assert!(buffer.prepend(b"a longer new head|"));
+        assert_eq!(buffer.payload(), b"a longer new head|body");
+    }
+
+    #[test]
+    fn a_full_buffer_still_takes_a_chunk_end() {
+        let mut buffer = Buffers::default().take_small();
+        assert!(buffer.append(&[b'x'; STREAM_READ_BYTES]));
+        assert!(!buffer.append(b"y"));
+        assert!(buffer.finish(b"\r\n0\r\n\r\n"));
+        assert!(buffer.prepend(b"400\r\n"));
+        assert_eq!(buffer.len(), STREAM_READ_BYTES + 12);
+    }
+
+    #[test]
+    fn a_reused_buffer_shows_nothing_of_its_past() {
+        let buffers = Buffers::default();
+        let mut buffer = buffers.take();
+        assert!(buffer.append(b"secret"));
+        buffers.give(buffer);
+        assert!(buffers.take().is_empty());
+    }
+
+    #[test]
+    fn a_buffer_of_its_own_size_is_not_kept() {
+        let buffers = Buffers::default();
+        buffers.give(Buffer::for_payload(100_000));
+        assert_eq!(buffers.take().room(), BUFFER_BYTES);
+    }
+}

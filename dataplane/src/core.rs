@@ -1,0 +1,213 @@
+//! What the tasks of one core share: the configuration they serve from, buffers, deadlines,
+//! counters. Everything here stays on its thread; nothing is locked.
+
+use crate::buffers::Buffers;
+use crate::counters::Counters;
+use crate::deadlines::Deadlines;
+use crate::http1::{RequestHead, ResponseHead};
+use crate::limiter::Slices;
+use crate::tls;
+use crate::upstream::{ProviderState, Providers};
+use rustls::ServerConfig;
+use shared::clock::{Clock, Nanos};
+use shared::phase::{Phase, SharedPhase};
+use shared::published::{Live, Published, RestingKey};
+use shared::snapshot::ArchivedSnapshotRecord;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Heads kept for the next request; more are given back to the allocator.
+const POOLED_HEADS_MAX: usize = 64;
+
+/// One core's state.
+pub(crate) struct Core {
+    pub(crate) id: u32,
+    pub(crate) clock: Clock,
+    pub(crate) phase: SharedPhase,
+    pub(crate) buffers: Buffers,
+    pub(crate) deadlines: Rc<Deadlines>,
+    pub(crate) counters: Counters,
+    /// Bytes of request bodies that are kept in memory.
+    pub(crate) buffered_body_bytes: Cell<u64>,
+    pub(crate) connections: Cell<u64>,
+    serving: RefCell<Option<Rc<Serving>>>,
+    live: RefCell<Arc<Live>>,
+    /// Keys that this core learned should rest; the others hear of them through the control thread.
+    resting: RefCell<Vec<RestingKey>>,
+    request_heads: RefCell<Vec<Box<RequestHead>>>,
+    response_heads: RefCell<Vec<Box<ResponseHead>>>,
+    random: Cell<u64>,
+    request_number: Cell<u64>,
+}
+
+/// One configuration, as this core serves it. A request keeps the one it started with.
+pub(crate) struct Serving {
+    pub(crate) published: Arc<Published>,
+    pub(crate) providers: Providers,
+    pub(crate) slices: Rc<Slices>,
+    pub(crate) lookup: ring::hmac::Key,
+    pub(crate) listener_tls: Option<Arc<ServerConfig>>,
+}
+
+impl Serving {
+    /// The records.
+    #[inline]
+    pub(crate) fn records(&self) -> &ArchivedSnapshotRecord {
+        self.published.snapshot.view()
+    }
+
+    /// What belongs to provider `index` on this core.
+    #[inline]
+    pub(crate) fn provider(&self, index: usize) -> Option<&Rc<ProviderState>> {
+        self.providers.get(index)
+    }
+}
+
+impl Core {
+    pub(crate) fn new(id: u32, clock: Clock, phase: SharedPhase) -> Self {
+        let seed = ahash::RandomState::new().hash_one(id);
+        let starting = Live {
+            readiness: shared::published::Readiness::Starting("no configuration yet".to_owned()),
+            members: 1,
+            healthy_members: 0,
+            is_cluster_healthy: false,
+            resting_keys: Vec::new(),
+        };
+        Self {
+            id,
+            clock,
+            phase,
+            buffers: Buffers::default(),
+            deadlines: Rc::new(Deadlines::default()),
+            counters: Counters::new(id),
+            buffered_body_bytes: Cell::new(0),
+            connections: Cell::new(0),
+            serving: RefCell::new(None),
+            live: RefCell::new(Arc::new(starting)),
+            resting: RefCell::new(Vec::new()),
+            request_heads: RefCell::new(Vec::new()),
+            response_heads: RefCell::new(Vec::new()),
+            random: Cell::new(seed | 1),
+            request_number: Cell::new(0),
+        }
+    }
+
+    /// The configuration of now; `None` before the first one came.
+    #[inline]
+    pub(crate) fn serving(&self) -> Option<Rc<Serving>> {
+        self.serving.borrow().clone()
+    }
+
+    /// Serves from `published` from now on. Connections, slices and TLS sessions of providers
+    /// that did not change are kept.
+    pub(crate) fn adopt(&self, published: Arc<Published>) {
+        let before = self.serving();
+        let providers = Providers::following(before.as_deref().map(|old| &old.providers), &published);
+        let slices = match &before {
+            Some(old) => old.slices.following(&published.limits),
+            None => Slices::new(&published.limits),
+        };
+        let listener_tls = match (&published.listener_identity, &before) {
+            (None, _) => None,
+            (Some(new), Some(old)) if old.published.listener_identity.as_ref() == Some(new) => old.listener_tls.clone(),
+            (Some(new), _) => match tls::server_config(&new.certificates_pem, new.key_pem.expose()) {
+                Ok(config) => Some(config),
+                Err(error) => {
+                    tracing::error!(%error, "the listener's certificate cannot be used, the one before stays");
+                    before.as_ref().and_then(|old| old.listener_tls.clone())
+                }
+            },
+        };
+        let lookup = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &published.lookup_key[..]);
+        self.counters.flush_labels(before.as_deref());
+        *self.serving.borrow_mut() = Some(Rc::new(Serving { published, providers, slices, lookup, listener_tls }));
+    }
+
+    /// Readiness, cluster health and resting keys as the control thread last said.
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    pub(crate) fn adopt_live(&self, live: Arc<Live>) {
+        *self.live.borrow_mut() = live;
+    }
+
+    /// New requests belong elsewhere: answers close their connections.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase.get() != Phase::Running
+    }
+
+    /// Lets a key rest on this core at once, and on all others soon.
+    pub(crate) fn rest_key(&self, resting: RestingKey) {
+        let now = self.clock.now();
+        let mut all = self.resting.borrow_mut();
+        all.retain(|other| other.until > now);
+        // Bounded: one entry for each key and model in use; a flood of models must not grow it.
+        if all.len() < 1024 {
+            all.push(resting.clone());
+        }
+        drop(all);
+        self.counters.key_rests(resting);
+    }
+
+    /// Until when a key rests for `model`, if it does.
+    pub(crate) fn rests_until(&self, provider: &str, key: &str, model: &str, now: Nanos) -> Option<Nanos> {
+        let is_meant = |resting: &&RestingKey| {
+            resting.until > now
+                && resting.key == key
+                && resting.provider == provider
+                && resting.model.as_deref().is_none_or(|only| only == model)
+        };
+        let own = self.resting.borrow();
+        let live = self.live.borrow();
+        own.iter().chain(&live.resting_keys).filter(is_meant).map(|resting| resting.until).max()
+    }
+
+    /// Whether any key rests at all: the common answer costs two loads.
+    #[inline]
+    pub(crate) fn has_resting_keys(&self) -> bool {
+        !self.resting.borrow().is_empty() || !self.live.borrow().resting_keys.is_empty()
+    }
+
+    pub(crate) fn take_request_head(&self) -> Box<RequestHead> {
+        self.request_heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_request_head(&self, head: Box<RequestHead>) {
+        let mut heads = self.request_heads.borrow_mut();
+        if heads.len() < POOLED_HEADS_MAX {
+            heads.push(head);
+        }
+    }
+
+    pub(crate) fn take_response_head(&self) -> Box<ResponseHead> {
+        self.response_heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_response_head(&self, head: Box<ResponseHead>) {
+        let mut heads = self.response_heads.borrow_mut();
+        if heads.len() < POOLED_HEADS_MAX {
+            heads.push(head);
+        }
+    }
+
+    /// A number that clients cannot guess cheaply; for weights and jitter, not for secrets.
+    #[inline]
+    pub(crate) fn random(&self) -> u64 {
+        // xorshift64* (Vigna, 2016).
+        let mut state = self.random.get();
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A new request id: unique in this core's life, unlike those of other cores and nodes.
+    pub(crate) fn next_request_id(&self) -> (u64, u64) {
+        let number = self.request_number.get().wrapping_add(1);
+        self.request_number.set(number);
+        (self.random(), (u64::from(self.id) << 48) | (number & 0xFFFF_FFFF_FFFF))
+    }
+}

@@ -1,0 +1,399 @@
+//! THE request path: the order of the steps, and every way out of it.
+//!
+//! Steps return values to this file; they never call each other and never answer the client. A
+//! request keeps the configuration it started with.
+
+use crate::attempt::{self, Attempted, Link};
+use crate::buffers::Buffer;
+use crate::core::{Core, Serving};
+use crate::counters::{Happened, NO_MODEL, NO_PROVIDER, RowKey, model_label};
+use crate::http1::{Known, Method};
+use crate::identify::{self, Caller};
+use crate::name::Name;
+use crate::pages::{self, Page};
+use crate::plan::{KeyWish, Plan};
+use crate::provider::Dialect;
+use crate::provider::request_scan::{self, RequestFields};
+use crate::provider::usage::Saw;
+use crate::rejection::{Cause, Rejection};
+use crate::relay::{self, Relayed, Way};
+use crate::request::{Body, Request};
+use crate::respond::{self, Manner, Standings};
+use crate::route::{self, Endpoint, Target};
+use crate::socket::Socket;
+use shared::clock::Nanos;
+use std::rc::Rc;
+
+/// What becomes of the connection after a request.
+pub(crate) enum After {
+    /// It carries another request, whose first bytes may be here already.
+    Next(Option<Buffer>),
+    /// It closes once the client has read our answer.
+    Linger,
+    /// It closes.
+    Close,
+}
+
+/// What is counted about a request, filled in as it becomes known.
+struct Told {
+    key: RowKey,
+    dialect: Dialect,
+    happened: Happened,
+}
+
+/// Serves one request.
+pub(crate) async fn exchange(core: &Rc<Core>, socket: &mut Socket, mut request: Request) -> After {
+    let _in_flight = core.counters.begin();
+    let manner = Manner::of(&request.head, core);
+    let id = RequestId::of(core, &request);
+    let key = RowKey { provider: NO_PROVIDER, model: NO_MODEL, endpoint: "none", status: 0, code: "" };
+    let mut told = Told { key, dialect: Dialect::OpenAi, happened: Happened::default() };
+    let serving = core.serving();
+    let outcome = match &serving {
+        Some(serving) => serve(core, serving, socket, &mut request, manner, &id, &mut told).await,
+        None => Err(Rejection::new(Cause::Starting, "this node has no configuration yet")),
+    };
+    let ended_at = core.clock.now();
+    told.happened.duration = ended_at.since(request.arrived);
+    let after = match outcome {
+        Ok(keeps) => (keeps && manner.keep_alive, false),
+        Err(rejection) if rejection.cause == Cause::ClientLeft => {
+            told.key.status = 499;
+            told.key.code = rejection.cause.row().code;
+            told.happened.is_abandoned = true;
+            (false, false)
+        }
+        Err(rejection) => {
+            let row = rejection.cause.row();
+            told.key.status = row.status;
+            told.key.code = row.code;
+            let is_unread = request.is_unread();
+            let manner = Manner { keep_alive: manner.keep_alive && !is_unread, ..manner };
+            let mut out = Vec::with_capacity(512);
+            let cors = serving.as_deref().map(|serving| (serving, &*request.head, request.head_bytes()));
+            respond::write_rejection(&rejection, told.dialect, manner, id.as_str(), cors, &mut out);
+            let sent = respond::send(core, socket, out).await;
+            (sent && manner.keep_alive, sent && is_unread)
+        }
+    };
+    core.counters.request(told.key, &told.happened);
+    let carried = request.finish(core);
+    match after {
+        (true, _) => After::Next(carried),
+        (false, true) => After::Linger,
+        (false, false) => After::Close,
+    }
+}
+
+/// The steps. `Ok(true)`: the client's connection can go on.
+async fn serve(
+    core: &Rc<Core>,
+    serving: &Rc<Serving>,
+    socket: &mut Socket,
+    request: &mut Request,
+    manner: Manner,
+    id: &RequestId,
+    told: &mut Told,
+) -> Result<bool, Rejection> {
+    // What is asked for.
+    let bytes = request.head_bytes();
+    let path = request.head.path(bytes);
+    if let Some(page) = Page::at(path) {
+        told.key.endpoint = "node";
+        return answer_page(core, serving, socket, request, manner, page, told).await;
+    }
+    let target = route::target(serving, path, path_offset(bytes, path));
+    if request.head.method() == Method::Options
+        && target.as_ref().is_none_or(|target| target.endpoint != Endpoint::Relay)
+    {
+        return answer_preflight(core, serving, socket, request, manner, told).await;
+    }
+    let Some(target) = target else {
+        return Err(Rejection::new(Cause::NoRoute, "nothing is served at this path; see /v1/models for what is"));
+    };
+    told.dialect = target.dialect;
+    told.key.endpoint = target.endpoint.label();
+
+    // Who asks.
+    let caller = identify::caller(serving, &request.head, bytes)?;
+    if target.endpoint == Endpoint::Models && !target.is_passthrough && request.head.method() == Method::Get {
+        return answer_models(core, serving, socket, request, manner, &target, caller, told).await;
+    }
+    if target.endpoint.needs_model() && request.head.method() != Method::Post {
+        return Err(Rejection::new(Cause::MethodNotAllowed, "this path takes POST"));
+    }
+
+    // What exactly, as far as the body has to be known.
+    let settings = &serving.records().settings;
+    let keep = usize::try_from(settings.buffered_body_bytes.to_native()).unwrap_or(usize::MAX);
+    let body_bytes_max = settings.body_bytes_max.to_native();
+    let all = settings.buffered_bodies_bytes_per_core.to_native();
+    request.collect(core, socket, keep, all, body_bytes_max).await?;
+    let collected_at = core.clock.now();
+    core.counters.client_bytes_in(request.buffer.len() as u64);
+    let asked = Asked::read(request, &target)?;
+
+    // Where to, with which key, within which limits: one attempt after the other.
+    let plan = Plan::new(core, serving, &target, caller, asked.model(), asked.fallbacks())?;
+    drop(asked.texts);
+    let link = Link::default();
+    let attempt = attempt::Request {
+        core,
+        serving,
+        target: &target,
+        caller,
+        plan: &plan,
+        fields: asked.fields,
+        id: id.as_str(),
+        body_bytes_max,
+        link: &link,
+        collected_at,
+    };
+    let is_read = request.is_whole();
+    let attempted = if is_read {
+        socket.receiver.wait_quietly();
+        let Socket { receiver, .. } = &mut *socket;
+        link.while_client_stays(receiver, attempt.run(request, None)).await
+    } else {
+        attempt.run(request, Some(&mut *socket)).await
+    };
+    let Attempted { answer, mut charged, step, model, sent_at, overhead, fallback_index, hides_usage } = attempted?;
+    told.key.provider = u32::try_from(step.provider).unwrap_or(NO_PROVIDER);
+    told.key.model = model_label(serving, step.model.as_str());
+    told.happened.overhead = Some(overhead);
+
+    // The answer, as it comes.
+    let way = Way {
+        core,
+        serving,
+        request,
+        manner,
+        endpoint: target.endpoint,
+        dialect: target.dialect,
+        provider: step.provider,
+        model: model.as_str(),
+        fallback_index,
+        request_id: id.as_str(),
+        standings: Standings { requests: charged.requests, tokens: charged.tokens },
+        overhead,
+        sent_at,
+        hides_usage,
+    };
+    let Socket { receiver, sender, deadline, .. } = &mut *socket;
+    let relaying = relay::relay(&way, answer, sender, deadline);
+    let relayed = if is_read { link.while_client_stays(receiver, relaying).await } else { relaying.await };
+
+    // What it really cost.
+    settle(core, &mut charged, &relayed, target.endpoint, told, request.arrived);
+    Ok(relayed.keeps_client && !link.is_gone())
+}
+
+/// Where the path begins in the head; zero for an absolute target without one, which is no route.
+fn path_offset(bytes: &[u8], path: &[u8]) -> usize {
+    (path.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize).filter(|at| *at < bytes.len()).unwrap_or(0)
+}
+
+fn settle(
+    core: &Core,
+    charged: &mut attempt::Charged,
+    relayed: &Relayed,
+    endpoint: Endpoint,
+    told: &mut Told,
+    arrived: Nanos,
+) {
+    let usage = relayed.usage;
+    let counted = usage.input.saturating_add(usage.output);
+    let is_complete = !relayed.is_cut && !relayed.is_abandoned;
+    let tokens = match (relayed.status, is_complete, usage.saw) {
+        // What a provider refuses it does not count.
+        (400.., ..) => counted,
+        (_, true, Saw::Counts) => counted,
+        // Cut, or silent about its usage: what may have been produced.
+        _ => counted.max(charged.reserved_tokens),
+    };
+    let overshoot = charged.settle(tokens, core.clock.now());
+    core.counters.settled(overshoot, usage.flagged);
+    let happened = &mut told.happened;
+    told.key.status = relayed.status;
+    if usage.saw != Saw::Nothing {
+        happened.input_tokens = usage.input;
+        happened.output_tokens = usage.output;
+    }
+    happened.is_stream = relayed.is_stream;
+    happened.is_cut = relayed.is_cut;
+    happened.is_abandoned = relayed.is_abandoned;
+    happened.is_usage_missing = relayed.reads_usage
+        && is_complete
+        && relayed.status < 300
+        && usage.saw == Saw::Nothing
+        && endpoint.needs_model();
+    happened.first_byte = relayed.first_byte.map(|at| at.since(arrived));
+}
+
+/// What the body says, in texts that outlive its buffer.
+struct Asked {
+    fields: RequestFields,
+    texts: Texts,
+}
+
+struct Texts {
+    model: Option<String>,
+    fallbacks: Vec<String>,
+}
+
+impl Asked {
+    fn read(request: &Request, target: &Target) -> Result<Self, Rejection> {
+        let mut texts = Texts { model: None, fallbacks: Vec::new() };
+        let body = request.body_bytes();
+        let is_json = request
+            .head
+            .value(request.head_bytes(), Known::ContentType)
+            .is_none_or(|value| value.windows(4).any(|four| four.eq_ignore_ascii_case(b"json")));
+        let wants = target.endpoint.needs_model();
+        let mut fields = RequestFields::default();
+        fields.bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        if target.endpoint != Endpoint::Relay && (wants || (is_json && !body.is_empty())) {
+            let scanned = match request.body {
+                Body::Whole { .. } => request_scan::scan(body),
+                _ => request_scan::scan_prefix(body).map(|prefix| prefix.fields),
+            };
+            match scanned {
+                Ok(scanned) => fields = scanned,
+                Err(error) if wants => {
+                    let mut rejection =
+                        Rejection::new(Cause::MalformedBody, format!("the body cannot be read: {error}"));
+                    rejection.param = error.fault.field().map(request_scan::Field::name);
+                    return Err(rejection);
+                }
+                // Only endpoints that need a model are strict about the body.
+                Err(_) => {}
+            }
+        }
+        let mut scratch = String::new();
+        let in_path = target.model.clone().and_then(|range| request.head_bytes().get(range));
+        texts.model = match in_path {
+            Some(model) => std::str::from_utf8(model).ok().map(str::to_owned),
+            None => fields.model.and_then(|text| text.value(body, &mut scratch).map(str::to_owned)),
+        };
+        if wants && texts.model.as_deref().is_none_or(str::is_empty) {
+            return Err(match request.body {
+                Body::Beginning { len, .. } => Rejection::new(
+                    Cause::BodyTooLarge,
+                    format!(
+                        "no model within the first {len} bytes; put `model` before `messages`, or raise body_buffer"
+                    ),
+                ),
+                _ => Rejection::new(Cause::ModelMissing, "the body names no model").about("model"),
+            });
+        }
+        for name in fields.fallbacks.names() {
+            if let Some(text) = name.value(body, &mut scratch) {
+                texts.fallbacks.push(text.to_owned());
+            }
+        }
+        Ok(Self { fields, texts })
+    }
+
+    fn model(&self) -> Option<&str> {
+        self.texts.model.as_deref()
+    }
+
+    fn fallbacks(&self) -> impl Iterator<Item = &str> {
+        self.texts.fallbacks.iter().map(String::as_str)
+    }
+}
+
+/// What the client said about which key to take; borrowed for one choice.
+pub(crate) fn key_wish(request: &Request) -> KeyWish<'_> {
+    let bytes = request.head_bytes();
+    KeyWish { name: request.head.value(bytes, Known::KeyName), session: request.head.value(bytes, Known::SessionId) }
+}
+
+/// The request's id: the client's, or one of ours.
+pub(crate) struct RequestId(Name);
+
+impl RequestId {
+    fn of(core: &Core, request: &Request) -> Self {
+        let given = request.head.value(request.head_bytes(), Known::RequestId);
+        let given =
+            given.and_then(|value| std::str::from_utf8(value).ok()).filter(|text| text.is_ascii() && !text.is_empty());
+        if let Some(name) = given.and_then(Name::new) {
+            return Self(name);
+        }
+        let (high, low) = core.next_request_id();
+        Self(Name::new(&format!("{high:016x}{low:016x}")).unwrap_or(Name::EMPTY))
+    }
+
+    fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+async fn answer_page(
+    core: &Core,
+    serving: &Serving,
+    socket: &mut Socket,
+    request: &mut Request,
+    manner: Manner,
+    page: Page,
+    told: &mut Told,
+) -> Result<bool, Rejection> {
+    if !matches!(request.head.method(), Method::Get | Method::Head) {
+        return Err(Rejection::new(Cause::MethodNotAllowed, "this page takes GET"));
+    }
+    request.collect(core, socket, 0, 0, 0).await?;
+    let mut out = Vec::with_capacity(256);
+    told.key.status = pages::write(page, core, serving, manner, &mut out);
+    Ok(respond::send(core, socket, out).await)
+}
+
+async fn answer_preflight(
+    core: &Core,
+    serving: &Serving,
+    socket: &mut Socket,
+    request: &mut Request,
+    manner: Manner,
+    told: &mut Told,
+) -> Result<bool, Rejection> {
+    request.collect(core, socket, 0, 0, 0).await?;
+    let mut out = Vec::with_capacity(256);
+    told.key.endpoint = "preflight";
+    if !respond::preflight(serving, &request.head, request.head_bytes(), manner, &mut out) {
+        return Err(Rejection::new(Cause::BlockedOrigin, "this origin is not among allowed_origins"));
+    }
+    told.key.status = 204;
+    Ok(respond::send(core, socket, out).await)
+}
+
+/// `/v1/models` and `/v1/models/ID` come from the configuration.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one request, which stay apart so that the steps can borrow them"
+)]
+async fn answer_models(
+    core: &Core,
+    serving: &Serving,
+    socket: &mut Socket,
+    request: &mut Request,
+    manner: Manner,
+    target: &Target,
+    caller: Caller,
+    told: &mut Told,
+) -> Result<bool, Rejection> {
+    request.collect(core, socket, 0, 0, 0).await?;
+    let mut body = Vec::with_capacity(1024);
+    let rest = request.head_bytes().get(target.rest.clone()).unwrap_or_default();
+    let wanted = rest.strip_prefix(b"/models/").and_then(|id| std::str::from_utf8(id).ok());
+    crate::models::write(serving, target, caller, wanted, &mut body)?;
+    let mut out = Vec::with_capacity(body.len() + 256);
+    if let Ok(mut writer) = crate::http1::HeadWriter::response(&mut out, 200) {
+        let _ = writer.known(Known::ContentType, b"application/json");
+        respond::write_cors(serving, &request.head, request.head_bytes(), &mut writer);
+        manner.write(&mut writer);
+        writer.content_length(body.len() as u64);
+        writer.finish();
+    }
+    out.extend_from_slice(&body);
+    told.key.status = 200;
+    Ok(respond::send(core, socket, out).await)
+}

@@ -1,0 +1,77 @@
+//! Accepts connections on one core and starts a task for each. A task that panics closes its own
+//! connection and nothing else.
+
+use crate::connection;
+use crate::core::Core;
+use crate::driver::Driver;
+use monoio::net::{TcpListener, TcpStream};
+use shared::bounds::CONNECTIONS_PER_CORE_MAX;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Pause after an accept failed for want of descriptors or memory: trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The listening socket, shared by the accept task and whoever stops it.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    socket: Rc<TcpListener>,
+    fd: RawFd,
+}
+
+/// Takes the socket over into this core's driver.
+pub(crate) fn adopt(listener: std::net::TcpListener, driver: Driver) -> io::Result<Listener> {
+    // io_uring waits in the kernel, where a socket that must not block would answer at once.
+    listener.set_nonblocking(driver == Driver::Epoll)?;
+    let fd = listener.as_raw_fd();
+    Ok(Listener { socket: Rc::new(TcpListener::from_std(listener)?), fd })
+}
+
+/// Ends listening: the kernel sends new connections to the other processes on the address.
+pub(crate) fn stop(listener: &Listener) {
+    crate::socket::abort(listener.fd);
+}
+
+/// Accepts until the listener is stopped. Never dropped while an accept is pending: one that
+/// completes after that would leak its descriptor.
+pub(crate) async fn accept_for_ever(core: Rc<Core>, listener: Listener) {
+    loop {
+        match listener.socket.accept().await {
+            Ok((stream, _)) if core.connections.get() < CONNECTIONS_PER_CORE_MAX as u64 => {
+                core.counters.accepted();
+                monoio::spawn(guarded(Rc::clone(&core), stream));
+            }
+            Ok((stream, _)) => {
+                core.counters.refused_connection();
+                drop(stream);
+            }
+            Err(_) if core.is_draining() => return,
+            Err(error) => {
+                tracing::warn!(%error, core = core.id, "cannot accept; raise the limit of open files if it says so");
+                monoio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn guarded(core: Rc<Core>, stream: TcpStream) {
+    core.connections.set(core.connections.get() + 1);
+    {
+        let mut task = pin!(connection::serve(Rc::clone(&core), stream));
+        let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => std::task::Poll::Ready(Err(panic)),
+        })
+        .await;
+        if outcome.is_err() {
+            core.counters.panicked();
+            tracing::error!(core = core.id, "a connection was closed by a fault of ours; the panic is logged above");
+        }
+    }
+    core.connections.set(core.connections.get() - 1);
+}

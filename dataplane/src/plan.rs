@@ -1,0 +1,415 @@
+//! Which providers a request may go to, in order, and with which key. Decides from the snapshot
+//! alone; which of them answers is not known here.
+
+use crate::core::{Core, Serving};
+use crate::identify::Caller;
+use crate::name::Name;
+use crate::provider::Dialect;
+use crate::rejection::{Cause, Rejection};
+use crate::route::{Endpoint, Target};
+use crate::upstream::dialect_of;
+use shared::clock::Nanos;
+use shared::snapshot::{ArchivedGrantRecord, ArchivedKeyRecord};
+
+/// Keys of one provider that one request may try.
+pub(crate) const KEYS_TRIED_MAX: usize = 8;
+
+/// One provider and the model to ask it for.
+#[derive(Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) provider: usize,
+    /// As clients say it, without the provider; empty for requests without a model.
+    pub(crate) model: Name,
+}
+
+/// Providers to try, in this order. Without fallbacks it allocates nothing.
+pub(crate) struct Plan {
+    first: Step,
+    fallbacks: Vec<Step>,
+}
+
+/// A key for one attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct Chosen {
+    /// `None` for providers that need none, and for keys that clients bring.
+    pub(crate) key: Option<usize>,
+    /// The model's name at the provider.
+    pub(crate) model: Name,
+}
+
+impl Plan {
+    /// The step number `index`.
+    pub(crate) fn step(&self, index: usize) -> Option<&Step> {
+        match index {
+            0 => Some(&self.first),
+            _ => self.fallbacks.get(index - 1),
+        }
+    }
+
+    /// Plans a request for `model` (as the body or path says it) with the client's `fallbacks`.
+    pub(crate) fn new<'a>(
+        core: &Core,
+        serving: &Serving,
+        target: &Target,
+        caller: Caller,
+        model: Option<&str>,
+        fallbacks: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, Rejection> {
+        let mut planner = Planner { core, serving, target, caller, others: Vec::new() };
+        let first = planner.step(model)?;
+        let mut plan = Self { first, fallbacks: Vec::new() };
+        for fallback in fallbacks {
+            // A fallback that leads nowhere is the client's mistake, and better said now.
+            plan.fallbacks.push(planner.step(Some(fallback))?);
+        }
+        if plan.fallbacks.is_empty() {
+            plan.fallbacks = planner.others;
+        }
+        Ok(plan)
+    }
+}
+
+struct Planner<'s> {
+    core: &'s Core,
+    serving: &'s Serving,
+    target: &'s Target,
+    caller: Caller,
+    /// The other providers that a virtual key's weights name for the same model.
+    others: Vec<Step>,
+}
+
+impl Planner<'_> {
+    fn step(&mut self, model: Option<&str>) -> Result<Step, Rejection> {
+        let providers = &self.serving.records().providers;
+        let (named, model) = match model {
+            Some(text) => match text.split_once('/') {
+                Some((prefix, rest)) => match providers.iter().position(|provider| provider.name == *prefix) {
+                    Some(provider) if !rest.is_empty() => (Some(provider), rest),
+                    _ => (None, text),
+                },
+                None => (None, text),
+            },
+            None => (None, ""),
+        };
+        let name = Name::new(model)
+            .ok_or_else(|| Rejection::new(Cause::NoRoute, "the model's name is longer than any model here has"))?;
+        if let Some(provider) = named.or(self.target.provider) {
+            self.may_use(provider, model)?;
+            return Ok(Step { provider, model: name });
+        }
+        if model.is_empty() {
+            return self.any_provider().map(|provider| Step { provider, model: name });
+        }
+        self.search(model).map(|provider| Step { provider, model: name })
+    }
+
+    /// Whether the provider speaks what the path speaks, and the caller may use it.
+    fn may_use(&self, provider: usize, model: &str) -> Result<(), Rejection> {
+        let Some(record) = self.serving.records().providers.get(provider) else {
+            return Err(Rejection::new(Cause::Internal, "a route leads to no provider"));
+        };
+        if !self.speaks(provider) {
+            let text = format!("provider {} does not speak the dialect of this path", record.name);
+            return Err(Rejection::new(Cause::NoRoute, text));
+        }
+        match self.grant(provider) {
+            Grant::All => {}
+            Grant::None => {
+                let text = format!("this virtual key may not use provider {}", record.name);
+                return Err(Rejection::new(Cause::ProviderBlocked, text));
+            }
+            Grant::Some(grant) => {
+                if !model.is_empty() && !allows(grant.models.as_ref(), model) {
+                    let text = format!("this virtual key may not use this model at provider {}", record.name);
+                    return Err(Rejection::new(Cause::ModelBlocked, text).about("model"));
+                }
+            }
+        }
+        let has_key = || record.keys.iter().any(|key| self.serves(key.to_native() as usize, model));
+        if record.is_key_less || self.caller == Caller::Direct || model.is_empty() || has_key() {
+            return Ok(());
+        }
+        let text = format!("no key of provider {} serves this model", record.name);
+        Err(Rejection::new(Cause::NoRoute, text).about("model"))
+    }
+
+    fn speaks(&self, provider: usize) -> bool {
+        let Some(record) = self.serving.records().providers.get(provider) else { return false };
+        match self.target.dialect {
+            // Every vendor offers the OpenAI dialect beside its own.
+            Dialect::OpenAi => true,
+            dialect => dialect_of(record) == dialect,
+        }
+    }
+
+    fn grant(&self, provider: usize) -> Grant<'_> {
+        grant(self.serving, self.caller, provider)
+    }
+
+    fn serves(&self, key: usize, model: &str) -> bool {
+        self.serving.records().keys.get(key).is_some_and(|key| key_serves(key, model))
+    }
+
+    /// The provider for a model that names none: one whose keys list it, else the vendor it is
+    /// known by, else the first one that takes every model.
+    fn search(&mut self, model: &str) -> Result<usize, Rejection> {
+        if let Some(chosen) = self.by_weight(model) {
+            return Ok(chosen);
+        }
+        let records = self.serving.records();
+        let mut refusal = None;
+        let listed = records.served_models.binary_search_by(|served| served.model.as_str().cmp(model)).ok();
+        for provider in
+            listed.and_then(|at| records.served_models.get(at)).iter().flat_map(|served| served.providers.iter())
+        {
+            let provider = provider.to_native() as usize;
+            match self.may_use(provider, model) {
+                Ok(()) => return Ok(provider),
+                Err(rejection) => refusal = refusal.or(Some(rejection)),
+            }
+        }
+        let vendor = vendor_of(model);
+        let mut first = None;
+        for (at, record) in records.providers.iter().enumerate() {
+            if record.relay_all {
+                continue;
+            }
+            match self.may_use(at, model) {
+                Ok(()) if vendor.is_some_and(|vendor| record.name == *vendor) => return Ok(at),
+                Ok(()) => first = first.or(Some(at)),
+                Err(rejection) if rejection.cause != Cause::NoRoute => refusal = refusal.or(Some(rejection)),
+                Err(_) => {}
+            }
+        }
+        first.ok_or_else(|| {
+            refusal
+                .unwrap_or_else(|| Rejection::new(Cause::NoRoute, "no provider here serves this model").about("model"))
+        })
+    }
+
+    /// A virtual key's own weights come first; the providers not drawn follow as fallbacks.
+    fn by_weight(&mut self, model: &str) -> Option<usize> {
+        let grants = self.caller.record(self.serving)?.grants.as_ref()?;
+        let weight =
+            |grant: &ArchivedGrantRecord| grant.weight.as_ref().map_or(0.0, |weight| f64::from(weight.to_native()));
+        let fits = |grant: &&ArchivedGrantRecord| {
+            weight(grant) > 0.0 && self.may_use(grant.provider.to_native() as usize, model).is_ok()
+        };
+        let total: f64 = grants.iter().filter(fits).map(weight).sum();
+        let mut left = fraction(self.core.random()) * total;
+        let mut chosen = None;
+        for grant in grants.iter().filter(fits) {
+            left -= weight(grant);
+            if left <= 0.0 || chosen.is_none() {
+                chosen = Some(grant.provider.to_native() as usize);
+            }
+            if left <= 0.0 {
+                break;
+            }
+        }
+        let chosen = chosen?;
+        let name = Name::new(model)?;
+        let rest = grants.iter().filter(fits).map(|grant| grant.provider.to_native() as usize);
+        self.others = rest.filter(|other| *other != chosen).map(|provider| Step { provider, model: name }).collect();
+        Some(chosen)
+    }
+
+    /// For requests without a model: the first provider that speaks the dialect.
+    fn any_provider(&self) -> Result<usize, Rejection> {
+        let records = self.serving.records();
+        let speaks = |at: &usize| {
+            records.providers.get(*at).is_some_and(|record| {
+                dialect_of(record) == self.target.dialect
+                    && self.may_use(*at, "").is_ok()
+                    && (!record.relay_all || self.target.endpoint == Endpoint::Relay)
+            })
+        };
+        (0..records.providers.len())
+            .find(speaks)
+            .ok_or_else(|| Rejection::new(Cause::NoRoute, "no provider here answers this path"))
+    }
+}
+
+/// What a caller may do at a provider.
+pub(crate) enum Grant<'s> {
+    All,
+    None,
+    Some(&'s ArchivedGrantRecord),
+}
+
+/// What the caller may do at a provider.
+pub(crate) fn grant(serving: &Serving, caller: Caller, provider: usize) -> Grant<'_> {
+    let Some(grants) = caller.record(serving).and_then(|record| record.grants.as_ref()) else { return Grant::All };
+    match grants.iter().find(|grant| grant.provider.to_native() as usize == provider) {
+        Some(grant) => Grant::Some(grant),
+        None => Grant::None,
+    }
+}
+
+type ArchivedNames = rkyv::vec::ArchivedVec<rkyv::string::ArchivedString>;
+
+fn allows(models: Option<&ArchivedNames>, model: &str) -> bool {
+    models.is_none_or(|models| models.iter().any(|allowed| allowed == model))
+}
+
+fn key_serves(key: &ArchivedKeyRecord, model: &str) -> bool {
+    let is_listed = || allows(key.models.as_ref(), model) || key.aliases.iter().any(|alias| alias.0 == *model);
+    !key.blacklisted_models.iter().any(|blocked| blocked == model) && is_listed()
+}
+
+/// Vendors by how their models are called, for names that no key lists.
+fn vendor_of(model: &str) -> Option<&'static str> {
+    const FAMILIES: [(&str, &str); 16] = [
+        ("gpt-", "openai"),
+        ("chatgpt-", "openai"),
+        ("o1", "openai"),
+        ("o3", "openai"),
+        ("o4", "openai"),
+        ("text-embedding-", "openai"),
+        ("claude-", "anthropic"),
+        ("gemini-", "gemini"),
+        ("mistral-", "mistral"),
+        ("codestral", "mistral"),
+        ("ministral", "mistral"),
+        ("command", "cohere"),
+        ("embed-", "cohere"),
+        ("grok-", "xai"),
+        ("deepseek-", "deepseek"),
+        ("sonar", "perplexity"),
+    ];
+    FAMILIES.iter().find(|(family, _)| model.starts_with(family)).map(|(_, vendor)| *vendor)
+}
+
+/// What the client said about which key to take.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct KeyWish<'a> {
+    /// `x-bf-api-key`: this key and no other.
+    pub(crate) name: Option<&'a [u8]>,
+    /// `x-bf-session-id`: the same key for the same session while it serves.
+    pub(crate) session: Option<&'a [u8]>,
+}
+
+/// Picks a key of the step's provider by weight, leaving out those that were tried and those
+/// that rest.
+pub(crate) fn choose_key(
+    core: &Core,
+    serving: &Serving,
+    caller: Caller,
+    step: &Step,
+    wish: KeyWish<'_>,
+    tried: &[usize],
+    now: Nanos,
+) -> Result<Chosen, Rejection> {
+    let records = serving.records();
+    let Some(provider) = records.providers.get(step.provider) else {
+        return Err(Rejection::new(Cause::Internal, "a route leads to no provider"));
+    };
+    if provider.is_key_less || caller == Caller::Direct {
+        return Ok(Chosen { key: None, model: step.model });
+    }
+    let allowed = match grant(serving, caller, step.provider) {
+        Grant::Some(grant) => grant.keys.as_ref(),
+        Grant::All | Grant::None => None,
+    };
+    let model = step.model.as_str();
+    let some_rest = core.has_resting_keys();
+    let mut rested_until: Option<Nanos> = None;
+    let mut candidates = [(0usize, 0f64); KEYS_CONSIDERED_MAX];
+    let mut count = 0;
+    let mut total = 0.0;
+    for index in provider.keys.iter() {
+        let at = index.to_native() as usize;
+        let Some(key) = records.keys.get(at) else { continue };
+        let is_wished = wish.name.is_none_or(|name| key.name.as_bytes() == name);
+        let is_allowed = allowed.is_none_or(|keys| keys.iter().any(|allowed| allowed == index));
+        let serves = model.is_empty() || key_serves(key, model);
+        let weight = f64::from(key.weight.to_native());
+        let is_drawn = weight > 0.0 || wish.name.is_some();
+        let is_usable = serving.published.secrets.get(key.secret.to_native() as usize).is_some_and(|s| !s.is_empty());
+        if !is_wished || !is_allowed || !serves || !is_drawn || !is_usable || tried.contains(&at) {
+            continue;
+        }
+        if some_rest && let Some(until) = core.rests_until(&provider.name, &key.name, model, now) {
+            rested_until = Some(rested_until.map_or(until, |other| other.min(until)));
+            continue;
+        }
+        if let Some(candidate) = candidates.get_mut(count) {
+            *candidate = (at, weight.max(f64::MIN_POSITIVE));
+            total += candidate.1;
+            count += 1;
+        }
+    }
+    let candidates = candidates.get(..count).unwrap_or_default();
+    let Some(last) = candidates.last() else {
+        return Err(no_key(&provider.name, rested_until, now, tried.is_empty()));
+    };
+    let draw = match wish.session {
+        Some(session) => fraction(hash_of(session)),
+        None => fraction(core.random()),
+    };
+    let mut left = draw * total;
+    let chosen = candidates.iter().find(|(_, weight)| {
+        left -= weight;
+        left < 0.0
+    });
+    let (at, _) = *chosen.unwrap_or(last);
+    let alias = records.keys.get(at).and_then(|key| key.aliases.iter().find(|alias| alias.0 == *model));
+    let model = match alias {
+        Some(alias) => Name::new(&alias.1).unwrap_or(step.model),
+        None => step.model,
+    };
+    Ok(Chosen { key: Some(at), model })
+}
+
+/// Keys of one provider that a draw considers; more than any provider has in practice.
+const KEYS_CONSIDERED_MAX: usize = 64;
+
+fn no_key(provider: &str, rested_until: Option<Nanos>, now: Nanos, is_first: bool) -> Rejection {
+    match rested_until {
+        Some(until) => {
+            Rejection::new(Cause::KeysLimited, format!("every key of provider {provider} that fits rests now"))
+                .after(until.since(now))
+        }
+        None if is_first => {
+            Rejection::new(Cause::NoUsableKey, format!("provider {provider} has no usable key for this request"))
+        }
+        None => Rejection::new(Cause::NoUsableKey, format!("no further key of provider {provider} fits this request")),
+    }
+}
+
+/// The same on every core and node, so that a session keeps its key wherever it lands.
+fn hash_of(bytes: &[u8]) -> u64 {
+    // FNV-1a with a final mix (splitmix64), since sessions often differ in their last byte only.
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 31)
+}
+
+fn fraction(bits: u64) -> f64 {
+    (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fraction_is_below_one() {
+        assert!(fraction(u64::MAX) < 1.0);
+        assert!(fraction(0) >= 0.0);
+    }
+
+    #[test]
+    fn sessions_that_differ_in_one_byte_are_spread() {
+        let low = (0..100).filter(|n| fraction(hash_of(format!("session-{n}").as_bytes())) < 0.5).count();
+        assert!((30..70).contains(&low), "{low}");
+    }
+
+    #[test]
+    fn a_model_is_known_by_its_family() {
+        assert_eq!(vendor_of("claude-sonnet-4"), Some("anthropic"));
+        assert_eq!(vendor_of("llama-3"), None);
+    }
+}

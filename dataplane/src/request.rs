@@ -1,0 +1,380 @@
+//! One request of a client: its typed head, and its body as far as it has to be in memory.
+//!
+//! The body is collected up to a bound, because the model stands in it and because only what is
+//! in memory can be sent twice. A larger one is left on the connection and streamed.
+
+use crate::buffers::Buffer;
+use crate::core::Core;
+use crate::http1::encode::CONTINUE;
+use crate::http1::{ChunkDecoder, Framing, RequestHead};
+use crate::rejection::{Cause, Rejection};
+use crate::socket::Socket;
+use shared::bounds::{BODY_GRACE, BODY_RATE_MIN};
+use shared::clock::Nanos;
+use std::ops::Range;
+use std::time::Duration;
+
+/// Where the body is.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    /// Nobody has looked yet.
+    Unread,
+    /// All of it: the bytes of the buffer behind the head.
+    Whole {
+        /// Bytes of payload.
+        len: usize,
+    },
+    /// Its beginning is in the buffer behind the head; the rest comes from the connection.
+    Beginning {
+        /// Bytes of payload in the buffer.
+        len: usize,
+        /// What is still to come.
+        rest: Rest,
+    },
+}
+
+/// What is still on the connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Rest {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked(Box<ChunkDecoder>),
+}
+
+/// A request.
+pub(crate) struct Request {
+    pub(crate) head: Box<RequestHead>,
+    /// Head and body, one behind the other.
+    pub(crate) buffer: Buffer,
+    pub(crate) head_len: usize,
+    pub(crate) body: Body,
+    /// What follows the request already: the next one of a pipeline.
+    pub(crate) carried: Option<Buffer>,
+    /// When its head was complete.
+    pub(crate) arrived: Nanos,
+    /// Part of the core's memory for bodies that this request holds.
+    claimed: u64,
+    pace: Pace,
+}
+
+/// How fast a body has come, counting only the time in which we were ready to read.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Pace {
+    reading: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// How long the next read may take at most, so that the whole stays above the least rate.
+    fn allowance(&self) -> Duration {
+        let earned = Duration::from_millis(self.bytes.saturating_mul(1000) / BODY_RATE_MIN);
+        (BODY_GRACE + earned).saturating_sub(self.reading).min(BODY_GRACE)
+    }
+}
+
+impl Request {
+    pub(crate) fn new(head: Box<RequestHead>, buffer: Buffer, head_len: usize, arrived: Nanos) -> Self {
+        let (body, carried, claimed, pace) = (Body::Unread, None, 0, Pace::default());
+        Self { head, buffer, head_len, body, carried, arrived, claimed, pace }
+    }
+
+    /// The head's bytes, which every span of the head points into.
+    #[inline]
+    pub(crate) fn head_bytes(&self) -> &[u8] {
+        self.buffer.payload()
+    }
+
+    /// The body's bytes in memory.
+    pub(crate) fn body_bytes(&self) -> &[u8] {
+        let len = match self.body {
+            Body::Unread => 0,
+            Body::Whole { len } | Body::Beginning { len, .. } => len,
+        };
+        self.buffer.payload().get(self.body_range(len)).unwrap_or_default()
+    }
+
+    fn body_range(&self, len: usize) -> Range<usize> {
+        self.head_len..self.head_len + len
+    }
+
+    /// Whether all of the body is in memory, so that it can be sent more than once.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.body, Body::Whole { .. })
+    }
+
+    /// Whether bytes of this request may still be on the connection.
+    pub(crate) fn is_unread(&self) -> bool {
+        match self.body {
+            Body::Unread => !matches!(self.head.framing(), Framing::None | Framing::Length(0)),
+            Body::Whole { .. } => false,
+            Body::Beginning { .. } => true,
+        }
+    }
+
+    /// Reads the body into memory, or its beginning when it is larger than `keep` bytes.
+    pub(crate) async fn collect(
+        &mut self,
+        core: &Core,
+        socket: &mut Socket,
+        keep: usize,
+        keep_all_requests: u64,
+        body_bytes_max: u64,
+    ) -> Result<(), Rejection> {
+        let framing = self.head.framing();
+        if let Framing::Length(length) = framing
+            && length > body_bytes_max
+        {
+            return Err(Rejection::new(
+                Cause::BodyTooLarge,
+                format!("the body has {length} bytes, {body_bytes_max} are allowed"),
+            ));
+        }
+        if self.head.expect_continue() && self.buffer.len() == self.head_len {
+            self.say_continue(core, socket).await?;
+        }
+        match framing {
+            Framing::None => self.body = Body::Whole { len: 0 },
+            Framing::Length(length) => self.collect_length(core, socket, length, keep, keep_all_requests).await?,
+            Framing::Chunked => self.collect_chunks(core, socket, keep, keep_all_requests, body_bytes_max).await?,
+        }
+        self.carry_over(core);
+        Ok(())
+    }
+
+    async fn say_continue(&self, core: &Core, socket: &mut Socket) -> Result<(), Rejection> {
+        let mut interim = core.buffers.take_small();
+        let fits = interim.append(CONTINUE);
+        debug_assert!(fits);
+        let outcome = socket.sender.write_all(&mut interim).await;
+        core.buffers.give(interim);
+        outcome.map_err(|_| Rejection::client_left())
+    }
+
+    async fn collect_length(
+        &mut self,
+        core: &Core,
+        socket: &mut Socket,
+        length: u64,
+        keep: usize,
+        keep_all_requests: u64,
+    ) -> Result<(), Rejection> {
+        let wanted = usize::try_from(length).unwrap_or(usize::MAX).min(keep);
+        self.make_room(core, wanted, keep_all_requests)?;
+        while self.buffer.len() - self.head_len < wanted {
+            self.read_more(core, socket).await?;
+        }
+        let there = self.buffer.len() - self.head_len;
+        self.body = match usize::try_from(length) {
+            Ok(len) if len <= there => Body::Whole { len },
+            _ => Body::Beginning { len: there, rest: Rest::Length(length - there as u64) },
+        };
+        Ok(())
+    }
+
+    async fn collect_chunks(
+        &mut self,
+        core: &Core,
+        socket: &mut Socket,
+        keep: usize,
+        keep_all_requests: u64,
+        body_bytes_max: u64,
+    ) -> Result<(), Rejection> {
+        let mut decoder = Box::new(ChunkDecoder::new());
+        let mut len = 0;
+        loop {
+            // What arrived behind the payload collected so far is still framed.
+            let fresh = self.head_len + len;
+            let bytes = &mut self.buffer.payload_mut()[fresh..];
+            let progress = decoder.decode_in_place(bytes).map_err(|fault| {
+                Rejection::new(Cause::MalformedBody, format!("the chunked body is malformed: {fault}"))
+            })?;
+            let end = progress.consumed;
+            if progress.payload_start > 0 {
+                bytes.copy_within(progress.payload_start..progress.payload_start + progress.payload_len, 0);
+            }
+            let gap = end - progress.payload_len;
+            if gap > 0 {
+                let total = bytes.len();
+                bytes.copy_within(end..total, progress.payload_len);
+                let shorter = self.buffer.len() - gap;
+                self.buffer.truncate(shorter);
+            }
+            len += progress.payload_len;
+            if decoder.payload_total() > body_bytes_max {
+                return Err(Rejection::new(
+                    Cause::BodyTooLarge,
+                    format!("the body has more than {body_bytes_max} bytes"),
+                ));
+            }
+            if progress.done {
+                self.body = Body::Whole { len };
+                return Ok(());
+            }
+            if len >= keep {
+                self.body = Body::Beginning { len, rest: Rest::Chunked(decoder) };
+                return Ok(());
+            }
+            if self.buffer.room() == 0 {
+                let larger = (len * 2).max(64 * 1024).min(keep + 4096);
+                self.make_room(core, larger, keep_all_requests)?;
+            }
+            self.read_more(core, socket).await?;
+        }
+    }
+
+    /// Makes the buffer large enough for `body` bytes behind the head.
+    fn make_room(&mut self, core: &Core, body: usize, keep_all_requests: u64) -> Result<(), Rejection> {
+        let missing = (self.head_len + body).saturating_sub(self.buffer.len());
+        if missing <= self.buffer.room() {
+            return Ok(());
+        }
+        let claim = body as u64;
+        let held = core.buffered_body_bytes.get();
+        if held + claim - self.claimed.min(claim) > keep_all_requests {
+            return Err(Rejection::new(Cause::Overloaded, "this core's memory for request bodies is used up"));
+        }
+        core.buffered_body_bytes.set(held + claim - self.claimed.min(claim));
+        self.claimed = self.claimed.max(claim);
+        let mut larger = Buffer::for_payload(self.head_len + body + 1024);
+        let fits = larger.append(self.buffer.payload());
+        debug_assert!(fits);
+        core.buffers.give(std::mem::replace(&mut self.buffer, larger));
+        Ok(())
+    }
+
+    async fn read_more(&mut self, core: &Core, socket: &mut Socket) -> Result<(), Rejection> {
+        self.pace.read(core, socket, &mut self.buffer).await.map(|_| ())
+    }
+
+    /// Bytes behind a complete body are the next request's.
+    fn carry_over(&mut self, core: &Core) {
+        let Body::Whole { len } = self.body else { return };
+        let end = self.head_len + len;
+        if self.buffer.len() > end {
+            let extra = &self.buffer.payload()[end..];
+            let mut carried = core.buffers.take();
+            if !carried.append(extra) {
+                carried = Buffer::for_payload(extra.len());
+                let fits = carried.append(extra);
+                debug_assert!(fits);
+            }
+            self.carried = Some(carried);
+            self.buffer.truncate(end);
+        }
+    }
+
+    /// Reads the next piece of a body that is streamed into `buffer`, decoded; `None` at its end.
+    /// The payload of `buffer` is that piece alone.
+    pub(crate) async fn read_rest(
+        &mut self,
+        core: &Core,
+        socket: &mut Socket,
+        buffer: &mut Buffer,
+        body_bytes_max: u64,
+    ) -> Result<Option<usize>, Rejection> {
+        let Body::Beginning { rest, .. } = &mut self.body else { return Ok(None) };
+        loop {
+            buffer.clear();
+            match rest {
+                Rest::Length(0) => return Ok(None),
+                Rest::Length(left) => {
+                    let count = self.pace.read(core, socket, buffer).await?;
+                    let ours = usize::try_from(*left).unwrap_or(usize::MAX).min(count);
+                    if ours < count {
+                        let mut carried = core.buffers.take();
+                        let fits = carried.append(&buffer.payload()[ours..]);
+                        debug_assert!(fits);
+                        self.carried = Some(carried);
+                        buffer.truncate(ours);
+                    }
+                    *left -= ours as u64;
+                    return Ok(Some(ours));
+                }
+                Rest::Chunked(decoder) => {
+                    if decoder.is_done() {
+                        return Ok(None);
+                    }
+                    self.pace.read(core, socket, buffer).await?;
+                    let progress = decoder.decode_in_place(buffer.payload_mut()).map_err(|fault| {
+                        Rejection::new(Cause::MalformedBody, format!("the chunked body is malformed: {fault}"))
+                    })?;
+                    if decoder.payload_total() > body_bytes_max {
+                        let text = format!("the body has more than {body_bytes_max} bytes");
+                        return Err(Rejection::new(Cause::BodyTooLarge, text));
+                    }
+                    if progress.done && progress.consumed < buffer.len() {
+                        let mut carried = core.buffers.take();
+                        let fits = carried.append(&buffer.payload()[progress.consumed..]);
+                        debug_assert!(fits);
+                        self.carried = Some(carried);
+                    }
+                    buffer.consume(progress.payload_start);
+                    buffer.truncate(progress.payload_len);
+                    if progress.payload_len > 0 {
+                        return Ok(Some(progress.payload_len));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives everything back to the core; what follows the request stays for the connection.
+    pub(crate) fn finish(self, core: &Core) -> Option<Buffer> {
+        core.buffered_body_bytes.set(core.buffered_body_bytes.get().saturating_sub(self.claimed));
+        core.buffers.give(self.buffer);
+        core.give_request_head(self.head);
+        self.carried
+    }
+}
+
+impl Pace {
+    async fn read(&mut self, core: &Core, socket: &mut Socket, buffer: &mut Buffer) -> Result<usize, Rejection> {
+        let began = core.clock.now();
+        socket.deadline.set_reading(began.after(self.allowance()));
+        let outcome = socket.receiver.read(buffer).await;
+        socket.deadline.clear();
+        self.reading += core.clock.now().since(began);
+        match outcome {
+            Ok(0) | Err(_) if socket.deadline.has_passed() => {
+                Err(Rejection::new(Cause::BodyTimeout, "the body came too slowly"))
+            }
+            Ok(0) | Err(_) => Err(Rejection::client_left()),
+            Ok(count) => {
+                self.bytes = self.bytes.saturating_add(count as u64);
+                Ok(count)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dripping_body_runs_out_of_time() {
+        let mut pace = Pace::default();
+        let mut total = Duration::ZERO;
+        for _ in 0..100 {
+            let drip = Duration::from_secs(2);
+            if pace.allowance() < drip {
+                break;
+            }
+            pace.reading += drip;
+            pace.bytes += 1;
+            total += drip;
+        }
+        assert!(total < Duration::from_secs(10), "{total:?}");
+    }
+
+    #[test]
+    fn a_slow_but_steady_body_may_take_its_time() {
+        let mut pace = Pace::default();
+        for _ in 0..10_000 {
+            assert!(pace.allowance() >= Duration::from_secs(1));
+            pace.reading += Duration::from_secs(1);
+            pace.bytes += BODY_RATE_MIN;
+        }
+    }
+}

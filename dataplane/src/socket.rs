@@ -1,0 +1,360 @@
+//! One TCP connection of a core, to a client or to a provider, with or without TLS.
+//!
+//! A connection that waits keeps a read of a few bytes open. It ends when bytes come (a request,
+//! an answer) or when the peer leaves, so that a client that has gone and a pooled connection
+//! that was closed are noticed without a system call and without cancelling anything. Reads and
+//! writes own their buffers until they end, as io_uring needs.
+
+use crate::buffers::Buffer;
+use crate::deadlines::{Deadline, Deadlines};
+use crate::tls::TlsSession;
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::net::TcpStream;
+use nix::sys::socket::{Shutdown, shutdown};
+use shared::bounds::RESIDENT_READ_BYTES;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// Where the reading half and the one who asks meet.
+#[derive(Default)]
+struct Desk {
+    /// Bytes to fill and where to start; taken by the reading half.
+    order: Option<(Box<[u8]>, usize, usize)>,
+    /// A read is with the kernel.
+    is_reading: bool,
+    /// What the read brought.
+    outcome: Option<(io::Result<usize>, Box<[u8]>)>,
+}
+
+/// The reading half: one future for the life of the connection, so that a read can be left
+/// waiting between two requests without an allocation for each.
+struct Reader {
+    desk: Rc<RefCell<Desk>>,
+    reading: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+async fn read_for_ever(mut half: OwnedReadHalf<TcpStream>, desk: Rc<RefCell<Desk>>) {
+    loop {
+        let (bytes, from, to) = poll_fn(|_| match desk.borrow_mut().order.take() {
+            Some(order) => Poll::Ready(order),
+            // Whoever places an order polls this future next: no waker is needed.
+            None => Poll::Pending,
+        })
+        .await;
+        let (result, slice) = half.read(bytes.slice_mut(from..to)).await;
+        let mut desk = desk.borrow_mut();
+        desk.is_reading = false;
+        desk.outcome = Some((result, slice.into_inner()));
+    }
+}
+
+impl Reader {
+    fn new(half: OwnedReadHalf<TcpStream>) -> Self {
+        let desk = Rc::new(RefCell::new(Desk::default()));
+        let reading = Box::pin(read_for_ever(half, Rc::clone(&desk)));
+        Self { desk, reading }
+    }
+
+    fn is_reading(&self) -> bool {
+        let desk = self.desk.borrow();
+        desk.is_reading || desk.outcome.is_some()
+    }
+
+    fn order(&mut self, bytes: Box<[u8]>, from: usize, to: usize) {
+        let mut desk = self.desk.borrow_mut();
+        debug_assert!(!desk.is_reading && desk.outcome.is_none());
+        desk.order = Some((bytes, from, to));
+        desk.is_reading = true;
+    }
+
+    /// Ready when the read that was ordered has ended.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.desk.borrow().outcome.is_none() {
+            let _ = self.reading.as_mut().poll(cx);
+        }
+        if self.desk.borrow().outcome.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    async fn outcome(&mut self) -> (io::Result<usize>, Box<[u8]>) {
+        poll_fn(|cx| self.poll_ended(cx)).await;
+        self.desk.borrow_mut().outcome.take().expect("poll_ended said that it is there")
+    }
+}
+
+/// What a waiting connection noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noticed {
+    /// Nothing yet.
+    Nothing,
+    /// Bytes are there.
+    Bytes,
+    /// The peer has closed or reset the connection.
+    Gone,
+}
+
+/// The half that reads.
+pub(crate) struct Receiver {
+    reader: Reader,
+    /// The few bytes that a waiting connection reads into.
+    resident: Option<Box<[u8]>>,
+    is_resident_out: bool,
+    tls: Option<Rc<RefCell<TlsSession>>>,
+}
+
+/// The half that writes.
+pub(crate) struct Sender {
+    half: OwnedWriteHalf<TcpStream>,
+    tls: Option<Rc<RefCell<TlsSession>>>,
+    /// Bytes of TLS records on their way; kept for the next write.
+    records: Vec<u8>,
+}
+
+/// A connection. Fields are dropped in order: the deadline lets go before the descriptor closes.
+pub(crate) struct Socket {
+    pub(crate) deadline: Deadline,
+    pub(crate) receiver: Receiver,
+    pub(crate) sender: Sender,
+    pub(crate) fd: RawFd,
+}
+
+impl Socket {
+    /// Takes a connected stream over.
+    pub(crate) fn new(stream: TcpStream, deadlines: &Rc<Deadlines>) -> Self {
+        let fd = stream.as_raw_fd();
+        let (read, write) = stream.into_split();
+        Self {
+            deadline: deadlines.watch(fd),
+            receiver: Receiver { reader: Reader::new(read), resident: None, is_resident_out: false, tls: None },
+            sender: Sender { half: write, tls: None, records: Vec::new() },
+            fd,
+        }
+    }
+
+    /// Runs the handshake of `session` and reads and writes through it from then on.
+    pub(crate) async fn start_tls(&mut self, session: TlsSession, buffer: &mut Buffer) -> io::Result<()> {
+        let session = Rc::new(RefCell::new(session));
+        self.receiver.tls = Some(Rc::clone(&session));
+        self.sender.tls = Some(Rc::clone(&session));
+        loop {
+            self.sender.flush_records().await?;
+            if !session.borrow().is_handshaking() {
+                return Ok(());
+            }
+            buffer.clear();
+            if self.receiver.read_raw(buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let outcome = session.borrow_mut().receive(buffer.payload());
+            if let Err(error) = outcome {
+                // The alert that tells the peer why; it may be gone already.
+                let _ = self.sender.flush_records().await;
+                return Err(error);
+            }
+        }
+    }
+
+    /// Ends the connection now; whatever waits on it ends too.
+    pub(crate) fn abort(&self) {
+        abort(self.fd);
+    }
+}
+
+/// Ends the connection behind `fd`; whatever waits on it ends by itself.
+pub(crate) fn abort(fd: RawFd) {
+    // A peer that closed first makes this fail, and there is nothing left to do then.
+    let _ = shutdown(fd, Shutdown::Both);
+}
+
+impl Receiver {
+    /// Leaves a small read waiting, if none is.
+    pub(crate) fn wait_quietly(&mut self) {
+        if !self.reader.is_reading() {
+            let resident = self.resident.take().unwrap_or_else(|| vec![0; RESIDENT_READ_BYTES].into_boxed_slice());
+            self.is_resident_out = true;
+            self.reader.order(resident, 0, RESIDENT_READ_BYTES);
+        }
+    }
+
+    /// What the quiet read noticed so far; `cx` is woken when that changes.
+    pub(crate) fn poll_noticed(&mut self, cx: &mut Context<'_>) -> Noticed {
+        if self.tls.is_some() {
+            return self.poll_noticed_tls(cx);
+        }
+        if self.reader.poll_ended(cx).is_pending() {
+            return Noticed::Nothing;
+        }
+        match &self.reader.desk.borrow().outcome {
+            Some((Ok(0) | Err(_), _)) => Noticed::Gone,
+            _ => Noticed::Bytes,
+        }
+    }
+
+    /// With TLS, bytes may be a goodbye: only what they decrypt to tells.
+    fn poll_noticed_tls(&mut self, cx: &mut Context<'_>) -> Noticed {
+        let Some(tls) = self.tls.clone() else { return Noticed::Nothing };
+        loop {
+            if tls.borrow().has_plain() {
+                return Noticed::Bytes;
+            }
+            if tls.borrow().is_closed() {
+                return Noticed::Gone;
+            }
+            self.wait_quietly();
+            if self.reader.poll_ended(cx).is_pending() {
+                return Noticed::Nothing;
+            }
+            let outcome = self.reader.desk.borrow_mut().outcome.take();
+            self.is_resident_out = false;
+            let Some((Ok(count), bytes)) = outcome else { return Noticed::Gone };
+            if count == 0 || tls.borrow_mut().receive(&bytes[..count.min(bytes.len())]).is_err() {
+                return Noticed::Gone;
+            }
+            self.resident = Some(bytes);
+        }
+    }
+
+    /// What the quiet read has noticed, as far as this core has heard.
+    pub(crate) fn noticed(&mut self) -> Noticed {
+        self.poll_noticed(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Waits until the quiet read notices something.
+    pub(crate) async fn until_noticed(&mut self) -> Noticed {
+        self.wait_quietly();
+        poll_fn(|cx| match self.poll_noticed(cx) {
+            Noticed::Nothing => Poll::Pending,
+            noticed => Poll::Ready(noticed),
+        })
+        .await
+    }
+
+    /// Reads bytes behind the payload of `buffer`, decrypted. Zero: the peer has ended its side.
+    pub(crate) async fn read(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
+        let Some(tls) = self.tls.clone() else { return self.read_raw(buffer).await };
+        loop {
+            let (count, is_closed) = tls.borrow_mut().take_plain(buffer)?;
+            if count > 0 || is_closed {
+                return Ok(count);
+            }
+            let mut records = self.scratch_for_records();
+            let outcome = self.read_raw(&mut records).await;
+            match outcome {
+                // Without the peer's close_notify this is a cut, not an end (RFC 8446, 6.1).
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => tls.borrow_mut().receive(records.payload())?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn scratch_for_records(&self) -> Buffer {
+        Buffer::for_payload(shared::bounds::BUFFER_BYTES)
+    }
+
+    async fn read_raw(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
+        if self.is_resident_out {
+            let (result, bytes) = self.reader.outcome().await;
+            self.is_resident_out = false;
+            let count = result?;
+            let fits = buffer.append(&bytes[..count.min(bytes.len())]);
+            self.resident = Some(bytes);
+            return if fits { Ok(count) } else { Err(io::ErrorKind::OutOfMemory.into()) };
+        }
+        if buffer.room() == 0 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let room = buffer.room();
+        let taken = std::mem::replace(buffer, Buffer::empty());
+        let (bytes, shape) = taken.into_parts();
+        self.reader.order(bytes, shape.end, shape.end + room);
+        let (result, bytes) = self.reader.outcome().await;
+        let count = *result.as_ref().unwrap_or(&0);
+        *buffer = Buffer::from_parts(bytes, shape, count);
+        result
+    }
+}
+
+impl Sender {
+    /// Writes the whole payload of `buffer`; the buffer comes back either way.
+    pub(crate) async fn write_all(&mut self, buffer: &mut Buffer) -> io::Result<()> {
+        let taken = std::mem::replace(buffer, Buffer::empty());
+        let (bytes, shape) = taken.into_parts();
+        let (outcome, bytes) = self.write_owned(bytes, shape.start..shape.end).await;
+        *buffer = Buffer::from_parts(bytes, shape, 0);
+        outcome
+    }
+
+    /// Writes a range of bytes that the kernel may keep until they are on their way.
+    pub(crate) async fn write_owned<T: IoBuf + AsRef<[u8]>>(
+        &mut self,
+        mut bytes: T,
+        range: Range<usize>,
+    ) -> (io::Result<()>, T) {
+        let mut from = range.start;
+        if let Some(tls) = self.tls.clone() {
+            while from < range.end {
+                let plain = bytes.as_ref().get(from..range.end).unwrap_or_default();
+                let outcome = tls.borrow_mut().encrypt(plain);
+                match outcome {
+                    Ok(count) => from += count,
+                    Err(error) => return (Err(error), bytes),
+                }
+                if let Err(error) = self.flush_records().await {
+                    return (Err(error), bytes);
+                }
+            }
+            return (Ok(()), bytes);
+        }
+        while from < range.end {
+            let (result, slice) = self.half.write(bytes.slice(from..range.end)).await;
+            bytes = slice.into_inner();
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), bytes),
+                Ok(count) => from += count,
+                Err(error) => return (Err(error), bytes),
+            }
+        }
+        (Ok(()), bytes)
+    }
+
+    /// Ends our side in order: a TLS close_notify where there is TLS, then FIN.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        if let Some(tls) = self.tls.clone() {
+            tls.borrow_mut().say_goodbye();
+            self.flush_records().await?;
+        }
+        self.half.shutdown().await
+    }
+
+    /// Sends the records that the TLS session wants to send.
+    async fn flush_records(&mut self) -> io::Result<()> {
+        let Some(tls) = self.tls.clone() else { return Ok(()) };
+        loop {
+            let mut records = std::mem::take(&mut self.records);
+            records.clear();
+            tls.borrow_mut().take_records(&mut records)?;
+            if records.is_empty() {
+                self.records = records;
+                return Ok(());
+            }
+            let mut from = 0;
+            while from < records.len() {
+                let len = records.len();
+                let (result, slice) = self.half.write(records.slice(from..len)).await;
+                records = slice.into_inner();
+                match result? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    count => from += count,
+                }
+            }
+            self.records = records;
+        }
+    }
+}

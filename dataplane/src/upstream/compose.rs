@@ -1,0 +1,251 @@
+//! Writes the request that goes upstream: a new head from typed parts, and the body as it came
+//! or with a few bytes spliced. Everything that must not leave the gateway stays out here.
+
+use crate::core::Serving;
+use crate::http1::{HeadWriter, Known, Method, Unwritable};
+use crate::identify::{self, Caller};
+use crate::plan::{Chosen, Step};
+use crate::provider::Dialect;
+use crate::rejection::{Cause, Rejection};
+use crate::request::Request;
+use crate::route::{self, Endpoint, Target};
+use crate::upstream::dialect_of;
+use shared::snapshot::{ArchivedCredentialHeader, ArchivedProviderRecord};
+
+/// The version of Anthropic's API that is meant where the client names none.
+const ANTHROPIC_VERSION: &[u8] = b"2023-06-01";
+
+/// How the body goes upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sized {
+    /// There is none, and none was announced.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// In chunks: nobody knows yet.
+    Chunked,
+}
+
+/// What the head is made from.
+pub(crate) struct Parts<'a> {
+    pub(crate) serving: &'a Serving,
+    pub(crate) request: &'a Request,
+    pub(crate) target: &'a Target,
+    pub(crate) caller: Caller,
+    pub(crate) step: &'a Step,
+    pub(crate) chosen: &'a Chosen,
+    pub(crate) request_id: &'a str,
+    pub(crate) body: Sized,
+}
+
+/// Appends the head to `out`.
+pub(crate) fn write_head(parts: &Parts<'_>, out: &mut Vec<u8>) -> Result<(), Rejection> {
+    let Some(record) = parts.serving.records().providers.get(parts.step.provider) else {
+        return Err(Rejection::new(Cause::Internal, "a route leads to no provider"));
+    };
+    try_write_head(parts, record, out).map_err(|fault| match fault {
+        Fault::Climbs => Rejection::new(Cause::InvalidRequest, "the path has dot segments or encoded slashes"),
+        Fault::Unwritable(what) => Rejection::new(Cause::InvalidRequest, format!("cannot be sent on: {what}")),
+    })
+}
+
+enum Fault {
+    Climbs,
+    Unwritable(Unwritable),
+}
+
+impl From<Unwritable> for Fault {
+    fn from(fault: Unwritable) -> Self {
+        Self::Unwritable(fault)
+    }
+}
+
+fn try_write_head(parts: &Parts<'_>, record: &ArchivedProviderRecord, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let Parts { serving, request, target, .. } = parts;
+    let bytes = request.head_bytes();
+    let head = &request.head;
+    let mut path = Vec::with_capacity(256);
+    write_path(parts, record, bytes, &mut path)?;
+    let mut query = Vec::new();
+    let query = head.query(bytes).map(|full| without_key(full, &mut query));
+    let mut writer = HeadWriter::request(out, head.method_bytes(bytes), &path, query)?;
+    writer.known(Known::Host, record.authority.as_bytes())?;
+    let secrets = &serving.published.secrets;
+    for extra in record.extra_headers.iter() {
+        if let Some(value) = secrets.get(extra.1.to_native() as usize) {
+            writer.field(extra.0.as_bytes(), value.expose().as_bytes())?;
+        }
+    }
+    write_credential(parts, record, &mut writer)?;
+    let is_relay = target.endpoint == Endpoint::Relay;
+    let settings = &serving.records().settings;
+    let mut has_request_id = false;
+    let mut has_version = false;
+    for field in head.fields() {
+        let (name, value) = (field.name.of(bytes), field.value.of(bytes));
+        if field.known == Known::ExtraField {
+            let wanted = name.get(b"x-bf-eh-".len()..).unwrap_or_default();
+            let is_listed =
+                settings.header_allowlist.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(wanted));
+            if is_listed && Known::classify(wanted).relays_to_provider() {
+                writer.field(wanted, value)?;
+            }
+            continue;
+        }
+        if !field.relays_to_provider()
+            || record.extra_headers.iter().any(|extra| extra.0.as_bytes().eq_ignore_ascii_case(name))
+        {
+            continue;
+        }
+        match field.known {
+            // Usage is read in every answer, which a coding would hide.
+            Known::AcceptEncoding if !is_relay => continue,
+            // Browsers' words to this gateway, not to the provider.
+            Known::Origin if !is_relay => continue,
+            Known::RequestId => has_request_id = true,
+            Known::AnthropicVersion => has_version = true,
+            _ => {}
+        }
+        writer.field(name, value)?;
+    }
+    if !is_relay {
+        writer.known(Known::AcceptEncoding, b"identity")?;
+    }
+    if !has_request_id {
+        writer.known(Known::RequestId, parts.request_id.as_bytes())?;
+    }
+    if !has_version && target.dialect == Dialect::Anthropic && dialect_of(record) == Dialect::Anthropic {
+        writer.known(Known::AnthropicVersion, ANTHROPIC_VERSION)?;
+    }
+    match parts.body {
+        Sized::None => {}
+        Sized::Length(length) => writer.content_length(length),
+        Sized::Chunked => writer.chunked(),
+    }
+    writer.finish();
+    Ok(())
+}
+
+fn write_path(
+    parts: &Parts<'_>,
+    record: &ArchivedProviderRecord,
+    bytes: &[u8],
+    path: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    let Parts { target, chosen, request, .. } = parts;
+    let prefix = record.path_prefix.as_str();
+    path.extend_from_slice(prefix.as_bytes());
+    if target.endpoint == Endpoint::Relay {
+        let whole = request.head.path(bytes);
+        if whole == b"*" && prefix.is_empty() {
+            path.extend_from_slice(whole);
+            return Ok(());
+        }
+        // Behind a prefix or with a key, a path must not lead elsewhere on that host.
+        if (!prefix.is_empty() || !record.is_key_less) && route::climbs(whole) {
+            return Err(Fault::Climbs);
+        }
+        path.extend_from_slice(whole);
+        return Ok(());
+    }
+    let rest = bytes.get(target.rest.clone()).unwrap_or_default();
+    if route::climbs(rest) {
+        return Err(Fault::Climbs);
+    }
+    let version = match (target.dialect, dialect_of(record)) {
+        // The OpenAI dialect of vendors that have one of their own.
+        (Dialect::OpenAi, Dialect::Gemini) => "/v1beta/openai",
+        (Dialect::OpenAi, Dialect::Cohere) => "/compatibility/v1",
+        _ if record.drops_version => "",
+        _ => target.version,
+    };
+    if !prefix.ends_with(version) {
+        path.extend_from_slice(version.as_bytes());
+    }
+    match &target.model {
+        Some(model) => {
+            // `rest` is `/models/MODEL:ACTION`; the model may have another name at the provider.
+            let action = bytes.get(model.end..target.rest.end).unwrap_or_default();
+            path.extend_from_slice(b"/models/");
+            path.extend_from_slice(chosen.model.as_str().as_bytes());
+            path.extend_from_slice(action);
+            if route::climbs(path) {
+                return Err(Fault::Climbs);
+            }
+        }
+        None => path.extend_from_slice(rest),
+    }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    Ok(())
+}
+
+fn write_credential(
+    parts: &Parts<'_>,
+    record: &ArchivedProviderRecord,
+    writer: &mut HeadWriter<'_>,
+) -> Result<(), Fault> {
+    let serving = parts.serving;
+    let key = match parts.caller {
+        Caller::Direct => identify::direct_key(&parts.request.head, parts.request.head_bytes()),
+        _ => parts
+            .chosen
+            .key
+            .and_then(|key| serving.records().keys.get(key))
+            .and_then(|key| serving.published.secrets.get(key.secret.to_native() as usize))
+            .map(|secret| secret.expose().as_bytes()),
+    };
+    let Some(key) = key.filter(|key| !key.is_empty()) else { return Ok(()) };
+    let is_foreign = parts.target.dialect == Dialect::OpenAi && dialect_of(record) != Dialect::OpenAi;
+    let header = if is_foreign { &ArchivedCredentialHeader::Bearer } else { &record.credential_header };
+    match header {
+        ArchivedCredentialHeader::Bearer => {
+            let mut value = Vec::with_capacity(b"Bearer ".len() + key.len());
+            value.extend_from_slice(b"Bearer ");
+            value.extend_from_slice(key);
+            let written = writer.known(Known::Authorization, &value);
+            value.fill(0);
+            std::hint::black_box(&value);
+            written?;
+        }
+        ArchivedCredentialHeader::XApiKey => writer.known(Known::XApiKey, key)?,
+        ArchivedCredentialHeader::XGoogApiKey => writer.known(Known::XGoogApiKey, key)?,
+        ArchivedCredentialHeader::ApiKey => writer.known(Known::ApiKey, key)?,
+    }
+    Ok(())
+}
+
+/// A query without `key=…`: Google's clients put credentials there, and they go into a header.
+fn without_key<'q>(query: &'q [u8], scratch: &'q mut Vec<u8>) -> &'q [u8] {
+    if !query.split(|byte| *byte == b'&').any(|pair| pair.starts_with(b"key=")) {
+        return query;
+    }
+    for pair in query.split(|byte| *byte == b'&').filter(|pair| !pair.starts_with(b"key=")) {
+        if !scratch.is_empty() {
+            scratch.push(b'&');
+        }
+        scratch.extend_from_slice(pair);
+    }
+    scratch
+}
+
+/// Methods whose requests announce a length even without a body.
+pub(crate) fn announces_length(method: Method) -> bool {
+    matches!(method, Method::Post | Method::Put | Method::Patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_query_never_goes_upstream() {
+        let mut scratch = Vec::new();
+        assert_eq!(without_key(b"alt=sse&key=secret&x=1", &mut scratch), b"alt=sse&x=1");
+        let mut scratch = Vec::new();
+        assert_eq!(without_key(b"key=secret", &mut scratch), b"");
+        let mut scratch = Vec::new();
+        assert_eq!(without_key(b"alt=sse", &mut scratch), b"alt=sse");
+    }
+}

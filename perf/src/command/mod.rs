@@ -1,0 +1,134 @@
+//! The command line, and what each command prints. The measuring itself is elsewhere.
+
+mod load;
+mod relay;
+mod replay;
+mod request_cost;
+mod streams;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use thiserror::Error;
+
+use crate::{
+    replay::trace::TraceError, request_cost::RequestCostError, rows::Rows, simulated::StatsError, target::TargetError,
+};
+
+/// Measures a node from outside: load, streams, cost of a request, replay of recorded traffic.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// POST load over keep-alive connections, closed loop or at a fixed rate
+    Load(load::LoadArgs),
+    /// Raw byte relay: the floor that a proxy is compared with
+    Relay(relay::RelayArgs),
+    /// Thousands of concurrent SSE streams, every event checked, with the node's memory
+    Streams(streams::StreamsArgs),
+    /// CPU and instructions of one proxied request, beside the raw relay, in one run
+    RequestCost(request_cost::RequestCostArgs),
+    /// Recorded LLM traffic, with what an exact limiter would have admitted of it
+    Replay(replay::ReplayArgs),
+}
+
+/// What the exit code tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Everything came as it should.
+    Clean,
+    /// At least one failure: the figures of this run stand for nothing.
+    Failed,
+}
+
+impl Verdict {
+    fn clean_if(clean: bool) -> Self {
+        if clean { Self::Clean } else { Self::Failed }
+    }
+}
+
+/// Why a command could not measure.
+#[derive(Debug, Error)]
+pub(crate) enum CommandError {
+    /// The target or a header of the command line.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Files, sockets, the ring.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The recorded trace.
+    #[error("the trace: {0}")]
+    Trace(#[from] TraceError),
+    /// The simulated provider's counts.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
+    /// Starting or measuring a process.
+    #[error(transparent)]
+    RequestCost(#[from] RequestCostError),
+    /// Two arguments that do not go together, or a value out of bounds.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// A number of seconds from the command line: a day at most.
+fn seconds(value: f64) -> Result<Duration, CommandError> {
+    Duration::try_from_secs_f64(value)
+        .ok()
+        .filter(|time| time.as_secs() <= 86_400)
+        .ok_or_else(|| CommandError::Usage(format!("{value} is no number of seconds up to a day")))
+}
+
+/// Names what was tried when an I/O error goes up.
+fn doing(what: &'static str) -> impl FnOnce(std::io::Error) -> CommandError {
+    move |source| CommandError::Io { what, source }
+}
+
+/// What every measuring command takes.
+#[derive(Debug, Args)]
+struct Output {
+    /// Write the values as JSON lines to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Name of what is measured, for the `proxy` column
+    #[arg(long, default_value = "gateway")]
+    proxy: String,
+    /// Pin this program to a core
+    #[arg(long, value_name = "CORE")]
+    pin: Option<usize>,
+}
+
+impl Output {
+    fn pin(&self) -> Result<(), CommandError> {
+        match self.pin {
+            Some(id) if !core_affinity::set_for_current(core_affinity::CoreId { id }) => {
+                Err(CommandError::Usage(format!("core {id} cannot be pinned to")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&self, rows: &Rows) -> Result<(), CommandError> {
+        rows.finish(self.json.as_deref()).map_err(doing("writing the results"))
+    }
+}
+
+/// Runs the command to its end.
+pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
+    match line.command {
+        Command::Load(args) => load::run(&args),
+        Command::Relay(args) => relay::run(&args),
+        Command::Streams(args) => streams::run(&args),
+        Command::RequestCost(args) => request_cost::run(&args),
+        Command::Replay(args) => replay::run(&args),
+    }
+}

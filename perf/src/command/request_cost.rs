@@ -1,0 +1,92 @@
+//! `perf request-cost`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{CommandError, Verdict, doing};
+use crate::{
+    load::{CONNECTIONS_MAX, REQUESTS_MAX},
+    request_cost::{self, Peer, ROUNDS_MAX, RequestCost},
+    rows::Rows,
+    target::BODY_BYTES_MAX,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct RequestCostArgs {
+    /// The `deepintshield` binary (otherwise the one beside this program)
+    #[arg(long, value_name = "FILE")]
+    node: Option<PathBuf>,
+    /// Use the provider that already runs at this loopback address
+    #[arg(long, value_name = "HOST:PORT")]
+    provider: Option<String>,
+    /// First of three loopback ports that are used
+    #[arg(long, default_value_t = 19_100)]
+    port: u16,
+    /// Who is measured in every round, in this order
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "relay,gateway")]
+    proxies: Vec<Peer>,
+    /// Rounds
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Counted requests of one measurement
+    #[arg(long, default_value_t = 200_000)]
+    requests: u64,
+    /// Requests before the counting begins
+    #[arg(long, default_value_t = 20_000)]
+    warm_up: u64,
+    /// Keep-alive connections
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Length of the request's body
+    #[arg(long, default_value_t = 1024)]
+    body_bytes: usize,
+    /// The model that the request names
+    #[arg(long, default_value = "openai/gpt-4o-mini")]
+    model: String,
+    /// Core of the proxy under test
+    #[arg(long, default_value_t = 0)]
+    proxy_core: usize,
+    /// Core of the load and of the simulated provider
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// Write the values as JSON lines to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &RequestCostArgs) -> Result<Verdict, CommandError> {
+    let in_bounds = (1..=ROUNDS_MAX).contains(&args.rounds)
+        && (1..=REQUESTS_MAX).contains(&args.requests)
+        && args.warm_up <= REQUESTS_MAX
+        && (1..=CONNECTIONS_MAX).contains(&args.connections)
+        && args.body_bytes <= BODY_BYTES_MAX;
+    if !in_bounds {
+        return Err(CommandError::Usage(format!(
+            "at most {ROUNDS_MAX} rounds, {REQUESTS_MAX} requests, {CONNECTIONS_MAX} connections and \
+             {BODY_BYTES_MAX} bytes, and at least one of each"
+        )));
+    }
+    let node = match &args.node {
+        Some(node) => node.clone(),
+        None => std::env::current_exe().map_err(doing("finding this program"))?.with_file_name("deepintshield"),
+    };
+    let what = RequestCost {
+        node,
+        provider: args.provider.clone(),
+        port: args.port,
+        peers: args.proxies.clone(),
+        rounds: args.rounds,
+        requests: args.requests,
+        warm_up: args.warm_up,
+        connections: args.connections,
+        body_bytes: args.body_bytes,
+        model: args.model.clone(),
+        proxy_core: args.proxy_core,
+        load_core: args.load_core,
+    };
+    let mut rows = Rows::new("request-cost");
+    let counts = request_cost::run(&what, &mut rows)?;
+    rows.finish(args.json.as_deref()).map_err(doing("writing the results"))?;
+    Ok(Verdict::clean_if(counts))
+}

@@ -1,0 +1,238 @@
+//! The measuring tools against a small server in the same ring that answers by script, so
+//! that what they count can be compared with what was done to them.
+
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
+
+use monoio::{
+    io::{AsyncReadRent, AsyncWriteRentExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    clock,
+    load::{self, Load, Pace, Until},
+    relay, replay, ring,
+    simulated::seeded_text,
+    streams::{self, Streams, check::Faults},
+    tally::{Failure, Tally},
+    target::{Target, chat_body},
+};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// What the server does with one request.
+enum Reply {
+    /// Sends this and waits for the next request.
+    Send(String),
+    /// Sends this after a pause.
+    SendLate(String, Duration),
+    /// Sends this and closes.
+    SendAndClose(String),
+    /// Stays silent until the client closes.
+    Silence,
+}
+
+/// Answers request number N (over all connections, from 0) with `script(N, its head)`.
+fn serve(script: impl Fn(u64, &str) -> Reply + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let script = Rc::new(script);
+    let number = Rc::new(Cell::new(0));
+    monoio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            monoio::spawn(answer(stream, Rc::clone(&script), Rc::clone(&number)));
+        }
+    });
+    address
+}
+
+async fn answer(mut stream: TcpStream, script: Rc<impl Fn(u64, &str) -> Reply>, number: Rc<Cell<u64>>) {
+    let mut request = String::new();
+    loop {
+        let (read, bytes) = stream.read(vec![0; 64 * 1024]).await;
+        let Ok(length @ 1..) = read else { return };
+        request.push_str(&String::from_utf8_lossy(&bytes[..length]));
+        let Some((head, body)) = request.split_once("\r\n\r\n") else { continue };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |text| text.parse().expect("a length"));
+        if body.len() < length {
+            continue;
+        }
+        let reply = script(number.replace(number.get() + 1), head);
+        request.clear();
+        let (text, closes) = match reply {
+            Reply::Send(text) => (text, false),
+            Reply::SendLate(text, pause) => {
+                monoio::time::sleep(pause).await;
+                (text, false)
+            }
+            Reply::SendAndClose(text) => (text, true),
+            Reply::Silence => continue,
+        };
+        if stream.write_all(text.into_bytes()).await.0.is_err() || closes {
+            return;
+        }
+    }
+}
+
+fn load_of(address: SocketAddr, requests: u64) -> Load {
+    let target = Target::parse(&format!("http://{address}/v1/chat/completions")).expect("loopback");
+    Load {
+        request: target.post(&[], &chat_body("m", 1024)),
+        target,
+        connections: 1,
+        pace: Pace::Closed,
+        until: Until::Requests(requests),
+        silence_max: Duration::from_millis(300),
+        expected_bytes: None,
+    }
+}
+
+fn failures(tally: &Tally) -> Vec<(Failure, u64)> {
+    tally.failures.iter().map(|(failure, count)| (*failure, *count)).collect()
+}
+
+#[test]
+fn every_kind_of_answer_is_counted_as_what_it_is() {
+    let result = ring::run(async |_| {
+        let address = serve(|number, _| match number {
+            1 => Reply::Send("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned()),
+            2 => Reply::SendAndClose("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_owned()),
+            3 => Reply::Send(format!("{OK}more")),
+            4 => Reply::Send("HTTP/1.1 100 Continue\r\n\r\n".to_owned() + OK),
+            5 => Reply::SendAndClose("SSH-2.0\r\n\r\n".to_owned()),
+            6 => Reply::Silence,
+            7 => Reply::Send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok".to_owned()),
+            _ => Reply::Send(OK.to_owned()),
+        });
+        load::run(Load { expected_bytes: None, ..load_of(address, 10) }).await
+    });
+    let result = result.expect("a ring").expect("a run");
+    assert_eq!(result.tally.with_status(200), 5);
+    assert_eq!(result.tally.with_status(500), 1);
+    let expected = [(Failure::Truncated, 1), (Failure::Malformed, 1), (Failure::Surplus, 1), (Failure::Deadline, 1)];
+    assert_eq!(failures(&result.tally), expected);
+    assert_eq!(result.connects, 6, "one at first, one after each failure, one after the close");
+}
+
+#[test]
+fn a_body_of_another_length_is_a_failure_where_it_was_asked_for() {
+    let result = ring::run(async |_| {
+        let address = serve(|_, _| Reply::Send(OK.to_owned()));
+        load::run(Load { expected_bytes: Some(3), ..load_of(address, 2) }).await
+    });
+    let result = result.expect("a ring").expect("a run");
+    assert_eq!(failures(&result.tally), [(Failure::WrongLength, 2)]);
+}
+
+#[test]
+fn an_open_loop_charges_a_stall_to_every_request_that_it_delays() {
+    let stall = Duration::from_millis(200);
+    let result = ring::run(async move |_| {
+        let address = serve(move |number, _| match number {
+            0 => Reply::SendLate(OK.to_owned(), stall),
+            _ => Reply::Send(OK.to_owned()),
+        });
+        let load = load_of(address, 20);
+        // Twenty requests within 100 ms over one connection: all of them wait for the first.
+        load::run(Load { pace: Pace::Open { rate: 200.0 }, ..load }).await
+    });
+    let result = result.expect("a ring").expect("a run");
+    assert_eq!(result.tally.not_ok(), 0);
+    assert!(result.tally.latency.micros_at(0.05) >= 99_000.0, "the last one still waited 105 ms");
+}
+
+#[test]
+fn the_relay_changes_nothing() {
+    let result = ring::run(async |_| {
+        let provider = serve(|_, _| Reply::Send(OK.to_owned()));
+        // Bound and let go, so that the port is free for the relay.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let listen = free.expect("a free port");
+        monoio::spawn(relay::serve(listen, provider, clock::now() + Duration::from_mins(1)));
+        load::run(Load { connections: 8, expected_bytes: Some(2), ..load_of(listen, 400) }).await
+    });
+    let result = result.expect("a ring").expect("a run");
+    assert_eq!((result.tally.with_status(200), result.tally.not_ok()), (400, 0));
+}
+
+/// A stream as the simulated provider sends it, of the content events that are named.
+fn stream(head: &str, events: &[u32]) -> Reply {
+    let seed = head.lines().find_map(|line| line.strip_prefix("x-sim-seed: ")).map(str::parse::<u64>);
+    let seed = seed.expect("a seed").expect("a number");
+    let contents = events.iter().map(|&event| {
+        let text: String = seeded_text(seed, event, 40).map(char::from).collect();
+        format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+    });
+    let mut body: String = contents.collect();
+    body.push_str("data: {\"choices\":[],\"usage\":{\"total_tokens\":9}}\n\ndata: [DONE]\n\n");
+    Reply::Send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+}
+
+#[test]
+fn a_lost_event_of_one_stream_among_many_is_found() {
+    let result = ring::run(async |_| {
+        let address = serve(|number, head| match number {
+            7 => stream(head, &[0, 2]),
+            _ => stream(head, &[0, 1, 2]),
+        });
+        streams::run(Streams {
+            target: Target::parse(&format!("http://{address}/v1/chat/completions")).expect("loopback"),
+            headers: Vec::new(),
+            model: "m".to_owned(),
+            at_once: 20,
+            events: 3,
+            event_bytes: 86,
+            interval: Duration::ZERO,
+            ramp_rate: 10_000.0,
+            seed: 1,
+            silence_max: Duration::from_secs(5),
+            pid: None,
+        })
+        .await
+    });
+    let result = result.expect("a ring");
+    assert_eq!(result.faults, Faults { lost: 1, ..Faults::default() });
+    assert_eq!((result.whole, result.events_right), (19, 59));
+}
+
+#[test]
+fn a_replay_notes_what_became_of_every_request() {
+    let rows = replay::trace::parse(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.0,10,5\n2023-11-16 18:15:47.0,99,1\n\
+         2023-11-16 18:15:47.0,1,1\n2023-11-16 19:15:47.0,1,1\n",
+        100,
+    );
+    let rows = rows.expect("a trace");
+    let result = ring::run(async move |_| {
+        let address = serve(|_, head| {
+            if head.contains("x-sim-completion-tokens: 5\r\n") || head.ends_with("x-sim-completion-tokens: 5") {
+                let body = "{\"usage\":{\"total_tokens\":15}}";
+                Reply::Send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+            } else {
+                Reply::Send("HTTP/1.1 429 Later\r\ncontent-length: 0\r\n\r\n".to_owned())
+            }
+        });
+        replay::run(replay::Replay {
+            target: Target::parse(&format!("http://{address}/")).expect("loopback"),
+            headers: Vec::new(),
+            model: "m".to_owned(),
+            rows,
+            speed: 100.0,
+            time_max: Duration::from_secs(1),
+            prompt_tokens_max: 20,
+            max_tokens: None,
+            connections: 4,
+            silence_max: Duration::from_secs(5),
+        })
+        .await
+    });
+    let result = result.expect("a ring");
+    let sent: Vec<_> = result.sent.iter().map(|sent| (sent.tokens, sent.billed, sent.fate)).collect();
+    let refused = replay::Fate::Answered(429);
+    let expected = [(15, Some(15), replay::Fate::Answered(200)), (21, None, refused), (2, None, refused)];
+    assert_eq!(sent, expected);
+    assert_eq!(result.not_due, 1, "an hour later is 36 s later, and the replay takes one second");
+}

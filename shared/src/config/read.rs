@@ -1,0 +1,98 @@
+//! The sections of a configuration, one file each: from nodes of the document to the model.
+
+mod client;
+mod cluster;
+mod discovery;
+mod governance;
+mod keys;
+mod limits;
+mod network;
+mod providers;
+mod server;
+mod store;
+
+use core::time::Duration;
+
+use super::model::{AdminAuth, Config, Models};
+use super::reader::{Fields, Node, Reader};
+
+/// Longest waits and timeouts that make sense to configure.
+const DAY: Duration = Duration::from_hours(24);
+
+/// What an empty list of models, keys or providers means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EmptyMeans {
+    /// `"version": 1`
+    Everything,
+    /// `"version": 2`, and no version at all.
+    Nothing,
+}
+
+/// Reads the whole document. The answer is complete only if the reader has no faults.
+pub(super) fn document(reader: &mut Reader<'_>, root: &Node<'_>) -> Config {
+    let config = reader.object(root, |reader, fields| {
+        // Names the schema for editors; nothing to resolve, nothing to do.
+        fields.get(reader, "$schema");
+        let version = fields.read(reader, "version", |r, n| r.integer(n, 1..=2));
+        let empty = match version {
+            Some(1) => EmptyMeans::Everything,
+            _ => EmptyMeans::Nothing,
+        };
+        let mut governance =
+            fields.read(reader, "governance", |r, n| governance::read(r, n, empty)).unwrap_or_default();
+        // The place that older files have it in.
+        if let Some(auth) = fields.read(reader, "auth_config", governance::read_auth)
+            && governance.auth == AdminAuth::default()
+        {
+            governance.auth = auth;
+        }
+        Config {
+            server: server::read(reader, fields),
+            client: fields.read(reader, "client", client::read).unwrap_or_default(),
+            providers: fields.read(reader, "providers", |r, n| Some(providers::read(r, n, empty))).unwrap_or_default(),
+            governance,
+            cluster: fields.read(reader, "cluster_config", cluster::read).unwrap_or_default(),
+            config_store: fields.read(reader, "config_store", store::read),
+            load_balancer: fields.read(reader, "load_balancer_config", store::read_load_balancer).unwrap_or_default(),
+        }
+    });
+    let mut config = config.unwrap_or_default();
+    governance::use_key_ids(&mut config);
+    config
+}
+
+/// Models as a list of names or `["*"]`. `None` where the field is left out.
+fn read_models(
+    reader: &mut Reader<'_>,
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    empty: EmptyMeans,
+) -> Option<Models> {
+    let node = fields.get(reader, name)?;
+    let names = reader.list(&node, MODELS_MAX, Reader::name);
+    Some(match (names.as_slice(), empty) {
+        ([], EmptyMeans::Everything) => Models::All,
+        ([], EmptyMeans::Nothing) => {
+            reader.warn(
+                &node.place,
+                "an empty list allows nothing; [\"*\"] allows everything (version 1 files: the other way round)",
+            );
+            Models::Only(names)
+        }
+        _ if names.iter().any(|name| name == "*") => Models::All,
+        _ => Models::Only(names),
+    })
+}
+
+/// Models in one list, and keys in one grant.
+const MODELS_MAX: usize = 1_000;
+
+/// Names in a list, none where the field is left out.
+fn read_names(reader: &mut Reader<'_>, fields: &mut Fields<'_>, name: &'static str, count_max: usize) -> Vec<String> {
+    fields.read(reader, name, |r, n| Some(r.list(n, count_max, Reader::name))).unwrap_or_default()
+}
+
+/// A switch that is off where it is left out.
+fn read_switch(reader: &mut Reader<'_>, fields: &mut Fields<'_>, name: &'static str) -> bool {
+    fields.read(reader, name, Reader::boolean).unwrap_or_default()
+}

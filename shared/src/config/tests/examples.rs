@@ -1,0 +1,263 @@
+//! Configurations that people have: the public page's, ones written for the relatives, ours.
+
+use core::time::Duration;
+
+use super::super::model::{ConfigStore, Dialect, DiscoverySource, Models, Origin, ProviderKind, SslMode};
+use super::loaded;
+use crate::config::Config;
+
+#[test]
+fn nothing_at_all_listens_everywhere_and_the_embedded_default_on_loopback() {
+    let file = loaded("{}").config;
+    assert_eq!(file.server.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(file.server.admin_listen.to_string(), "127.0.0.1:8081");
+    let embedded = Config::default();
+    assert_eq!(embedded.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(embedded.server.admin_listen.to_string(), "127.0.0.1:8081");
+}
+
+#[test]
+fn the_first_example_of_the_page_loads_with_its_comment_and_comma() {
+    let text = r#"{
+"cluster_config": {
+"enabled": true,
+"discovery": {
+"enabled": true,
+"type": "kubernetes",
+"service_name": "deepintshield-cluster",
+// Discovery-specific configuration here
+},
+"gossip": {
+"port": 10101,
+"config": {
+"timeout_seconds": 10,
+"success_threshold": 3,
+"failure_threshold": 3
+}
+}
+}
+}"#;
+    let cluster = loaded(text).config.cluster;
+    assert!(cluster.enabled);
+    assert_eq!(cluster.gossip.timeout, Duration::from_secs(10));
+}
+
+/// The six discovery examples of the page, without the braces that they share.
+const DISCOVERIES: [&str; 6] = [
+    r#""type": "kubernetes", "service_name": "deepintshield-cluster",
+       "k8s_namespace": "default", "k8s_label_selector": "app=deepintshield""#,
+    r#""type": "consul", "service_name": "deepintshield-cluster",
+       "consul_address": "consul.service.consul:8500""#,
+    r#""type": "etcd", "service_name": "deepintshield-cluster",
+       "etcd_endpoints": ["http://etcd-1:2379", "http://etcd-2:2379", "http://etcd-3:2379"],
+       "dial_timeout": "10s""#,
+    r#""type": "dns", "service_name": "deepintshield-cluster",
+       "dns_names": ["deepintshield-cluster.local", "deepintshield-nodes.internal.company.com"],
+       "bind_port": 10101"#,
+    r#""type": "udp", "service_name": "deepintshield-cluster", "udp_broadcast_port": 9999,
+       "allowed_address_space": ["192.168.1.0/24", "10.0.0.0/8"], "dial_timeout": "10s""#,
+    r#""type": "mdns", "service_name": "deepintshield", "mdns_service": "_bifrost._tcp",
+       "dial_timeout": "10s""#,
+];
+
+#[test]
+fn every_discovery_of_the_page_loads() {
+    for discovery in DISCOVERIES {
+        let text = format!(
+            r#"{{"cluster_config": {{"enabled": true,
+                "discovery": {{"enabled": true, {discovery}}}, "gossip": {{"port": 10101}}}}}}"#
+        );
+        let found = loaded(&text).config.cluster.discovery.expect(discovery);
+        assert_eq!(found.bind_port, 10_101);
+        assert_eq!(found.dial_timeout, Duration::from_secs(10));
+        match found.source {
+            DiscoverySource::Consul { address, .. } => {
+                assert_eq!(address.to_string(), "http://consul.service.consul:8500");
+            }
+            DiscoverySource::Etcd { endpoints, lease_ttl, .. } => {
+                assert_eq!(endpoints.len(), 3);
+                assert_eq!(lease_ttl, Duration::from_secs(30));
+            }
+            DiscoverySource::Udp { broadcast_port } => assert_eq!(broadcast_port, 9_999),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn the_store_of_the_page_loads_with_its_port_in_quotes() {
+    let text = r#"{"config_store": {"enabled": true, "type": "postgres", "config": {
+        "host": "postgres.deepintshield.svc.cluster.local", "port": "5432",
+        "user": "deepintshield", "password": "changeme", "db_name": "deepintshield",
+        "ssl_mode": "require"}}}"#;
+    let loaded = loaded(text);
+    let Some(ConfigStore::Postgres(store)) = loaded.config.config_store else {
+        panic!("a PostgreSQL store");
+    };
+    assert_eq!((store.port, store.ssl_mode), (5_432, SslMode::Require));
+    let warned: Vec<_> = loaded.warnings.iter().map(|w| w.path.as_str()).collect();
+    assert_eq!(warned, ["config_store.enabled", "config_store.config.password"]);
+}
+
+/// A configuration as users of the relatives have it.
+const MIGRATED: &str = r#"{
+  "$schema": "https://www.getbifrost.ai/schema",
+  "client": {
+    "drop_excess_requests": false, "initial_pool_size": 300, "prometheus_labels": ["team-name"],
+    "enable_logging": true, "allowed_origins": ["*", "https://app.example.com"],
+    "enforce_governance_header": true, "max_request_body_size_mb": 50
+  },
+  "providers": {
+    "openai": {
+      "keys": [
+        {"name": "one", "value": "env.OPENAI_API_KEY", "models": ["*"], "weight": 0.7,
+         "use_for_batch_api": true},
+        {"name": "two", "id": "k-2", "value": "file:/run/key", "models": ["gpt-4o-mini"],
+         "weight": 0.3, "aliases": {"small": "gpt-4o-mini", "large": {"model_id": "gpt-4o"}}}
+      ],
+      "network_config": {"default_request_timeout_in_seconds": 30, "max_retries": 3,
+        "retry_backoff_initial": 100, "retry_backoff_max": "2s"},
+      "concurrency_and_buffer_size": {"concurrency": 3, "buffer_size": 10}
+    },
+    "anthropic": {"keys": [{"name": "a", "value": "sk-ant-literal", "models": ["*"], "weight": 1}]},
+    "ollama": {"network_config": {"base_url": "http://localhost:11434"}},
+    "house": {
+      "keys": [{"name": "h", "value": "env.OPENAI_API_KEY", "models": ["*"], "weight": 1}],
+      "network_config": {"base_url": "https://llm.example.com/team", "extra_headers": {"X-Team": "a"}},
+      "custom_provider_config": {"base_provider_type": "openai", "allowed_requests": {"chat_completion": true}}
+    }
+  },
+  "governance": {
+    "budgets": [{"id": "b1", "max_limit": 100.5, "reset_duration": "1M"}],
+    "rate_limits": [{"id": "r1", "request_max_limit": 100, "request_reset_duration": "1m",
+                     "token_max_limit": 50000, "token_reset_duration": "1h"}],
+    "customers": [{"id": "c1", "name": "Customer"}],
+    "teams": [{"id": "t1", "name": "Team", "customer_id": "c1", "budget_id": "b1"}],
+    "virtual_keys": [
+      {"id": "vk1", "name": "App", "value": "sk-bf-one", "is_active": true, "team_id": "t1",
+       "rate_limit_id": "r1",
+       "provider_configs": [{"provider": "openai", "weight": 0.5, "allowed_models": ["*"],
+                             "key_ids": ["two"], "rate_limit_id": "r1"}]}
+    ],
+    "model_configs": [{"id": "m1", "model_name": "gpt-4o", "provider": "openai",
+                       "rate_limit_id": "r1", "max_output_tokens": 16384}],
+    "providers": [{"name": "openai", "rate_limit_id": "r1", "budget_id": "b1"}],
+    "routing_rules": [{"id": "x", "name": "x", "cel_expression": "model == 'x'", "targets": []}],
+    "auth_config": {"is_enabled": true, "admin_username": "admin", "admin_password": "env.OPENAI_API_KEY"}
+  },
+  "mcp": {"client_configs": []},
+  "logs_store": {"enabled": true, "type": "sqlite", "config": {"path": "logs.db"}}
+}"#;
+
+#[test]
+fn a_configuration_of_the_relatives_becomes_types() {
+    let config = loaded(MIGRATED).config;
+    assert!(config.client.enforce_auth_on_inference, "by its older name");
+    assert_eq!(config.client.max_request_body_bytes, 50 * 1024 * 1024);
+
+    let openai = config.provider("openai").expect("openai");
+    assert_eq!(openai.network.base_url.to_string(), "https://api.openai.com");
+    assert_eq!(openai.network.request_timeout, Duration::from_secs(30));
+    assert_eq!(openai.network.response_head_timeout, Duration::from_secs(30));
+    assert_eq!(openai.network.retry.backoff_initial, Duration::from_millis(100));
+    assert_eq!(openai.network.retry.backoff_max, Duration::from_secs(2));
+    assert!(!openai.network.allow_private_network);
+    let [one, two] = openai.keys.as_slice() else {
+        panic!("two keys");
+    };
+    assert_eq!(one.value.expose(), "sk-from-environment");
+    assert_eq!(one.origin, Origin::Env("OPENAI_API_KEY".to_owned()));
+    assert_eq!((one.id.as_str(), two.id.as_str()), ("one", "k-2"));
+    assert_eq!(two.value.expose(), "sk-from-file");
+    assert_eq!((two.resolve("small"), two.resolve("large")), ("gpt-4o-mini", "gpt-4o"));
+    assert!(one.allows("anything") && !two.allows("gpt-4o"));
+
+    assert_eq!(config.provider("anthropic").map(|p| p.dialect), Some(Dialect::Anthropic));
+    assert!(config.provider("ollama").is_some_and(|p| p.network.allow_private_network));
+    let house = config.provider("house").expect("house");
+    assert_eq!(house.kind, ProviderKind::OpenAi);
+    assert_eq!(house.network.base_url.path_prefix(), "/team");
+    assert_eq!(house.network.extra_headers.first().map(|h| h.name.as_str()), Some("x-team"));
+
+    let governance = &config.governance;
+    let virtual_key = governance.virtual_keys.first().expect("a virtual key");
+    let grant = virtual_key.grants.iter().flatten().next().expect("a grant");
+    assert_eq!(grant.allowed_models, Models::All);
+    assert_eq!(grant.key_ids.as_deref(), Some(&["k-2".to_owned()][..]), "the name became the id");
+    assert_eq!(governance.budgets.first().map(|b| b.max_micro_usd), Some(100_500_000));
+    let limit = config.rate_limit("r1").expect("r1");
+    assert_eq!(limit.requests.map(|a| (a.max.get(), a.window.seconds())), Some((100, 60)));
+    let model = governance.model_configs.first().expect("a model");
+    assert_eq!(model.max_output_tokens.map(core::num::NonZeroU32::get), Some(16_384));
+}
+
+#[test]
+fn what_has_no_effect_is_named_once_and_in_order() {
+    let warnings = loaded(MIGRATED).warnings;
+    let paths: Vec<_> = warnings.iter().map(|warning| warning.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "client.initial_pool_size",
+            "client.enable_logging",
+            "providers.openai.keys[0].use_for_batch_api",
+            "providers.anthropic.keys[0].value",
+            "providers.house.custom_provider_config.allowed_requests",
+            "governance.budgets",
+            "governance.customers",
+            "governance.teams",
+            "governance.virtual_keys[0].value",
+            "governance.routing_rules",
+            "governance.auth_config.is_enabled",
+            "logs_store",
+        ]
+    );
+}
+
+#[test]
+fn numbers_and_switches_may_be_references() {
+    let config = loaded(r#"{"server": {"port": "env.PORT"}}"#).config;
+    assert_eq!(config.server.listen.port(), 9_090);
+}
+
+#[test]
+fn a_host_that_begins_like_a_reference_is_a_host() {
+    let text = r#"{"cluster_config": {"enabled": true, "peers": ["env.example.com:10101"]}}"#;
+    let peers = loaded(text).config.cluster.peers;
+    assert_eq!(peers.first().map(super::super::base_url::HostPort::host), Some("env.example.com"));
+}
+
+#[test]
+fn an_empty_list_allows_nothing_unless_the_file_is_of_version_1() {
+    let body = r#""providers": {"ollama": {"keys": [{"name": "k", "models": []}]}},
+        "governance": {"virtual_keys": [{"id": "v", "name": "v", "value": "env.OPENAI_API_KEY"}]}"#;
+    let old = loaded(&format!(r#"{{"version": 1, {body}}}"#)).config;
+    let new = loaded(&format!("{{{body}}}")).config;
+    let models = |config: &Config| config.providers[0].keys[0].models.clone();
+    assert_eq!(models(&old), Models::All);
+    assert_eq!(models(&new), Models::Only(Vec::new()));
+    assert_eq!(old.governance.virtual_keys[0].grants, None);
+    assert_eq!(new.governance.virtual_keys[0].grants, Some(Vec::new()));
+}
+
+#[test]
+fn the_examples_of_the_repository_load() {
+    for (name, text) in [
+        ("minimal.json", include_str!("../../../../examples/minimal.json")),
+        ("full.json", include_str!("../../../../examples/full.json")),
+        ("cluster.json", include_str!("../../../../examples/cluster.json")),
+    ] {
+        if let Err(faults) = super::load(text, &super::everything()) {
+            panic!("{name}:\n{}", super::lines(&faults));
+        }
+    }
+}
+
+#[test]
+fn nothing_that_prints_a_configuration_prints_a_secret() {
+    let loaded = loaded(MIGRATED);
+    let printed = format!("{loaded:?}");
+    for secret in ["sk-from-environment", "sk-from-file", "sk-ant-literal", "sk-bf-one"] {
+        assert!(!printed.contains(secret), "{secret}");
+    }
+}

@@ -1,0 +1,54 @@
+//! What the program does to its own process: logs, limits, and what must never reach the disk.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use shared::config::model::LogFormat;
+use std::io::{self, IsTerminal};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Version and build.
+pub(crate) const VERSION: &str = env!("DEEPINTSHIELD_VERSION");
+
+/// What is logged where `RUST_LOG` says nothing.
+const LOG_DEFAULT: &str = "info";
+
+/// Starts logging: to the journal under systemd, as JSON on request, as text otherwise.
+pub(crate) fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    let registry = tracing_subscriber::registry().with(filter);
+    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal();
+    let text = || {
+        tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+    };
+    // A second call in one process (tests) finds a logger in place and leaves it there.
+    let _ = match format {
+        LogFormat::Json => registry
+            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr))
+            .try_init(),
+        LogFormat::Auto if is_journal => match tracing_journald::layer() {
+            Ok(journal) => registry.with(journal).try_init(),
+            Err(_) => registry.with(text()).try_init(),
+        },
+        LogFormat::Auto | LogFormat::Text => registry.with(text()).try_init(),
+    };
+}
+
+/// Keys are in this process's memory: no core file, and no other process of the user may look.
+pub(crate) fn protect_memory() {
+    // Either may be refused in odd sandboxes; the other still holds.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+/// Every client and every provider connection is a descriptor.
+pub(crate) fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests that look at the project from outside: its source rules, and (beside them) real sockets.
+//!
+//! One binary, so that everything links once. Black-box suites that speak through an SDK or
+//! through hostile bytes are scripts in `tests/`, run by `tests/run`.
+
+#![forbid(unsafe_code)]
+
+mod source;
+mod tidy;
