@@ -252,9 +252,9 @@ def test_no_canary_is_in_logs_metrics_state_or_answers(tmp_path, sealed):
         ('"@GEMINI_LITERAL@", "models"', '"@GEMINI_LITERAL@" "models"'),  # no JSON any more
         ('"value": "@VK_LIMITED@"', '"value": "@VK_LITERAL@"'),  # the same key twice
         ('"@ADMIN_PASSWORD@"', '"@ADMIN_PASSWORD@'),  # a string without its end
-        ('"env.CANARY_VK_ENV"', '"@UNKNOWN_VIRTUAL_KEY@ x"'),  # a key with a space in it
+        ('"env.CANARY_VK_ENV"', '"@UNKNOWN_VIRTUAL_KEY@\\u0007"'),  # a key with a bell in it
     ],
-    ids=["unknown-field", "wrong-type", "no-comma", "twice", "unterminated", "space"],
+    ids=["unknown-field", "wrong-type", "no-comma", "twice", "unterminated", "control-character"],
 )
 def test_check_names_a_fault_without_the_key_beside_it(tmp_path, broken):
     planted = Planted(tmp_path)
