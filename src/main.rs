@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod demo;
 mod node;
 mod process;
 mod provider_sim;
@@ -35,6 +36,8 @@ struct CommandLine {
 enum Command {
     /// Reads the configuration, says everything that is wrong with it, and starts nothing.
     Check,
+    /// Runs a node with a simulated provider behind it, says what to try, and shows what happens.
+    Demo(demo::Options),
     /// Runs a simulated provider, for tests and load tests.
     ProviderSim(provider_sim::Options),
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     match line.command {
         None => serve(line.config, line.state_dir),
         Some(Command::Check) => check::run(&line.config),
+        Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::ProviderSim(options)) => simulate(options),
     }
 }
@@ -69,7 +73,7 @@ fn serve(config: PathBuf, state_dir: Option<PathBuf>) -> ExitCode {
         Ok(control) => control,
         Err(error) => return fail(error.exit_code(), &error.to_string()),
     };
-    process::start_logging(control.server().log_format);
+    process::start_logging(control.server().log_format, process::LOG_DEFAULT);
     match node::run(control, clock) {
         Ok(finished) => {
             tracing::info!(?finished, "stopped");

@@ -11,7 +11,8 @@ use shared::ring::{core_channel, report_channel};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 
 /// Connections that may wait to be accepted by one core.
 const ACCEPT_BACKLOG: i32 = 4096;
@@ -89,6 +90,49 @@ pub(crate) fn run(control: ControlPlane, clock: Clock) -> Result<Finished, NodeE
         outcome.map_err(|source| NodeError::Core { core: core_number, source })?;
     }
     Ok(finished?)
+}
+
+/// What runs on a thread of its own beside a node until the flag it is given is set. It is
+/// unparked then, so that it may wait parked.
+pub(crate) struct Companion<'c> {
+    /// The thread's name.
+    pub(crate) name: &'static str,
+    /// What it does. To end early is allowed and ends nothing else.
+    pub(crate) run: Box<dyn FnOnce(&AtomicBool) + Send + 'c>,
+}
+
+/// Runs a node as [`run`] does, with companions, which start first and are told to stop once the
+/// node has ended. All of them have ended when this returns.
+pub(crate) fn run_with(
+    control: ControlPlane,
+    clock: Clock,
+    companions: Vec<Companion<'_>>,
+) -> Result<Finished, NodeError> {
+    let stop = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut running = Running { stop, threads: Vec::with_capacity(companions.len()) };
+        for Companion { name, run } in companions {
+            let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, move || run(stop));
+            running.threads.push(thread.map_err(NodeError::Thread)?);
+        }
+        run(control, clock)
+    })
+}
+
+/// Companions that are told to stop when this is dropped: a panic of the node must not leave it
+/// waiting for them.
+struct Running<'scope> {
+    stop: &'scope AtomicBool,
+    threads: Vec<ScopedJoinHandle<'scope, ()>>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        for thread in &self.threads {
+            thread.thread().unpark();
+        }
+    }
 }
 
 fn choose_driver(wanted: model::Driver) -> Result<Driver, NodeError> {

@@ -10,12 +10,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Version and build.
 pub(crate) const VERSION: &str = env!("DEEPINTSHIELD_VERSION");
 
-/// What is logged where `RUST_LOG` says nothing.
-const LOG_DEFAULT: &str = "info";
+/// What a node logs where `RUST_LOG` says nothing.
+pub(crate) const LOG_DEFAULT: &str = "info";
 
-/// Starts logging: to the journal under systemd, as JSON on request, as text otherwise.
-pub(crate) fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+/// Starts logging: to the journal under systemd, as JSON on request, as text otherwise. What is
+/// logged is said by `RUST_LOG`, or by `default`.
+pub(crate) fn start_logging(format: LogFormat, default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let registry = tracing_subscriber::registry().with(filter);
     let is_journal = std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal();
     let text = || {

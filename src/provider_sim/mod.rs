@@ -91,13 +91,38 @@ pub(crate) struct Options {
 /// # Errors
 /// The address cannot be bound, or no runtime can be built. Nothing is left behind.
 pub(crate) fn run(options: Options, stop: &AtomicBool) -> io::Result<()> {
+    let opened = open(options)?;
+    writeln!(io::stdout(), "provider-sim listening on {}", opened.address)?;
+    opened.serve(stop)
+}
+
+/// A provider whose address is bound, and that serves nobody yet: who connects waits.
+pub(crate) struct Opened {
+    /// Tells the port where the options say 0.
+    pub(crate) address: SocketAddr,
+    options: Options,
+    listeners: Vec<TcpListener>,
+}
+
+/// Binds the address that `options` name.
+///
+/// # Errors
+/// It is taken, or not ours to take. Nothing is left behind.
+pub(crate) fn open(options: Options) -> io::Result<Opened> {
     let listeners = server::bind(options.listen, options.threads.get())?;
-    raise_descriptor_limit();
-    if let Some(first) = listeners.first() {
-        writeln!(io::stdout(), "provider-sim listening on {}", first.local_addr()?)?;
+    let address = listeners.first().map_or(Ok(options.listen), TcpListener::local_addr)?;
+    Ok(Opened { address, options, listeners })
+}
+
+impl Opened {
+    /// Serves until `stop` is set, or a thread fails.
+    ///
+    /// # Errors
+    /// No runtime can be built. Nothing is left behind.
+    pub(crate) fn serve(self, stop: &AtomicBool) -> io::Result<()> {
+        raise_descriptor_limit();
+        serve_all(&Provider::new(self.options), self.listeners, stop)
     }
-    let provider = Provider::new(options);
-    serve_all(&provider, listeners, stop)
 }
 
 /// One thread a listener; this one serves the last.

@@ -5,5 +5,6 @@
 
 #![forbid(unsafe_code)]
 
+mod demo;
 mod source;
 mod tidy;
