@@ -23,6 +23,10 @@ struct CommandLine {
     #[arg(long, env = "DEEPINTSHIELD_CONFIG", default_value = "/etc/deepintshield/config.json", global = true)]
     config: PathBuf,
 
+    /// The state directory, whatever `server.state_dir` says: without its file, a node knows only this one.
+    #[arg(long, env = "DEEPINTSHIELD_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -38,14 +42,14 @@ enum Command {
 fn main() -> ExitCode {
     let line = CommandLine::parse();
     match line.command {
-        None => serve(line.config),
+        None => serve(line.config, line.state_dir),
         Some(Command::Check) => check::run(&line.config),
         Some(Command::ProviderSim(options)) => simulate(options),
     }
 }
 
 /// Runs a node on a configuration file.
-fn serve(config: PathBuf) -> ExitCode {
+fn serve(config: PathBuf, state_dir: Option<PathBuf>) -> ExitCode {
     process::protect_memory();
     process::raise_descriptor_limit();
     let clock = Clock::start();
@@ -55,7 +59,8 @@ fn serve(config: PathBuf) -> ExitCode {
     };
     let settings = Settings {
         config: ConfigSource::File(config),
-        state_dir: None,
+        state_dir,
+        admin_listen: None,
         encryption_key,
         version: process::VERSION,
         clock,

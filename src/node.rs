@@ -12,6 +12,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
+use std::time::Duration;
+
+/// How often, and how long apart, a taken address is tried again: three seconds in all.
+const SHADOW_TRIES: u32 = 30;
+const SHADOW_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that may wait to be accepted by one core.
 const ACCEPT_BACKLOG: i32 = 4096;
@@ -117,6 +122,14 @@ fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, NodeErr
         drop(bind(address, false)?);
         (0..count).map(|_| Ok(bind(address, true)?.into())).collect()
     };
+    // The kernel gives the rings of a killed process back late, and their sockets with them: a
+    // supervisor that restarts us at once would meet our own shadow.
+    for _ in 0..SHADOW_TRIES {
+        match listen() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(SHADOW_PAUSE),
+            outcome => return outcome.map_err(|source| NodeError::Listen { address, source }),
+        }
+    }
     listen().map_err(|source| NodeError::Listen { address, source })
 }
 

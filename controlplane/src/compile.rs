@@ -441,4 +441,4 @@ fn index(position: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -123,10 +123,9 @@ impl ControlLoop {
         self.carry_out();
         self.keep().await;
         match self.phase.get() {
-            Phase::Running => {}
             // Somebody else in the process asked for it.
             Phase::Draining if self.drain.is_none() => self.begin_drain(),
-            Phase::Draining => {}
+            Phase::Running | Phase::Draining => {}
             Phase::Stopped => return Some(Finished::AtOnce),
         }
         self.drain.as_ref()?.finished(self.clock.now(), self.state.totals())
@@ -155,7 +154,7 @@ impl ControlLoop {
                     outcome.notes.iter().for_each(|note| log(note, self.clock.now()));
                 }
                 Err(error) => {
-                    tracing::error!(%error, "a new snapshot was not published; the cores keep the one they have")
+                    tracing::error!(%error, "a new snapshot was not published; the cores keep the one they have");
                 }
             }
         }
@@ -404,5 +403,24 @@ impl Signals {
             _ = self.interrupt.recv() => Told::Finish,
             _ = self.hang_up.recv() => Told::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::tests::facts;
+
+    #[test]
+    fn a_wrong_or_lost_file_comes_to_nothing_when_read_again() {
+        for source in [
+            ConfigSource::Embedded("{\"providers\": 7}"),
+            ConfigSource::Embedded("{"),
+            ConfigSource::File("/nowhere/config.json".into()),
+        ] {
+            assert!(read_again(&source, &facts(), &Server::default()).is_none());
+        }
+        let right = read_again(&ConfigSource::Embedded("{}"), &facts(), &Server::default());
+        assert!(matches!(right, Some(Event::Configured(_))));
     }
 }

@@ -149,7 +149,7 @@ impl ControlPlane {
             facts,
             phase,
             state: ClusterState::new(addresses),
-            resolver: Resolver::new(sender.clone()),
+            resolver: Resolver::new(sender.clone(), settings.clock),
             keeper: Keeper::new(state_dir, settings.encryption_key),
             identity,
             reports,

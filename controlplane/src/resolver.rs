@@ -10,13 +10,13 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use shared::bounds::ENDPOINTS_PER_PROVIDER_MAX;
+use shared::clock::{Clock, Nanos};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 /// An answer is used at least this long, whatever its TTL says.
 pub const TTL_MIN: Duration = Duration::from_secs(1);
@@ -62,8 +62,8 @@ impl Drop for Task {
 
 impl Resolver {
     /// Asks nobody yet.
-    pub fn new(events: mpsc::Sender<Event>) -> Self {
-        Self { system: Arc::default(), events, tasks: BTreeMap::new() }
+    pub fn new(events: mpsc::Sender<Event>, clock: Clock) -> Self {
+        Self { system: Arc::new(System::new(clock)), events, tasks: BTreeMap::new() }
     }
 
     /// Follows exactly these hosts from now on. To be called inside a tokio runtime.
@@ -126,17 +126,17 @@ fn jittered(pause: Duration) -> Duration {
 
 /// The machine's own idea of names.
 struct System {
-    resolver: Mutex<Option<(Instant, TokioResolver)>>,
+    clock: Clock,
+    /// Made when, and from the system's files as they were then.
+    resolver: Mutex<Option<(Nanos, TokioResolver)>>,
     lookups: tokio::sync::Semaphore,
 }
 
-impl Default for System {
-    fn default() -> Self {
-        Self { resolver: Mutex::default(), lookups: tokio::sync::Semaphore::new(LOOKUPS_IN_FLIGHT_MAX) }
-    }
-}
-
 impl System {
+    fn new(clock: Clock) -> Self {
+        Self { clock, resolver: Mutex::default(), lookups: tokio::sync::Semaphore::new(LOOKUPS_IN_FLIGHT_MAX) }
+    }
+
     async fn ask(&self, host: &str) -> Result<Answer, String> {
         if let Some(answer) = without_dns(host) {
             return Ok(answer);
@@ -159,7 +159,7 @@ impl System {
     fn resolver(&self) -> Result<TokioResolver, String> {
         let mut kept = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made_at, resolver)) = kept.as_ref()
-            && made_at.elapsed() < SYSTEM_CONFIG_AGE_MAX
+            && self.clock.now().since(*made_at) < SYSTEM_CONFIG_AGE_MAX
         {
             return Ok(resolver.clone());
         }
@@ -176,7 +176,7 @@ impl System {
         options.timeout = options.timeout.min(QUESTION_TIMEOUT);
         options.attempts = options.attempts.min(2);
         let resolver = builder.build().map_err(|error| error.to_string())?;
-        *kept = Some((Instant::now(), resolver.clone()));
+        *kept = Some((self.clock.now(), resolver.clone()));
         Ok(resolver)
     }
 }
@@ -213,25 +213,27 @@ fn has_route(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::collections::VecDeque;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    fn answer(ttl_seconds: u64) -> Result<Answer, String> {
-        Ok(Answer { addresses: vec![ip("192.0.2.1")], ttl: Some(Duration::from_secs(ttl_seconds)) })
+    fn answer(ttl_seconds: u64) -> Answer {
+        Answer { addresses: vec![ip("192.0.2.1")], ttl: Some(Duration::from_secs(ttl_seconds)) }
     }
 
     /// Seconds of virtual time between the questions, when these are the answers.
     async fn pauses(answers: Vec<Result<Answer, String>>) -> Vec<u64> {
+        const STEP: Duration = Duration::from_millis(50);
         let count = answers.len();
         let answers = RefCell::new(VecDeque::from(answers));
+        let steps = Cell::new(0_u32);
         let asked_at = RefCell::new(Vec::new());
         let (sender, mut receiver) = mpsc::channel(64);
         let ask = |_| {
-            asked_at.borrow_mut().push(Instant::now());
+            asked_at.borrow_mut().push(steps.get());
             let answer = answers.borrow_mut().pop_front();
             async move {
                 match answer {
@@ -240,19 +242,24 @@ mod tests {
                 }
             }
         };
-        let follow = follow_host("a".to_owned(), ask, sender);
+        let until_all_are_asked = async {
+            while asked_at.borrow().len() <= count {
+                tokio::time::sleep(STEP).await;
+                steps.set(steps.get() + 1);
+            }
+        };
         tokio::select! {
-            () = follow => {}
-            () = async { loop { if asked_at.borrow().len() > count { break; } tokio::time::sleep(Duration::from_millis(50)).await; } } => {}
+            () = follow_host("a".to_owned(), ask, sender) => {}
+            () = until_all_are_asked => {}
         }
         receiver.close();
         let asked_at = asked_at.into_inner();
-        asked_at.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64().round() as u64).collect()
+        asked_at.windows(2).map(|pair| (STEP * (pair[1] - pair[0])).as_secs_f64().round() as u64).collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_asked_again_when_its_ttl_is_over_within_bounds() {
-        let answers = vec![answer(30), answer(0), answer(u64::from(u32::MAX)), answer(7)];
+        let answers = [30, 0, u64::from(u32::MAX), 7].map(answer).map(Ok).to_vec();
         assert_eq!(pauses(answers).await, [30, 1, 300, 7]);
     }
 
@@ -291,7 +298,7 @@ mod tests {
     /// Whatever this machine's resolv.conf says: a failure is a sentence, not a panic or a hang.
     #[tokio::test]
     async fn a_name_that_does_not_exist_is_a_failure() {
-        let reason = System::default().ask("no-such-name.invalid").await.unwrap_err();
+        let reason = System::new(Clock::start()).ask("no-such-name.invalid").await.unwrap_err();
         assert!(!reason.is_empty());
     }
 

@@ -15,7 +15,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Largest configuration file that is read, in bytes. The reader's own bound is lower; this one
 /// keeps an endless file from filling the memory.
@@ -36,6 +35,8 @@ pub struct Settings {
     pub config: ConfigSource,
     /// The state directory, where the caller knows better than the configuration does.
     pub state_dir: Option<PathBuf>,
+    /// The admin listener's address, where the caller knows better; port 0 takes a free one.
+    pub admin_listen: Option<SocketAddr>,
     /// What secrets on disk are sealed with.
     pub encryption_key: Option<EncryptionKey>,
     /// Version and build of the program, for metrics and the admin interface.
@@ -161,14 +162,14 @@ pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
             (StartsFrom::Config(Box::new(config)), server)
         }
         Err(source) => {
-            let last_good = instead_of_file(&settings, &path, source, last_good)?;
-            let wall = Duration::as_secs(&settings.clock.wall());
-            remarks.push(serving_from_last_good(&settings.config, last_good.1, wall, &last_good.0));
-            let server = last_good.0.server.clone();
-            (StartsFrom::LastGood(Box::new(last_good.0)), server)
+            let (last_good, source) = instead_of_file(&settings, &path, source, last_good)?;
+            let wall = settings.clock.wall().as_secs();
+            remarks.push(serving_from_last_good(&settings.config, &source, wall, &last_good));
+            let server = last_good.server.clone();
+            (StartsFrom::LastGood(Box::new(last_good)), server)
         }
     };
-    let admin = bind(server.admin_listen)?;
+    let admin = bind(settings.admin_listen.unwrap_or(server.admin_listen))?;
     Ok(Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, remarks })
 }
 
@@ -228,7 +229,11 @@ fn instead_of_file(
 ) -> Result<(LastGood, io::Error), StartError> {
     let instead = match last_good {
         Ok(Some(last_good)) => return Ok((last_good, source)),
-        Ok(None) => format!("there is no last good snapshot in {} either", dir.display()),
+        Ok(None) => format!(
+            "there is no last good snapshot in {} either (`--state-dir` or DEEPINTSHIELD_STATE_DIR names another \
+             state directory)",
+            dir.display()
+        ),
         Err(error) => error.to_string(),
     };
     let path = match &settings.config {
@@ -238,7 +243,7 @@ fn instead_of_file(
     Err(StartError::NoConfiguration { path, source, instead })
 }
 
-fn serving_from_last_good(config: &ConfigSource, error: io::Error, wall_seconds: u64, last_good: &LastGood) -> String {
+fn serving_from_last_good(config: &ConfigSource, error: &io::Error, wall_seconds: u64, last_good: &LastGood) -> String {
     let written_at = last_good.written_at.as_secs();
     format!(
         "serving from the last good snapshot of {} ({} s ago), because {} could not be read: {error}",

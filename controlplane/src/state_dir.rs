@@ -150,8 +150,8 @@ pub(crate) mod tests {
 
     impl Scratch {
         pub(crate) fn new() -> Self {
-            let name: String = random_key().unwrap()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-            Self(std::env::temp_dir().join(format!("deepintshield-test-{name}")))
+            let name = getrandom::u64().unwrap();
+            Self(std::env::temp_dir().join(format!("deepintshield-test-{name:016x}")))
         }
     }
 

@@ -35,8 +35,8 @@ pub(crate) struct Core {
     live: RefCell<Arc<Live>>,
     /// Keys that this core learned should rest; the others hear of them through the control thread.
     resting: RefCell<Vec<RestingKey>>,
-    request_heads: RefCell<Vec<Box<RequestHead>>>,
-    response_heads: RefCell<Vec<Box<ResponseHead>>>,
+    request_heads: RefCell<Vec<RequestHead>>,
+    response_heads: RefCell<Vec<ResponseHead>>,
     random: Cell<u64>,
     request_number: Cell<u64>,
 }
@@ -170,22 +170,22 @@ impl Core {
         !self.resting.borrow().is_empty() || !self.live.borrow().resting_keys.is_empty()
     }
 
-    pub(crate) fn take_request_head(&self) -> Box<RequestHead> {
+    pub(crate) fn take_request_head(&self) -> RequestHead {
         self.request_heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn give_request_head(&self, head: Box<RequestHead>) {
+    pub(crate) fn give_request_head(&self, head: RequestHead) {
         let mut heads = self.request_heads.borrow_mut();
         if heads.len() < POOLED_HEADS_MAX {
             heads.push(head);
         }
     }
 
-    pub(crate) fn take_response_head(&self) -> Box<ResponseHead> {
+    pub(crate) fn take_response_head(&self) -> ResponseHead {
         self.response_heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn give_response_head(&self, head: Box<ResponseHead>) {
+    pub(crate) fn give_response_head(&self, head: ResponseHead) {
         let mut heads = self.response_heads.borrow_mut();
         if heads.len() < POOLED_HEADS_MAX {
             heads.push(head);

@@ -17,6 +17,7 @@ mod deadlines;
 mod driver;
 mod exchange;
 mod identify;
+mod link;
 mod listener;
 mod models;
 mod name;

@@ -116,11 +116,7 @@ pub(crate) async fn relay(way: &Way<'_>, answer: Answer, client: &mut Sender, de
     let mut pieces = Pieces { way, outlet, reader: reader.as_mut(), head: Some(out) };
     let mut is_large = false;
     let outcome = loop {
-        let step = intake.take(&mut buffer);
-        let ended = match step {
-            Ok(ended) => ended,
-            Err(()) => break Ended::Cut,
-        };
+        let Ok(ended) = intake.take(&mut buffer) else { break Ended::Cut };
         if let Intake::Done { is_exact: ends_here } = intake {
             is_exact &= ends_here;
         }
@@ -358,7 +354,7 @@ fn write_head(
         // Values were checked when they were parsed; what still cannot be written is left out.
         match field.known {
             Known::RateLimit if !field.is_connection_named => {
-                write_upstream_rate_limit(&mut writer, name, value, has_limits)
+                write_upstream_rate_limit(&mut writer, name, value, has_limits);
             }
             Known::RequestId => {}
             _ if field.relays_to_client() => {

@@ -210,7 +210,9 @@ impl AnswerReader {
             (Stage::ChunkDataCr, b'\r') => Stage::ChunkDataLf,
             (Stage::ChunkDataLf, b'\n') => Stage::ChunkSize { size: 0, digits: 0 },
             (Stage::TrailerStart, b'\r') => Stage::TrailerEndLf,
-            (Stage::TrailerStart, _) => Stage::TrailerLine { bytes: self.trailer_bytes + 1 },
+            (Stage::TrailerStart, _) if self.trailer_bytes < CHUNK_LINE_BYTES_MAX => {
+                Stage::TrailerLine { bytes: self.trailer_bytes + 1 }
+            }
             (Stage::TrailerLine { bytes }, b'\n') => {
                 self.trailer_bytes = bytes;
                 Stage::TrailerStart
@@ -344,5 +346,14 @@ mod tests {
         let wire = b"HTTP/1.1 200 OK\r\nconnection: foo, Close\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(reader.feed(wire, |_| ()), Ok(wire.len()));
         assert!(reader.is_done() && !reader.keeps_alive());
+    }
+
+    #[test]
+    fn trailers_are_bounded_however_short_their_lines() {
+        let mut reader = AnswerReader::new();
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n";
+        assert_eq!(reader.feed(head, |_| ()), Ok(head.len()));
+        let lines = b"x\n".repeat(2 * CHUNK_LINE_BYTES_MAX as usize);
+        assert_eq!(reader.feed(&lines, |_| ()), Err(AnswerError::Chunk));
     }
 }

@@ -88,13 +88,13 @@ pub(crate) fn decide(core: &Core, head: &Head, input: &[u8], body: &[u8]) -> Ans
     let refuse = |dialect: Dialect, status: u16, message: &str, code: Option<&str>, fields: &[u8]| {
         core.ledger().answer(head.route, status);
         let lines = Lines { status, id, fields, closes: !head.keeps_alive };
-        Answer::Whole(whole(core, &lines, head.head_only, |out| {
-            dialect::push_error(dialect, status, message, code, out)
+        Answer::Whole(whole(core, &lines, head.without_body, |out| {
+            dialect::push_error(dialect, status, message, code, out);
         }))
     };
     let accept = |push_body: &dyn Fn(&mut Vec<u8>)| {
         let lines = Lines { status: 200, id, fields: b"", closes: !head.keeps_alive };
-        Answer::Whole(whole(core, &lines, head.head_only, push_body))
+        Answer::Whole(whole(core, &lines, head.without_body, push_body))
     };
     let dialect = head.route.dialect();
 
@@ -205,7 +205,7 @@ pub(crate) fn unreadable(core: &Core, status: u16, message: &str) -> Whole {
     core.ledger().answer(Route::Unknown, status);
     let lines = Lines { status, id: core.next_id(), fields: b"", closes: true };
     whole(core, &lines, false, |out| {
-        dialect::push_error(Dialect::OpenAi, status, message, Some("malformed_request"), out)
+        dialect::push_error(Dialect::OpenAi, status, message, Some("malformed_request"), out);
     })
 }
 
@@ -299,20 +299,20 @@ fn with_fault(core: &Core, lines: &Lines<'_>, fault: Option<Fault>, push_body: i
     answer
 }
 
-fn whole(core: &Core, lines: &Lines<'_>, head_only: bool, push_body: impl FnOnce(&mut Vec<u8>)) -> Whole {
+fn whole(core: &Core, lines: &Lines<'_>, without_body: bool, push_body: impl FnOnce(&mut Vec<u8>)) -> Whole {
     let mut body = core.take_buffer();
     push_body(&mut body);
-    let answer = assemble(core, lines, body.len() as u64, head_only, &body);
+    let answer = assemble(core, lines, body.len() as u64, without_body, &body);
     core.give_buffer(body);
     answer
 }
 
-fn assemble(core: &Core, lines: &Lines<'_>, announced: u64, head_only: bool, body: &[u8]) -> Whole {
+fn assemble(core: &Core, lines: &Lines<'_>, announced: u64, without_body: bool, body: &[u8]) -> Whole {
     let mut bytes = core.take_buffer();
     push_status(lines, "application/json", &mut bytes);
     put!(&mut bytes; "content-length: ", announced, "\r\n\r\n");
     let head_bytes = bytes.len();
-    if !head_only {
+    if !without_body {
         bytes.extend_from_slice(body);
     }
     Whole { bytes, head_bytes, wait: Duration::ZERO, fault: None, closes: lines.closes }

@@ -9,7 +9,7 @@ use shared::clock::Nanos;
 /// requests wait.
 const BLOCK_ROWS: usize = 16_384;
 
-/// One admitted request. 24 bytes.
+/// One admitted request. 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     /// When it was admitted.

@@ -22,7 +22,7 @@ use nix::{
 use super::core::Core;
 
 /// Room that a read has at least.
-const READ_BYTES_MIN: usize = 4 * 1024;
+const READ_BYTES_MIN: usize = 2 * 1024;
 /// What a stream reads into while it only watches for the client's end.
 const WATCH_BYTES: usize = 256;
 /// How long the rest of a refused request is read, so that the client sees the refusal: closing

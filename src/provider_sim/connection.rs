@@ -1,4 +1,6 @@
 //! One client connection: request after request, until one of the two has enough.
+//!
+//! No timeouts: a silent client keeps its connection, of which there are no more than descriptors.
 
 use std::{rc::Rc, time::Duration};
 
@@ -83,15 +85,14 @@ async fn next_answer(core: &Core, tcp: &mut TcpStream, input: &mut Vec<u8>) -> R
     let (answer, taken) = match head.framing {
         Framing::Length(length) => {
             let end = head.bytes.saturating_add(length);
-            if input.len() < end {
-                go_on(tcp, &head).await?;
-            }
+            go_on(tcp, &head, input).await?;
             while input.len() < end {
                 more(core, tcp, input).await?;
             }
             (answer::decide(core, &head, input, input.get(head.bytes..end).unwrap_or_default()), end)
         }
         Framing::Chunked => {
+            go_on(tcp, &head, input).await?;
             let mut chunks = Chunks::default();
             let mut at = head.bytes;
             loop {
@@ -104,9 +105,6 @@ async fn next_answer(core: &Core, tcp: &mut TcpStream, input: &mut Vec<u8>) -> R
                     // All of it was copied: only the head is still needed.
                     input.truncate(head.bytes);
                     at = head.bytes;
-                    if chunks.body.is_empty() {
-                        go_on(tcp, &head).await?;
-                    }
                 }
                 more(core, tcp, input).await?;
             }
@@ -128,9 +126,9 @@ async fn more(core: &Core, tcp: &mut TcpStream, input: &mut Vec<u8>) -> Result<(
     }
 }
 
-/// Tells a client that waits to send its body.
-async fn go_on(tcp: &mut TcpStream, head: &Head) -> Result<(), NoRequest> {
-    if !head.expects_continue {
+/// Tells a client that waits to send its body. One that has begun to send does not wait.
+async fn go_on(tcp: &mut TcpStream, head: &Head, input: &[u8]) -> Result<(), NoRequest> {
+    if !head.expects_continue || input.len() > head.bytes || head.framing == Framing::Length(0) {
         return Ok(());
     }
     let mut interim = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();

@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use shared::{
-    bounds::{BUFFER_BYTES, POOLED_BUFFERS_MAX},
-    clock::{Clock, Nanos},
-};
+use shared::clock::{Clock, Nanos};
 
 use super::{
     Options,
@@ -22,8 +19,13 @@ use super::{
     ledger::{Ledger, Verdict},
 };
 
+/// A new buffer. One usual request or event fits: thousands of streams that are due at once have a
+/// buffer each until the kernel has taken their bytes.
+const BUFFER_BYTES: usize = 4 * 1024;
+/// Buffers that a thread keeps for the next request.
+const POOLED_BUFFERS_MAX: usize = 256;
 /// A buffer that grew beyond this is given back to the allocator instead of to the pool.
-const POOLED_BUFFER_BYTES_MAX: usize = 8 * BUFFER_BYTES;
+const POOLED_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// What all threads share.
 #[derive(Debug)]

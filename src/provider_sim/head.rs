@@ -41,7 +41,7 @@ pub(crate) struct Head {
     /// HTTP/1.1, so an answer may be chunked.
     pub(crate) can_chunk: bool,
     /// HEAD: the answer has no body.
-    pub(crate) head_only: bool,
+    pub(crate) without_body: bool,
     /// `x-sim-*`, or what is wrong with one.
     pub(crate) settings: Result<Settings, SettingError>,
 }
@@ -110,7 +110,7 @@ pub(crate) fn read(input: &[u8]) -> Result<Option<Head>, HeadError> {
         expects_continue: false,
         keeps_alive: version == 1,
         can_chunk: version == 1,
-        head_only: method == "HEAD",
+        without_body: method == "HEAD",
         settings: Ok(Settings::default()),
     };
     let mut length: Option<usize> = None;

@@ -1,6 +1,6 @@
 //! `deepintshield provider-sim`: an AI provider that is not one, for tests, demos and load.
 //!
-//! It speaks the dialects of OpenAI, Anthropic, Gemini and Cohere, answers with as many tokens as
+//! It speaks the dialects of `OpenAI`, Anthropic, Gemini and Cohere, answers with as many tokens as
 //! it is told, enforces its own rate limits and counts exactly what it admitted, and makes the
 //! mistakes it is asked for. It shares no code with the gateway's data plane, whose independent
 //! counterpart it is: what both read or write the same way, they agree on by the standard.
@@ -81,7 +81,7 @@ pub(crate) struct Options {
     /// What the random faults repeat from.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) seed: u64,
-    /// Admitted requests that the log remembers; 24 bytes each.
+    /// Admitted requests that the log remembers; 16 bytes each.
     #[arg(long, value_name = "ROWS", default_value = "2000000")]
     pub(crate) log_rows: usize,
 }

@@ -29,7 +29,7 @@ pub(crate) struct Ask {
     pub(crate) model: String,
     /// Server-sent events instead of one JSON document.
     pub(crate) stream: bool,
-    /// OpenAI: a last event with the usage.
+    /// `OpenAI`: a last event with the usage.
     pub(crate) include_usage: bool,
     /// Tokens of the prompt.
     pub(crate) prompt_tokens: u32,
@@ -138,8 +138,9 @@ pub(crate) fn read(route: Route, path_model: &str, body: &[u8], settings: &mut S
         return Err(AskError::ModelTooLong);
     }
     match route {
-        Route::Chat | Route::CohereChat if parsed.messages.is_none() => return Err(AskError::Missing("messages")),
-        Route::Messages if parsed.messages.is_none() => return Err(AskError::Missing("messages")),
+        Route::Chat | Route::CohereChat | Route::Messages if parsed.messages.is_none() => {
+            return Err(AskError::Missing("messages"));
+        }
         Route::Messages if parsed.max_tokens.is_none() => return Err(AskError::Missing("max_tokens")),
         Route::Completions if parsed.prompt.is_none() => return Err(AskError::Missing("prompt")),
         Route::Embeddings if parsed.input.is_none() => return Err(AskError::Missing("input")),

@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn every_dialect_is_found_with_and_without_its_version() {
         let is = |method: &str, target: &str, route: Route, model: &str| {
-            assert_eq!(find(method, target), (route, model), "{target}")
+            assert_eq!(find(method, target), (route, model), "{target}");
         };
         is("POST", "/v1/chat/completions", Route::Chat, "");
         is("POST", "/chat/completions?api-version=1", Route::Chat, "");

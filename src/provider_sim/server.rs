@@ -1,11 +1,13 @@
 //! One thread of the simulated provider: its runtime, its listener, its connections.
 //!
-//! io_uring where the kernel allows it, epoll where it does not. The stop signal is looked at on a
+//! `io_uring` where the kernel allows it, epoll where it does not. The stop signal is looked at on a
 //! tick; connections that are open then are cut.
 
 use std::{
+    cell::Cell,
     io,
     net::{SocketAddr, TcpListener as StdListener},
+    os::fd::AsRawFd,
     rc::Rc,
     sync::{
         Arc,
@@ -15,6 +17,7 @@ use std::{
 };
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder, net::TcpListener};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::{
     connection,
@@ -80,24 +83,33 @@ pub(crate) fn serve(
 }
 
 async fn listen(core: Rc<Core>, listener: StdListener, stop: &AtomicBool) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    // In a task of its own, so that a pending accept is never dropped while the thread runs:
-    // one that completes nevertheless would lose its descriptor.
-    monoio::spawn(async move {
-        loop {
-            match listener.accept().await {
-                Ok((tcp, _)) => {
-                    monoio::spawn(connection::serve(core.clone(), tcp));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "accept failed");
-                    monoio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    });
+    let listener = Rc::new(TcpListener::from_std(listener)?);
+    let is_stopping = Rc::new(Cell::new(false));
+    // In a task of its own, so that a pending accept is never dropped: one that completes
+    // nevertheless would lose its descriptor.
+    let accepting = monoio::spawn(accept(core, listener.clone(), is_stopping.clone()));
     while !stop.load(Ordering::Relaxed) {
         monoio::time::sleep(STOP_TICK).await;
     }
+    is_stopping.set(true);
+    // Ends the pending accept. A ring that is closed with one in flight holds its listener a while
+    // longer than the process lives, and the next start finds the address in use.
+    shutdown(listener.as_raw_fd(), Shutdown::Both)?;
+    accepting.await;
     Ok(())
+}
+
+async fn accept(core: Rc<Core>, listener: Rc<TcpListener>, is_stopping: Rc<Cell<bool>>) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, _)) => {
+                monoio::spawn(connection::serve(core.clone(), tcp));
+            }
+            Err(_) if is_stopping.get() => return,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                monoio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
 }

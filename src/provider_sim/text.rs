@@ -58,18 +58,16 @@ impl Text {
     }
 
     fn push(&self, event: u32, first_token: usize, bytes: usize, out: &mut Vec<u8>) {
-        match self.seed {
-            Some(seed) => push_seeded(seed, event, bytes, out),
-            None => {
-                let mut at = first_token * TOKEN_BYTES as usize % WORDS.len();
-                let mut left = bytes;
-                while left > 0 {
-                    let piece = &WORDS[at..WORDS.len().min(at + left)];
-                    out.extend_from_slice(piece);
-                    left -= piece.len();
-                    at = 0;
-                }
-            }
+        if let Some(seed) = self.seed {
+            return push_seeded(seed, event, bytes, out);
+        }
+        let mut at = first_token * TOKEN_BYTES as usize % WORDS.len();
+        let mut left = bytes;
+        while left > 0 {
+            let piece = &WORDS[at..WORDS.len().min(at + left)];
+            out.extend_from_slice(piece);
+            left -= piece.len();
+            at = 0;
         }
     }
 }

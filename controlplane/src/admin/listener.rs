@@ -118,9 +118,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn half_a_head_is_cut_off_in_time() {
         let address = started().await;
-        let begun = tokio::time::Instant::now();
-        let answer = answer_to(address, b"GET /health HT").await;
+        let answer = answer_to(address, b"GET /health HT");
+        let answer = tokio::time::timeout(HEAD_TIMEOUT * 2, answer).await.expect("it is cut off in time");
         assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(begun.elapsed() <= HEAD_TIMEOUT * 2, "{:?}", begun.elapsed());
     }
 }

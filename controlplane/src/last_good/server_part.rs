@@ -31,11 +31,11 @@ impl From<&Server> for ServerPart {
             admin_listen: server.admin_listen.to_string(),
             cores: server.cores,
             pin_cores: server.pin_cores,
-            driver: position(&DRIVERS, server.driver),
+            driver: position(&DRIVERS, &server.driver),
             tls: server.tls.as_ref().map(|tls| (tls.cert_file.clone(), tls.key_file.clone())),
             state_dir: server.state_dir.clone(),
             drain_timeout_ms: u64::try_from(server.drain_timeout.as_millis()).unwrap_or(u64::MAX),
-            log_format: position(&LOG_FORMATS, server.log_format),
+            log_format: position(&LOG_FORMATS, &server.log_format),
             body_buffer: (server.body_buffer.request_bytes_max as u64, server.body_buffer.core_bytes_max as u64),
         }
     }
@@ -64,6 +64,6 @@ impl TryFrom<ServerPart> for Server {
     }
 }
 
-fn position<T: PartialEq>(known: &[T], value: T) -> u8 {
-    known.iter().position(|other| *other == value).and_then(|at| u8::try_from(at).ok()).unwrap_or(0)
+fn position<T: PartialEq>(known: &[T], value: &T) -> u8 {
+    known.iter().position(|other| other == value).and_then(|at| u8::try_from(at).ok()).unwrap_or(0)
 }

@@ -222,7 +222,7 @@ fn node(text: &mut Exposition, facts: &Facts) {
 /// In the order of the labels, so that two scrapes compare line by line.
 fn sorted<L: Ord, V>(rows: &HashMap<L, V, ahash::RandomState>) -> Vec<(&L, &V)> {
     let mut rows: Vec<_> = rows.iter().collect();
-    rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    rows.sort_unstable_by_key(|(labels, _)| *labels);
     rows
 }
 

@@ -110,7 +110,7 @@ impl<'a> HeadWriter<'a> {
         if !class::is_token(name) {
             return Err(Unwritable::Name);
         }
-        if is_framing(Known::classify(name)) {
+        if FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
             return Err(Unwritable::Framing);
         }
         self.write(name, value)
@@ -119,11 +119,7 @@ impl<'a> HeadWriter<'a> {
     /// Writes a field of the table. Families and [`Known::Other`] have no name of their own
     /// and are refused.
     pub fn known(&mut self, known: Known, value: &[u8]) -> Result<(), Unwritable> {
-        if is_framing(known) {
-            return Err(Unwritable::Framing);
-        }
-        let name = known.name().ok_or(Unwritable::Name)?;
-        self.write(name.as_bytes(), value)
+        self.field(known.name().ok_or(Unwritable::Name)?.as_bytes(), value)
     }
 
     /// Writes a field whose value is a number.
@@ -174,9 +170,8 @@ impl<'a> HeadWriter<'a> {
     }
 }
 
-fn is_framing(known: Known) -> bool {
-    matches!(known, Known::Connection | Known::ContentLength | Known::TransferEncoding)
-}
+/// Fields that have methods of their own.
+const FRAMING: [&[u8]; 3] = [b"connection", b"content-length", b"transfer-encoding"];
 
 fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());

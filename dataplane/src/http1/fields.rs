@@ -248,23 +248,42 @@ const fn by_length() -> ([u8; TABLE.len()], [u8; NAME_BYTES_MAX + 2]) {
 }
 
 fn exact_or_family(name: &[u8]) -> Known {
+    let Some(first) = name.first().map(u8::to_ascii_lowercase) else {
+        return Known::Other;
+    };
     if name.len() <= NAME_BYTES_MAX {
         let (lines, starts) = &BY_LENGTH;
         let candidates = usize::from(starts[name.len()])..usize::from(starts[name.len() + 1]);
         for &line in &lines[candidates] {
             let (known, candidate, _) = TABLE[usize::from(line)];
-            if candidate.as_bytes().eq_ignore_ascii_case(name) {
+            // Most candidates of the same length differ in their first byte already.
+            if candidate.as_bytes().first() == Some(&first) && candidate.as_bytes().eq_ignore_ascii_case(name) {
                 return known;
             }
         }
     }
-    for (prefix, family) in PREFIXES {
-        if name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)) {
-            return *family;
+    if begins_family(first) {
+        for (prefix, family) in PREFIXES {
+            if name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)) {
+                return *family;
+            }
         }
     }
     Known::Other
 }
+
+/// Whether a prefix of a family begins with this byte.
+const fn begins_family(first: u8) -> bool {
+    matches!(first, b'x' | b'a' | b'p' | b'r')
+}
+
+const _: () = {
+    let mut at = 0;
+    while at < PREFIXES.len() {
+        assert!(begins_family(PREFIXES[at].0[0]));
+        at += 1;
+    }
+};
 
 #[cfg(test)]
 mod tests {

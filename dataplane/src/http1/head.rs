@@ -4,152 +4,18 @@
 //! `httparse`, which alone would take bare LF and cannot say at once that a part is wrong.
 //! Left to the caller: which methods are allowed, the size of bodies, dot segments in paths.
 
-use thiserror::Error;
-
 use super::class;
 use super::fields::{Flags, Known};
 use super::framing::{Coding, SeenFields, apply_connection, content_length, split_fields, transfer_coding, value_of};
-use super::lines::{Found, LineFault, LineScan};
+use super::lines::{Found, LineScan};
 use super::target;
 use super::{
     Field, METHOD_BYTES_MAX, Parsed, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_TARGET_BYTES_MAX, Span,
 };
 
+pub use super::fault::HeadFault;
 pub use super::framing::Version;
 pub use super::target::TargetForm;
-
-/// Why a request head is refused. Each of them closes the connection: where the next request
-/// begins is not certain. Nothing of the request was acted on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum HeadFault {
-    /// A line ends in LF without CR (RFC 9112 section 2.2 lets a server refuse it).
-    #[error("a line ends without CR")]
-    BareLf,
-    /// CR without LF.
-    #[error("CR without LF")]
-    BareCr,
-    /// A control byte other than HTAB, NUL and DEL included.
-    #[error("control byte in the head")]
-    ControlByte,
-    /// A line begins with whitespace (`obs-fold`), or stands between request line and fields.
-    #[error("folded line")]
-    FoldedLine,
-    /// Not `method SP target SP HTTP-version`, or more empty lines before it than two.
-    #[error("malformed request line")]
-    RequestLine,
-    /// The method is not a token.
-    #[error("malformed method")]
-    Method,
-    /// CONNECT, or a method longer than [`METHOD_BYTES_MAX`].
-    #[error("method not implemented")]
-    MethodRefused,
-    /// The target has a byte that RFC 3986 does not allow, a fragment, a broken escape or a
-    /// form that does not go with the method.
-    #[error("malformed request target")]
-    Target,
-    /// The target is longer than [`REQUEST_TARGET_BYTES_MAX`].
-    #[error("request target too long")]
-    TargetTooLong,
-    /// Well-formed, but neither HTTP/1.1 nor HTTP/1.0.
-    #[error("HTTP version not supported")]
-    Version,
-    /// The head is longer than [`REQUEST_HEAD_BYTES_MAX`].
-    #[error("head too large")]
-    HeadTooLarge,
-    /// More fields than [`REQUEST_FIELDS_MAX`].
-    #[error("too many fields")]
-    TooManyFields,
-    /// A field line without a colon, with whitespace before it, or with a name that is no token.
-    #[error("malformed field line")]
-    FieldLine,
-    /// A field that may stand once stands twice, even if both say the same.
-    #[error("duplicate field")]
-    DuplicateField,
-    /// HTTP/1.1 without `Host`.
-    #[error("no Host field")]
-    HostMissing,
-    /// `Host` is not `uri-host [":" port]`, or is empty.
-    #[error("malformed Host field")]
-    Host,
-    /// `Content-Length` is not one decimal number below 2^63.
-    #[error("malformed Content-Length")]
-    ContentLength,
-    /// `Transfer-Encoding` is malformed, or `chunked` is not its last coding, or stands twice.
-    #[error("malformed Transfer-Encoding")]
-    TransferEncoding,
-    /// A coding besides `chunked`, which this node does not undo.
-    #[error("transfer coding not implemented")]
-    TransferCoding,
-    /// `Content-Length` with `Transfer-Encoding`: the classic smuggling request.
-    #[error("both Content-Length and Transfer-Encoding")]
-    LengthAndCoding,
-    /// `Transfer-Encoding` in HTTP/1.0, which does not have it.
-    #[error("Transfer-Encoding in HTTP/1.0")]
-    CodingInHttp10,
-    /// `Expect` is something else than `100-continue`.
-    #[error("expectation failed")]
-    Expectation,
-    /// `Connection` is not a list of tokens, or too long a list.
-    #[error("malformed Connection field")]
-    ConnectionOptions,
-    /// TRACE with a body (RFC 9110 section 9.3.8).
-    #[error("TRACE with a body")]
-    TraceBody,
-}
-
-impl HeadFault {
-    /// Status of the answer: 400, 414, 417, 431, 501 or 505.
-    pub fn status(self) -> u16 {
-        match self {
-            Self::TargetTooLong => 414,
-            Self::Expectation => 417,
-            Self::HeadTooLarge | Self::TooManyFields => 431,
-            Self::MethodRefused | Self::TransferCoding => 501,
-            Self::Version => 505,
-            _ => 400,
-        }
-    }
-
-    /// Short name for error bodies, logs and counters; never holds a byte of the request.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::BareLf => "bare_lf",
-            Self::BareCr => "bare_cr",
-            Self::ControlByte => "control_byte",
-            Self::FoldedLine => "folded_line",
-            Self::RequestLine => "request_line",
-            Self::Method => "method",
-            Self::MethodRefused => "method_refused",
-            Self::Target => "target",
-            Self::TargetTooLong => "target_too_long",
-            Self::Version => "version",
-            Self::HeadTooLarge => "head_too_large",
-            Self::TooManyFields => "too_many_fields",
-            Self::FieldLine => "field_line",
-            Self::DuplicateField => "duplicate_field",
-            Self::HostMissing => "host_missing",
-            Self::Host => "host",
-            Self::ContentLength => "content_length",
-            Self::TransferEncoding => "transfer_encoding",
-            Self::TransferCoding => "transfer_coding",
-            Self::LengthAndCoding => "length_and_coding",
-            Self::CodingInHttp10 => "coding_in_http10",
-            Self::Expectation => "expectation",
-            Self::ConnectionOptions => "connection_options",
-            Self::TraceBody => "trace_body",
-        }
-    }
-}
-
-impl From<LineFault> for HeadFault {
-    fn from(fault: LineFault) -> Self {
-        match fault {
-            LineFault::BareLf => Self::BareLf,
-            LineFault::BareCr => Self::BareCr,
-            LineFault::Control => Self::ControlByte,
-        }
-    }
-}
 
 /// A request method. Methods are case-sensitive: `get` is [`Method::Other`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,15 +15,17 @@ pub mod head;
 pub mod response_head;
 
 mod class;
+mod fault;
 mod framing;
 mod lines;
 mod target;
 
 pub use chunked::{ChunkDecoder, ChunkFault, Progress, Step};
 pub use encode::{HeadWriter, Unwritable};
+pub use fault::{HeadFault, ResponseFault};
 pub use fields::{Flags, Known};
-pub use head::{Framing, HeadFault, Method, RequestHead, TargetForm, Version, parse_request};
-pub use response_head::{BodyFraming, ResponseFault, ResponseHead, parse_response};
+pub use head::{Framing, Method, RequestHead, TargetForm, Version, parse_request};
+pub use response_head::{BodyFraming, ResponseHead, parse_response};
 
 pub use shared::bounds::{INTERIM_ANSWERS_MAX, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
 

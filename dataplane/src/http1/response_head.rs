@@ -5,100 +5,15 @@
 //! [`INTERIM_ANSWERS_MAX`](super::INTERIM_ANSWERS_MAX) of them, and never using a connection
 //! again that has bytes left over.
 
-use thiserror::Error;
-
 use super::fields::Known;
 use super::framing::{
     Coding, SeenFields, Version, apply_connection, content_length, split_fields, transfer_coding, value_of,
 };
 use super::head::Method;
-use super::lines::{Found, LineFault, LineScan};
+use super::lines::{Found, LineScan};
 use super::{Field, Parsed, RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX};
 
-/// Why an answer head is refused. The connection must not be used again; no byte of the answer
-/// was passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum ResponseFault {
-    /// A line ends in LF without CR.
-    #[error("a line of the answer ends without CR")]
-    BareLf,
-    /// CR without LF.
-    #[error("CR without LF in the answer")]
-    BareCr,
-    /// A control byte other than HTAB.
-    #[error("control byte in the answer's head")]
-    ControlByte,
-    /// A line begins with whitespace.
-    #[error("folded line in the answer")]
-    FoldedLine,
-    /// Not `HTTP/1.0` or `HTTP/1.1`, one space, three digits from 100 to 599, reason.
-    #[error("malformed status line")]
-    StatusLine,
-    /// `101 Switching Protocols`, which this node never asks for.
-    #[error("the provider switched protocols unasked")]
-    SwitchedProtocols,
-    /// More than [`RESPONSE_HEAD_BYTES_MAX`] bytes.
-    #[error("answer head too large")]
-    HeadTooLarge,
-    /// More than [`RESPONSE_FIELDS_MAX`] fields.
-    #[error("too many fields in the answer")]
-    TooManyFields,
-    /// No colon, whitespace before it, or a name that is no token.
-    #[error("malformed field line in the answer")]
-    FieldLine,
-    /// `Content-Length`, `Transfer-Encoding`, `Content-Type` or `Location` stands twice.
-    #[error("duplicate field in the answer")]
-    DuplicateField,
-    /// Not one decimal number below 2^63.
-    #[error("malformed Content-Length in the answer")]
-    ContentLength,
-    /// Anything but `chunked` alone.
-    #[error("malformed or unknown Transfer-Encoding in the answer")]
-    TransferEncoding,
-    /// `Content-Length` with `Transfer-Encoding`.
-    #[error("both Content-Length and Transfer-Encoding in the answer")]
-    LengthAndCoding,
-    /// Framing fields where RFC 9112 section 6 allows none: in 1xx, a body in 204, or
-    /// `Transfer-Encoding` in 204 or HTTP/1.0.
-    #[error("body announced where none may be")]
-    FramingNotAllowed,
-    /// `Connection` is not a list of tokens, or too long a list.
-    #[error("malformed Connection field in the answer")]
-    ConnectionOptions,
-}
-
-impl ResponseFault {
-    /// Short name for logs and counters.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::BareLf => "answer_bare_lf",
-            Self::BareCr => "answer_bare_cr",
-            Self::ControlByte => "answer_control_byte",
-            Self::FoldedLine => "answer_folded_line",
-            Self::StatusLine => "answer_status_line",
-            Self::SwitchedProtocols => "answer_switched_protocols",
-            Self::HeadTooLarge => "answer_head_too_large",
-            Self::TooManyFields => "answer_too_many_fields",
-            Self::FieldLine => "answer_field_line",
-            Self::DuplicateField => "answer_duplicate_field",
-            Self::ContentLength => "answer_content_length",
-            Self::TransferEncoding => "answer_transfer_encoding",
-            Self::LengthAndCoding => "answer_length_and_coding",
-            Self::FramingNotAllowed => "answer_framing_not_allowed",
-            Self::ConnectionOptions => "answer_connection_options",
-        }
-    }
-}
-
-impl From<LineFault> for ResponseFault {
-    fn from(fault: LineFault) -> Self {
-        match fault {
-            LineFault::BareLf => Self::BareLf,
-            LineFault::BareCr => Self::BareCr,
-            LineFault::Control => Self::ControlByte,
-        }
-    }
-}
+pub use super::fault::ResponseFault;
 
 /// How the body of an answer is delimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

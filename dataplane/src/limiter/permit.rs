@@ -46,7 +46,7 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// What this node may use of that limit in a window.
     pub entitlement: u64,
-    /// What is left of it; less than was asked.
+    /// What is left of it.
     pub remaining: u64,
     /// After what time all that is spent now will have expired.
     pub reset: Duration,
@@ -87,28 +87,18 @@ impl Slices {
     /// Takes what all `charges` ask for, or nothing. At most [`LIMITS_PER_REQUEST_MAX`]; a request with
     /// more, or of a limit that these slices do not know, is refused for good.
     pub fn admit(self: &Rc<Self>, charges: &[Charge], now: Nanos) -> Result<Permit, Refused> {
-        let mut holding = Holding {
-            slices: Rc::clone(self),
-            admitted_at: now,
-            sent_at: None,
-            len: 0,
-            entries: [Entry::EMPTY; LIMITS_PER_REQUEST_MAX],
-        };
+        let mut holding =
+            Holding { slices: Rc::clone(self), admitted_at: now, sent_at: None, entries: self.take_list() };
         for charge in charges {
-            let taken = match (self.slice(charge.limit), holding.entries.get_mut(holding.len)) {
-                (Some(slice), Some(entry)) if slice.take(charge.amount, now) => {
-                    self.activate(slice);
-                    *entry = Entry { amount: charge.amount, limit: charge.limit, unit: charge.unit, rule: charge.rule };
-                    true
-                }
-                _ => false,
-            };
-            if !taken {
+            let has_room = holding.entries.len() < LIMITS_PER_REQUEST_MAX;
+            let slice = self.slice(charge.limit).filter(|slice| has_room && slice.take(charge.amount, now));
+            let Some(slice) = slice else {
                 // What was taken so far goes back first: a slice of it may be missing elsewhere.
                 drop(holding);
                 return Err(self.refuse(charges, *charge, now));
-            }
-            holding.len += 1;
+            };
+            self.activate(slice);
+            holding.entries.push(*charge);
         }
         Ok(Permit(holding))
     }
@@ -198,26 +188,18 @@ impl Sent {
     }
 }
 
-/// The first `len` entries are taken from the slices and not yet settled.
+/// Every entry is taken from its slice and not yet settled.
 struct Holding {
     slices: Rc<Slices>,
     admitted_at: Nanos,
     sent_at: Option<Nanos>,
-    len: usize,
-    entries: [Entry; LIMITS_PER_REQUEST_MAX],
+    entries: Vec<Entry>,
 }
 
-#[derive(Clone, Copy)]
-struct Entry {
-    amount: u64,
-    limit: LimitIndex,
-    unit: Unit,
-    rule: ChargeRule,
-}
+/// What was charged is what is held.
+pub(super) type Entry = Charge;
 
-impl Entry {
-    const EMPTY: Self = Self { amount: 0, limit: LimitIndex(0), unit: Unit::Requests, rule: ChargeRule::Settlement };
-
+impl Charge {
     /// Spent when sent, and not when settled.
     fn is_spent_when_sent(&self) -> bool {
         self.unit == Unit::Requests || self.rule != ChargeRule::Settlement
@@ -227,7 +209,7 @@ impl Entry {
 impl Holding {
     fn mark_sent(&mut self, now: Nanos) {
         self.sent_at = Some(now);
-        for entry in &self.entries[..self.len] {
+        for entry in &self.entries {
             let Some(slice) = self.slices.slice(entry.limit) else {
                 continue;
             };
@@ -243,8 +225,8 @@ impl Holding {
 
     fn settle(&mut self, mut tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
         let mut settled = Settled::default();
-        let len = mem::take(&mut self.len);
-        for entry in self.entries[..len].iter().filter(|entry| entry.unit == Unit::Tokens) {
+        let entries = mem::take(&mut self.entries);
+        for entry in entries.iter().filter(|entry| entry.unit == Unit::Tokens) {
             let Some(slice) = self.slices.slice(entry.limit) else {
                 continue;
             };
@@ -267,12 +249,13 @@ impl Holding {
                 settled.overshoot_tokens = settled.overshoot_tokens.max(overshoot);
             }
         }
+        self.slices.return_list(entries);
         settled
     }
 
     fn standing(&self, unit: Unit) -> Option<Standing> {
         let mut tightest: Option<Standing> = None;
-        for entry in self.entries[..self.len].iter().filter(|entry| entry.unit == unit) {
+        for entry in self.entries.iter().filter(|entry| entry.unit == unit) {
             let Some(slice) = self.slices.slice(entry.limit) else {
                 continue;
             };
@@ -299,10 +282,8 @@ impl Standing {
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        for entry in &self.entries[..self.len] {
-            let Some(slice) = self.slices.slice(entry.limit) else {
-                continue;
-            };
+        for entry in &self.entries {
+            let Some(slice) = self.slices.slice(entry.limit) else { continue };
             if self.sent_at.is_none() {
                 slice.give_back(entry.amount);
             } else if !entry.is_spent_when_sent() {
@@ -311,6 +292,10 @@ impl Drop for Holding {
                 continue;
             }
             self.slices.activate(slice);
+        }
+        // Settling took the list already and left one without room.
+        if self.entries.capacity() > 0 {
+            self.slices.return_list(mem::take(&mut self.entries));
         }
     }
 }

@@ -163,13 +163,23 @@ pub(super) fn survey(bytes: &[u8]) -> Survey {
         let mut non_ascii = 0u8;
         let mut control = 0u8;
         for &byte in chunk {
-            non_ascii += byte >> 7;
+            // Cannot wrap; said so because a checked addition does not vectorise.
+            non_ascii = non_ascii.wrapping_add(byte >> 7);
             control |= u8::from(byte < 0x20);
         }
         survey.non_ascii += u32::from(non_ascii);
         survey.has_control |= control != 0;
     }
     survey
+}
+
+/// Where the first quote or backslash is. Keys and most escaped stretches are short, where
+/// calling memchr costs more than looking; long prose is memchr's.
+#[inline]
+pub(super) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    let (near, far) = bytes.split_at(bytes.len().min(16));
+    let found = near.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    found.or_else(|| memchr2(b'"', b'\\', far).map(|found| found + near.len()))
 }
 
 /// A place in the text, and the steps that move it on.
@@ -232,17 +242,10 @@ impl Cursor<'_> {
         }
     }
 
-    /// Keys and most escaped stretches are short, where calling memchr costs more than
-    /// looking; long prose is memchr's.
     #[inline]
     fn quote_or_backslash(&self) -> Result<usize, ScanError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let near = rest.len().min(16);
-        let (head, tail) = rest.split_at(near);
-        let found = head
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\\'))
-            .or_else(|| memchr2(b'"', b'\\', tail).map(|found| found + near));
+        let found = quote_or_backslash(rest);
         match found {
             Some(found) => Ok(self.at + found),
             None => Err(ScanError { fault: ScanFault::Truncated, at: self.bytes.len() as u32 }),

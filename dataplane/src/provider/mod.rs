@@ -15,5 +15,6 @@ pub mod request_scan;
 pub mod sse;
 pub mod usage;
 mod usage_finder;
+mod usage_plans;
 
 pub use shared::snapshot::Dialect;

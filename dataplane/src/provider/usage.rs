@@ -12,7 +12,8 @@ use memchr::memmem::Finder as Needle;
 
 use super::Dialect;
 use super::sse::{Piece, SseReader};
-use super::usage_finder::{ANTHROPIC, COHERE, COHERE_EVENT, Counts, Finder, GEMINI, OPENAI, Slot};
+use super::usage_finder::{Counts, Finder};
+use super::usage_plans::{ANTHROPIC, COHERE, COHERE_EVENT, GEMINI, OPENAI, Slot};
 
 /// A longer event is never hidden, so no more than this is held back. A usage event has
 /// some 300 bytes.

@@ -5,7 +5,8 @@
 //! JSON ends the search and nothing more, for the answer is passed on either way. A key that
 //! is written with escapes is not recognised; no provider writes one.
 
-use memchr::memchr2;
+use super::json::quote_or_backslash;
+use super::usage_plans::{SLOTS, Slot, Step, Then};
 
 /// The largest count that is believed; 2^53 is where doubles, which most providers and SDKs
 /// count in, stop being exact.
@@ -19,112 +20,6 @@ const WORD_BYTES: usize = 32;
 
 /// Objects on the path to a count, and Gemini's list around them.
 const LEVELS_MAX: usize = 6;
-
-/// A count that a dialect reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Slot {
-    Input,
-    CacheWrite,
-    CacheRead,
-    ToolInput,
-    Output,
-    /// Anthropic's `message_start`: what was produced before anything was shown.
-    EarlyOutput,
-    Thoughts,
-    Total,
-    BilledInput,
-    BilledOutput,
-}
-
-const SLOTS: usize = 10;
-
-/// One step of a path: in the object `within`, the member `key` leads on to `then`.
-#[derive(Debug)]
-pub(super) struct Step {
-    within: u8,
-    key: &'static [u8],
-    then: Then,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    Skip,
-    Object(u8),
-    Count(Slot),
-    /// A list; only whether it is empty matters.
-    List,
-}
-
-const fn into(within: u8, key: &'static [u8], object: u8) -> Step {
-    Step { within, key, then: Then::Object(object) }
-}
-
-const fn count(within: u8, key: &'static [u8], slot: Slot) -> Step {
-    Step { within, key, then: Then::Count(slot) }
-}
-
-/// Chat, completions and embeddings have `usage.prompt_tokens`; responses have
-/// `usage.input_tokens`, in a stream inside `response`.
-pub(super) const OPENAI: &[Step] = &[
-    into(0, b"usage", 1),
-    into(0, b"response", 2),
-    Step { within: 0, key: b"choices", then: Then::List },
-    count(1, b"prompt_tokens", Slot::Input),
-    count(1, b"completion_tokens", Slot::Output),
-    count(1, b"total_tokens", Slot::Total),
-    count(1, b"input_tokens", Slot::Input),
-    count(1, b"output_tokens", Slot::Output),
-    into(2, b"usage", 1),
-];
-
-/// `message` holds the usage of `message_start`; `message_delta` has its own at the top.
-pub(super) const ANTHROPIC: &[Step] = &[
-    into(0, b"usage", 1),
-    into(0, b"message", 2),
-    count(1, b"input_tokens", Slot::Input),
-    count(1, b"cache_creation_input_tokens", Slot::CacheWrite),
-    count(1, b"cache_read_input_tokens", Slot::CacheRead),
-    count(1, b"output_tokens", Slot::Output),
-    into(2, b"usage", 3),
-    count(3, b"input_tokens", Slot::Input),
-    count(3, b"cache_creation_input_tokens", Slot::CacheWrite),
-    count(3, b"cache_read_input_tokens", Slot::CacheRead),
-    count(3, b"output_tokens", Slot::EarlyOutput),
-];
-
-pub(super) const GEMINI: &[Step] = &[
-    into(0, b"usageMetadata", 1),
-    count(1, b"promptTokenCount", Slot::Input),
-    count(1, b"toolUsePromptTokenCount", Slot::ToolInput),
-    count(1, b"candidatesTokenCount", Slot::Output),
-    count(1, b"thoughtsTokenCount", Slot::Thoughts),
-    count(1, b"totalTokenCount", Slot::Total),
-];
-
-/// Chat has `usage`, embeddings and reranking have `meta`.
-pub(super) const COHERE: &[Step] = &[
-    into(0, b"usage", 1),
-    into(0, b"meta", 1),
-    into(1, b"tokens", 2),
-    into(1, b"billed_units", 3),
-    count(2, b"input_tokens", Slot::Input),
-    count(2, b"output_tokens", Slot::Output),
-    count(3, b"input_tokens", Slot::BilledInput),
-    count(3, b"output_tokens", Slot::BilledOutput),
-];
-
-/// The last event of a chat, `message-end`, has it in `delta`.
-pub(super) const COHERE_EVENT: &[Step] = &[
-    into(0, b"delta", 4),
-    into(4, b"usage", 1),
-    into(1, b"tokens", 2),
-    into(1, b"billed_units", 3),
-    count(2, b"input_tokens", Slot::Input),
-    count(2, b"output_tokens", Slot::Output),
-    count(3, b"input_tokens", Slot::BilledInput),
-    count(3, b"output_tokens", Slot::BilledOutput),
-];
 
 /// The counts met so far. A later one of the same kind replaces an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -255,7 +150,7 @@ impl Finder {
                 }
                 At::InString { is_escaped: false } | At::SkippedString { is_escaped: false } => {
                     let rest = bytes.get(at..).unwrap_or_default();
-                    let Some(found) = memchr2(b'"', b'\\', rest) else { return };
+                    let Some(found) = quote_or_backslash(rest) else { return };
                     let is_end = rest.get(found) == Some(&b'"');
                     self.at = match (self.at, is_end) {
                         (At::InString { .. }, true) => At::After,
@@ -275,21 +170,26 @@ impl Finder {
                     at += 1;
                 }
                 At::InKey => {
-                    self.key_byte(byte);
-                    at += 1;
+                    let rest = bytes.get(at..).unwrap_or_default();
+                    let found = quote_or_backslash(rest);
+                    self.word_bytes(rest.get(..found.unwrap_or(rest.len())).unwrap_or_default());
+                    let Some(found) = found else { return };
+                    self.key_ends(rest.get(found) == Some(&b'"'));
+                    at += found + 1;
                 }
                 At::InKeyEscape => {
                     self.at = At::InKey;
                     at += 1;
                 }
                 At::InWord => {
-                    if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') {
-                        // The byte itself is looked at again.
-                        self.end_word();
-                    } else {
-                        self.word_byte(byte);
-                        at += 1;
-                    }
+                    let rest = bytes.get(at..).unwrap_or_default();
+                    let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
+                    let found = rest.iter().position(ends);
+                    self.word_bytes(rest.get(..found.unwrap_or(rest.len())).unwrap_or_default());
+                    let Some(found) = found else { return };
+                    // The byte that ends it is looked at again.
+                    self.end_word();
+                    at += found;
                 }
                 _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => at += 1,
                 At::Value => {
@@ -353,7 +253,7 @@ impl Finder {
             _ => {
                 self.at = At::InWord;
                 self.word_len = 0;
-                self.word_byte(byte);
+                self.word_bytes(&[byte]);
             }
         }
     }
@@ -408,11 +308,13 @@ impl Finder {
         }
     }
 
-    fn word_byte(&mut self, byte: u8) {
-        if let Some(place) = self.word.get_mut(usize::from(self.word_len)) {
-            *place = byte;
+    fn word_bytes(&mut self, bytes: &[u8]) {
+        let from = usize::from(self.word_len);
+        let to = from.saturating_add(bytes.len());
+        if let Some(place) = self.word.get_mut(from..to) {
+            place.copy_from_slice(bytes);
         }
-        self.word_len = self.word_len.saturating_add(1);
+        self.word_len = u8::try_from(to).unwrap_or(u8::MAX);
     }
 
     /// The key or number, or nothing when it was longer than any we look for.
@@ -420,18 +322,14 @@ impl Finder {
         self.word.get(..usize::from(self.word_len))
     }
 
-    fn key_byte(&mut self, byte: u8) {
-        match byte {
-            b'"' => {
-                self.then = self.next_step();
-                self.at = At::Colon;
-            }
-            b'\\' => {
-                // Not one of ours; its value is skipped like any other's.
-                self.word_len = u8::MAX;
-                self.at = At::InKeyEscape;
-            }
-            _ => self.word_byte(byte),
+    fn key_ends(&mut self, at_quote: bool) {
+        if at_quote {
+            self.then = self.next_step();
+            self.at = At::Colon;
+        } else {
+            // A backslash: not one of ours, and its value is skipped like any other's.
+            self.word_len = u8::MAX;
+            self.at = At::InKeyEscape;
         }
     }
 
@@ -485,13 +383,17 @@ fn read_count(word: Option<&[u8]>) -> (Option<u64>, bool) {
 /// 32 vectorise: an embedding is some 20 KB of numbers, and none of them matters.
 fn before_bracket_or_quote(bytes: &[u8]) -> usize {
     let stops = |byte: u8| matches!(byte | 0x20, b'{' | b'}') || byte == b'"';
-    let mut passed = 0;
-    for block in bytes.chunks_exact(32) {
-        if block.iter().fold(0, |found, &byte| found | u8::from(stops(byte))) != 0 {
-            break;
-        }
-        passed += block.len();
+    let (near, far) = bytes.split_at(bytes.len().min(16));
+    if let Some(found) = near.iter().position(|&byte| stops(byte)) {
+        return found;
     }
-    let rest = bytes.get(passed..).unwrap_or_default();
-    passed + rest.iter().position(|&byte| stops(byte)).unwrap_or(rest.len())
+    // No short circuits, which would keep it from vectorising.
+    let stops_as_bit = |byte: u8| {
+        let bracket = byte | 0x20;
+        u8::from(bracket == b'{') | u8::from(bracket == b'}') | u8::from(byte == b'"')
+    };
+    let has_none = |block: &&[u8]| block.iter().fold(0, |found, &byte| found | stops_as_bit(byte)) == 0;
+    let passed = far.chunks_exact(32).take_while(has_none).count() * 32;
+    let rest = far.get(passed..).unwrap_or_default();
+    near.len() + passed + rest.iter().position(|&byte| stops(byte)).unwrap_or(rest.len())
 }

@@ -98,10 +98,9 @@ fn try_write_head(parts: &Parts<'_>, record: &ArchivedProviderRecord, out: &mut 
             continue;
         }
         match field.known {
-            // Usage is read in every answer, which a coding would hide.
-            Known::AcceptEncoding if !is_relay => continue,
-            // Browsers' words to this gateway, not to the provider.
-            Known::Origin if !is_relay => continue,
+            // Usage is read in every answer, which a coding would hide; and the origin is a
+            // browser's word to this gateway, not to the provider.
+            Known::AcceptEncoding | Known::Origin if !is_relay => continue,
             Known::RequestId => has_request_id = true,
             Known::AnthropicVersion => has_version = true,
             _ => {}

@@ -187,7 +187,7 @@ impl Judge<'_> {
         self.add(&format!("{what}_limit"), limit as f64, what);
         self.add(&format!("{what}_admitted"), admitted_units as f64, what);
         self.add(&format!("{what}_admitted_by_exact"), exact.units as f64, what);
-        self.add(&format!("{what}_requests_by_exact"), exact.arrivals as f64, "requests");
+        self.add(&format!("{what}_answers_by_exact"), exact.arrivals as f64, "requests");
         self.add(&format!("{what}_fullest_window"), fullest as f64, what);
         self.add(&format!("{what}_overshoot"), overshoot as f64, what);
         self.add(&format!("{what}_utilisation"), utilisation, "ratio");

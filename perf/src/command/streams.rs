@@ -107,9 +107,9 @@ pub(super) fn run(args: &StreamsArgs) -> Result<Verdict, CommandError> {
         write_memory(&mut rows, proxy, "peak", result.memory_peak);
         write_memory(&mut rows, proxy, "after", *after);
         write_memory(&mut rows, proxy, "settled", *settled);
-        if let (Some(before), Some(peak)) = (before, result.memory_peak) {
+        if let (Some(before), Some(peak), 1..) = (before, result.memory_peak, result.concurrent_max) {
             let grown = peak.anonymous.saturating_sub(before.anonymous) as f64;
-            let each = grown / result.concurrent_max.max(1) as f64 / 1024.0;
+            let each = grown / result.concurrent_max as f64 / 1024.0;
             rows.add(proxy, "memory_per_stream", each, "KiB");
         }
     }

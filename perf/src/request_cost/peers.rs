@@ -17,6 +17,9 @@ use crate::target::Header;
 /// can do, so that limits are counted and never bite.
 const VIRTUAL_KEY: &str = "sk-bf-load";
 
+/// Tokens of an answer: with them its JSON is about 1 KiB long.
+const ANSWER_TOKENS: &str = "144";
+
 /// What stands between the load and the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Peer {
@@ -64,6 +67,7 @@ impl Places {
     pub(super) fn simulated_provider(&self) -> Command {
         let mut command = Command::new(&self.node);
         command.args(["provider-sim", "--listen", &self.provider.to_string()]);
+        command.args(["--completion-tokens", ANSWER_TOKENS]);
         command
     }
 

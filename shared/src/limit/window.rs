@@ -72,7 +72,7 @@ impl Window {
     }
 
     /// For models that need a handful of slots; production windows have 256 and more.
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(super) fn with_slot(window_ns: u64, spread_ns: u64, slot_ns: u64) -> Self {
         Self::cut(window_ns, spread_ns, slot_ns)
     }

@@ -49,7 +49,7 @@ pub(super) fn push_opening(reply: &Reply, out: &mut Vec<u8>) {
     match &reply.tool {
         None => put!(out; r#"{"type":"text","text":""}"#),
         Some(tool) => {
-            put!(out; r#"{"type":"tool_use","id":"toolu_"#, reply.id, r#"","name":""#, tool, r#"","input":{}}"#)
+            put!(out; r#"{"type":"tool_use","id":"toolu_"#, reply.id, r#"","name":""#, tool, r#"","input":{}}"#);
         }
     }
     put!(out; "}\n\nevent: ping\ndata: {\"type\":\"ping\"}\n\n");

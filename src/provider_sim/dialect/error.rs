@@ -22,11 +22,11 @@ pub(crate) fn push_error(dialect: Dialect, status: u16, message: &str, code: Opt
             }
         }
         Dialect::Anthropic => {
-            put!(out; r#"{"type":"error","error":{"type":""#, anthropic_type(status), r#"","message":""#, message, r#""}}"#)
+            put!(out; r#"{"type":"error","error":{"type":""#, anthropic_type(status), r#"","message":""#, message, r#""}}"#);
         }
         Dialect::Gemini => {
             put!(out; r#"{"error":{"code":"#, u32::from(status), r#","message":""#, message, r#"","status":""#,
-            gemini_status(status), r#""}}"#)
+            gemini_status(status), r#""}}"#);
         }
         Dialect::Cohere => put!(out; r#"{"message":""#, message, r#""}"#),
     }
@@ -70,7 +70,7 @@ fn gemini_status(status: u16) -> &'static str {
 }
 
 /// Appends how the limits stand, under the names that the dialect uses (Gemini and Cohere have
-/// none: they get OpenAI's), and when to try again after a refusal.
+/// none: they get those of `OpenAI`), and when to try again after a refusal.
 pub(crate) fn push_limit_fields(dialect: Dialect, verdict: &Verdict, wall: Duration, out: &mut Fields) {
     for (quantity, standing) in [("requests", verdict.requests), ("tokens", verdict.tokens)] {
         let Some(Standing { limit, remaining, full_after }) = standing else { continue };
@@ -92,7 +92,7 @@ fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-/// As OpenAI writes a duration: `120ms`, `1.5s`, `6m0s`. Rounded up to a millisecond.
+/// As `OpenAI` writes a duration: `120ms`, `1.5s`, `6m0s`. Rounded up to a millisecond.
 fn short(duration: Duration) -> String {
     let millis = duration.as_nanos().div_ceil(1_000_000);
     let (minutes, millis) = (millis / 60_000, millis % 60_000);

@@ -90,7 +90,7 @@ pub(crate) struct Reply {
     pub(crate) prompt_tokens: u32,
     /// The request's own maximum cut the answer short.
     pub(crate) is_cut: bool,
-    /// OpenAI: the last event has the usage.
+    /// `OpenAI`: the last event has the usage.
     pub(crate) include_usage: bool,
     /// Its text.
     pub(crate) text: Text,
@@ -282,8 +282,9 @@ mod tests {
                 assert!(events.len() >= 5, "{route:?}: nine tokens, two an event, are five events");
                 let text = serde_json::to_string(&events).expect("JSON");
                 let usage = match route {
-                    Route::Chat => events.last().expect("events")["usage"]["completion_tokens"].clone(),
-                    Route::Completions => events.last().expect("events")["usage"]["completion_tokens"].clone(),
+                    Route::Chat | Route::Completions => {
+                        events.last().expect("events")["usage"]["completion_tokens"].clone()
+                    }
                     Route::Responses => events.last().expect("events")["response"]["usage"]["output_tokens"].clone(),
                     Route::Messages => events[events.len() - 2]["usage"]["output_tokens"].clone(),
                     Route::GeminiStream => {

@@ -1,4 +1,4 @@
-//! OpenAI: chat completions, completions, embeddings and models. Responses have a file of their own.
+//! `OpenAI`: chat completions, completions, embeddings and models. Responses have a file of their own.
 //!
 //! No log probabilities, audio or several choices.
 
@@ -24,18 +24,15 @@ fn push_usage(reply: &Reply, out: &mut Vec<u8>) {
 pub(super) fn push_chat(reply: &Reply, out: &mut Vec<u8>) {
     put!(out; r#"{"id":"chatcmpl-"#, reply.id, r#"","object":"chat.completion","created":"#, reply.created,
         r#","model":""#, &reply.model, r#"","choices":[{"index":0,"message":{"role":"assistant","content":"#);
-    match &reply.tool {
-        None => {
-            put!(out; "\"");
-            reply.text.push_whole(out);
-            put!(out; r#"","refusal":null}"#);
-        }
-        Some(tool) => {
-            put!(out; r#"null,"refusal":null,"tool_calls":[{"id":"call_"#, reply.id,
-                r#"","type":"function","function":{"name":""#, tool, r#"","arguments":"{\"text\":\""#);
-            reply.text.push_whole(out);
-            put!(out; r#"\"}"}}]}"#);
-        }
+    if let Some(tool) = &reply.tool {
+        put!(out; r#"null,"refusal":null,"tool_calls":[{"id":"call_"#, reply.id,
+            r#"","type":"function","function":{"name":""#, tool, r#"","arguments":"{\"text\":\""#);
+        reply.text.push_whole(out);
+        put!(out; r#"\"}"}}]}"#);
+    } else {
+        put!(out; "\"");
+        reply.text.push_whole(out);
+        put!(out; r#"","refusal":null}"#);
     }
     put!(out; r#","logprobs":null,"finish_reason":""#, finish(reply), r#""}],"usage":"#);
     push_usage(reply, out);
@@ -66,15 +63,12 @@ pub(super) fn push_chat_opening(reply: &Reply, out: &mut Vec<u8>) {
 pub(super) fn chat_frame(reply: &Reply) -> Frame {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     push_chat_event_start(reply, &mut before);
-    match &reply.tool {
-        None => {
-            put!(&mut before; r#"{"index":0,"delta":{"content":""#);
-            put!(&mut after; r#""},"logprobs":null,"finish_reason":null}"#);
-        }
-        Some(_) => {
-            put!(&mut before; r#"{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":""#);
-            put!(&mut after; r#""}}]},"logprobs":null,"finish_reason":null}"#);
-        }
+    if reply.tool.is_some() {
+        put!(&mut before; r#"{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":""#);
+        put!(&mut after; r#""}}]},"logprobs":null,"finish_reason":null}"#);
+    } else {
+        put!(&mut before; r#"{"index":0,"delta":{"content":""#);
+        put!(&mut after; r#""},"logprobs":null,"finish_reason":null}"#);
     }
     put!(&mut after; event_end(reply));
     Frame::new(before, &after)
@@ -177,7 +171,7 @@ fn push_base64(bytes: impl Iterator<Item = u8>, out: &mut Vec<u8>) {
 }
 
 /// Appends the list of models, or the one that is asked for (which always exists). Each has the
-/// fields of both OpenAI and Anthropic, so that both SDKs can read it.
+/// fields of both `OpenAI` and Anthropic, so that both SDKs can read it.
 pub(crate) fn push_models(models: &[String], one: &str, out: &mut Vec<u8>) {
     let push_model = |name: &str, out: &mut Vec<u8>| {
         let name = super::escaped(name);

@@ -1,4 +1,4 @@
-//! OpenAI's Responses: one output item, a message or a function call.
+//! `OpenAI`'s Responses: one output item, a message or a function call.
 //!
 //! No stored responses, background runs or built-in tools.
 
@@ -7,12 +7,15 @@ use super::{Frame, Reply, put};
 /// Events before the first content event, which give that one its number.
 const OPENING_EVENTS: u32 = 4;
 
+/// Appends the text of the answer, which a response object repeats in several places.
+type PushText<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 pub(super) fn push_whole(reply: &Reply, out: &mut Vec<u8>) {
     push_response(reply, Some(&|out| reply.text.push_whole(out)), out);
 }
 
 /// The response object: in progress without a text, complete with it.
-fn push_response(reply: &Reply, text: Option<&dyn Fn(&mut Vec<u8>)>, out: &mut Vec<u8>) {
+fn push_response(reply: &Reply, text: Option<PushText<'_>>, out: &mut Vec<u8>) {
     let status = match (text.is_some(), reply.is_cut) {
         (false, _) => "in_progress",
         (true, true) => "incomplete",
@@ -33,7 +36,7 @@ fn push_response(reply: &Reply, text: Option<&dyn Fn(&mut Vec<u8>)>, out: &mut V
     }
 }
 
-fn push_item(reply: &Reply, text: Option<&dyn Fn(&mut Vec<u8>)>, out: &mut Vec<u8>) {
+fn push_item(reply: &Reply, text: Option<PushText<'_>>, out: &mut Vec<u8>) {
     let status = if text.is_some() { "completed" } else { "in_progress" };
     match &reply.tool {
         None => {
@@ -54,7 +57,7 @@ fn push_item(reply: &Reply, text: Option<&dyn Fn(&mut Vec<u8>)>, out: &mut Vec<u
     }
 }
 
-fn push_part(text: Option<&dyn Fn(&mut Vec<u8>)>, out: &mut Vec<u8>) {
+fn push_part(text: Option<PushText<'_>>, out: &mut Vec<u8>) {
     put!(out; r#"{"type":"output_text","annotations":[],"logprobs":[],"text":""#);
     if let Some(push_text) = text {
         push_text(out);
@@ -62,7 +65,7 @@ fn push_part(text: Option<&dyn Fn(&mut Vec<u8>)>, out: &mut Vec<u8>) {
     put!(out; r#""}"#);
 }
 
-fn push_arguments(push_text: &dyn Fn(&mut Vec<u8>), out: &mut Vec<u8>) {
+fn push_arguments(push_text: PushText<'_>, out: &mut Vec<u8>) {
     put!(out; r#"{\"text\":\""#);
     push_text(out);
     put!(out; r#"\"}"#);
@@ -78,9 +81,10 @@ fn end(number: u32, out: &mut Vec<u8>) {
 }
 
 fn push_place(reply: &Reply, out: &mut Vec<u8>) {
-    match reply.tool {
-        None => put!(out; r#""item_id":"msg_"#, reply.id, r#"","output_index":0,"content_index":0"#),
-        Some(_) => put!(out; r#""item_id":"fc_"#, reply.id, r#"","output_index":0"#),
+    if reply.tool.is_some() {
+        put!(out; r#""item_id":"fc_"#, reply.id, r#"","output_index":0"#);
+    } else {
+        put!(out; r#""item_id":"msg_"#, reply.id, r#"","output_index":0,"content_index":0"#);
     }
 }
 
@@ -128,7 +132,7 @@ pub(super) fn push_closing(reply: &Reply, frame: &Frame, out: &mut Vec<u8>) {
             reply.text.push_event(event, frame.bytes(event), out);
         }
     };
-    let push_text: &dyn Fn(&mut Vec<u8>) = &push_text;
+    let push_text: PushText<'_> = &push_text;
     let mut number = OPENING_EVENTS.saturating_add(reply.text.events);
     let mut next = |out: &mut Vec<u8>| {
         end(number, out);

@@ -255,25 +255,29 @@ fn a_slice_in_hand_does_not_outlive_a_lowered_entitlement() {
 }
 
 #[test]
-fn the_last_units_are_not_locked_in_slices() {
+fn the_last_units_are_not_locked_in_slices_of_other_cores() {
     let rings = rings(&[5_000]);
     let cores: Vec<_> = (0..8).map(|_| Slices::new(&rings)).collect();
-    let mut admitted = 0;
-    let mut permits = Vec::new();
-    // All cores take turns until the first is refused.
-    'full: loop {
-        for core in &cores {
-            match core.admit(&[requests(0)], at(1.0)) {
-                Ok(permit) => permits.push(permit),
-                Err(_) => break 'full,
-            }
-            admitted += 1;
-        }
-    }
-    cores.iter().for_each(|core| core.tick(at(1.0)));
+    let mut permits: Vec<_> = cores.iter().map(|core| core.admit(&[requests(0)], at(1.0)).unwrap()).collect();
     while let Ok(permit) = cores[0].admit(&[requests(0)], at(1.0)) {
         permits.push(permit);
     }
-    assert!(admitted >= 4_900, "{admitted} before any core was refused");
-    assert_eq!(permits.len(), 5_000, "and all of them a tick later");
+    assert_eq!(permits.len(), 5_000 - 7 * 9, "seven cores have nine units left of ten");
+    for core in &cores {
+        core.tick(at(1.005));
+    }
+    while let Ok(permit) = cores[0].admit(&[requests(0)], at(1.01)) {
+        permits.push(permit);
+    }
+    assert_eq!(permits.len(), 5_000, "the next tick gives them back, long before they are idle");
+}
+
+#[test]
+fn slices_shrink_with_what_is_left() {
+    let rings = rings(&[5_000]);
+    let cores: Vec<_> = (0..32).map(|_| Slices::new(&rings)).collect();
+    assert!(rings[0].try_hold(4_900, at(1.0)));
+    let permits: Vec<_> = cores.iter().map(|core| core.admit(&[requests(0)], at(1.0)).unwrap()).collect();
+    assert!(rings[0].free() > 0, "slices of ten would have left the last cores without a unit");
+    drop(permits);
 }

@@ -73,12 +73,16 @@ fn a_refund_goes_back_only_to_the_slot_it_came_from() {
 #[test]
 fn a_stamp_that_comes_a_lap_late_counts_longer_not_shorter() {
     let ring = LimitRing::new(minute(), 10, at(100.0));
-    assert!(ring.try_hold(4, at(100.0)));
-    assert!(ring.advance(at(400.0)));
-    ring.stamp(4, at(100.0));
-    ring.advance(at(400.5));
-    assert_eq!(ring.used(), 4);
-    ring.advance(at(400.0 + 2.0 * 61.0));
+    let lap_ns = u64::from(ring.window().slots()) * ring.window().slot_ns();
+    let (late, now) = (at(100.0), Nanos(at(100.0).0 + lap_ns));
+    assert!(ring.try_hold(5, late));
+    assert!(ring.advance(now));
+    ring.stamp(4, late);
+    ring.stamp(1, now);
+    assert_eq!(ring.used(), 5, "the late one counts with the present one in its place");
+    ring.advance(Nanos(now.0 + 60_000_000_000));
+    assert_eq!(ring.used(), 5);
+    ring.advance(Nanos(now.0 + lap_ns));
     assert_eq!(ring.used(), 0, "but not for ever");
 }
 

@@ -1,0 +1,77 @@
+//! An answer head reads the same however it is split, and one that is accepted and written
+//! anew is accepted again as the same answer.
+#![no_main]
+
+use dataplane::http1::{BodyFraming, Field, HeadWriter, Method, Parsed, ResponseFault, ResponseHead, parse_response};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    // The first byte says where to split, and in its lowest bit what was asked.
+    let Some((&choice, input)) = data.split_first() else { return };
+    let asked = if choice & 1 == 0 { Method::Get } else { Method::Head };
+    let mut head = ResponseHead::new();
+    let whole = parse_response(input, asked, &mut head);
+    let split = usize::from(choice) * input.len() / 256;
+    let (pieces, split_head) = parse_pieces(asked, &[&input[..split], input]);
+    assert_eq!(pieces, whole);
+    if whole.is_ok() {
+        assert_eq!(split_head, head);
+    }
+    if input.len() <= 512 {
+        let growing: Vec<&[u8]> = (0..=input.len()).map(|end| &input[..end]).collect();
+        assert_eq!(parse_pieces(asked, &growing).0, whole);
+    }
+    if matches!(whole, Ok(Parsed::Complete { .. })) {
+        assert_written_alike(input, asked, &head);
+    }
+});
+
+fn parse_pieces(asked: Method, views: &[&[u8]]) -> (Result<Parsed, ResponseFault>, ResponseHead) {
+    let mut head = ResponseHead::new();
+    let mut result = Ok(Parsed::Partial);
+    for view in views {
+        result = parse_response(view, asked, &mut head);
+        if result != Ok(Parsed::Partial) {
+            break;
+        }
+    }
+    (result, head)
+}
+
+fn assert_written_alike(input: &[u8], asked: Method, head: &ResponseHead) {
+    let written = write(input, head);
+    if written.len() > input.len() + 64 {
+        return; // our reason phrase may carry a head near its bound over it
+    }
+    let mut copy = ResponseHead::new();
+    let again = parse_response(&written, asked, &mut copy).expect("what we write is strict");
+    assert_eq!(again, Parsed::Complete { head_len: written.len() });
+    assert_eq!(copy.status(), head.status());
+    let reframed = match head.framing() {
+        BodyFraming::UntilClose => BodyFraming::Chunked,
+        framing => framing,
+    };
+    assert_eq!(copy.framing(), reframed);
+    assert_eq!(relayed(&written, &copy), relayed(input, head));
+    assert_eq!(write(&written, &copy), written, "written once more, nothing changes");
+}
+
+fn write(input: &[u8], head: &ResponseHead) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = HeadWriter::response(&mut out, head.status()).expect("an accepted status");
+    for (name, value) in relayed(input, head) {
+        writer.field(&name, &value).expect("an accepted field can be written");
+    }
+    match head.framing() {
+        BodyFraming::None => {}
+        BodyFraming::Length(length) => writer.content_length(length),
+        BodyFraming::Chunked | BodyFraming::UntilClose => writer.chunked(),
+    }
+    writer.finish();
+    out
+}
+
+fn relayed(buf: &[u8], head: &ResponseHead) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let pair = |field: &Field| (field.name.of(buf).to_ascii_lowercase(), field.value.of(buf).to_vec());
+    head.fields().iter().filter(|field| field.relays_to_client()).map(pair).collect()
+}
