@@ -19,6 +19,7 @@ mod exchange;
 mod identify;
 mod link;
 mod listener;
+pub mod lookup;
 mod models;
 mod name;
 mod pages;
