@@ -36,7 +36,8 @@ fn text() -> String {
 }
 
 fn compiled() -> (SnapshotRecord, Arc<[TableSecret]>) {
-    let sources = Sources { env: &|_| Some("sk-bench".to_owned()), file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+    let sources =
+        Sources { env: &|_| Some("sk-bench".to_owned()), file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
     let loaded = config::load(&text(), &sources).unwrap_or_else(|faults| panic!("{faults:?}"));
     let facts = NodeFacts { lookup_key: [7; 32], host_name: "bench".to_owned(), cores: 1 };
     let compiled = compile(&loaded.config, &facts).expect("the configuration has no limits");
@@ -60,7 +61,9 @@ fn benches(criterion: &mut Criterion) {
     assert!(lookup.find(path, "model-7-77", Nanos(0)).is_some_and(|found| found.provider == 7));
 
     let mut group = criterion.benchmark_group("route among 1,000 models");
-    group.bench_function("by model alone", |b| b.iter(|| lookup.find(black_box(path), black_box("model-7-77"), Nanos(0))));
+    group.bench_function("by model alone", |b| {
+        b.iter(|| lookup.find(black_box(path), black_box("model-7-77"), Nanos(0)))
+    });
     group.bench_function("provider/model", |b| {
         b.iter(|| lookup.find(black_box(path), black_box("p7/model-7-77"), Nanos(0)));
     });

@@ -69,6 +69,7 @@ pub(crate) struct Attempted {
     pub(crate) answer: Answer,
     pub(crate) charged: Charged,
     pub(crate) step: Step,
+    pub(crate) key: Option<usize>,
     /// The model's name at the provider.
     pub(crate) model: Name,
     pub(crate) sent_at: Nanos,
@@ -247,6 +248,7 @@ impl Request<'_> {
                 answer,
                 charged,
                 step: *step,
+                key: chosen.key,
                 model: chosen.model,
                 sent_at,
                 overhead,

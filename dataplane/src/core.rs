@@ -57,6 +57,12 @@ impl Serving {
         self.published.snapshot.view()
     }
 
+    /// The text of a key.
+    pub(crate) fn credential(&self, key: Option<usize>) -> Option<&str> {
+        let record = self.records().keys.get(key?)?;
+        Some(self.published.secrets.get(record.secret.to_native() as usize)?.expose())
+    }
+
     /// What belongs to provider `index` on this core.
     #[inline]
     pub(crate) fn provider(&self, index: usize) -> Option<&Rc<ProviderState>> {

@@ -158,12 +158,14 @@ async fn serve(
     } else {
         attempt.run(request, Some(&mut *socket)).await
     };
-    let Attempted { answer, mut charged, step, model, sent_at, overhead, fallback_index, hides_usage } = attempted?;
+    let Attempted { answer, mut charged, step, key, model, sent_at, overhead, fallback_index, hides_usage } =
+        attempted?;
     told.key.provider = u32::try_from(step.provider).unwrap_or(NO_PROVIDER);
     told.key.model = model_label(serving, step.model.as_str());
     told.happened.overhead = Some(overhead);
 
     // The answer, as it comes.
+    let credential = serving.credential(key).unwrap_or_default();
     let way = Way {
         core,
         serving,
@@ -179,6 +181,7 @@ async fn serve(
         overhead,
         sent_at,
         hides_usage,
+        credential,
     };
     let Socket { receiver, sender, deadline, .. } = &mut *socket;
     let relaying = relay::relay(&way, answer, sender, deadline);
