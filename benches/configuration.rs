@@ -62,7 +62,7 @@ fn benches(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("route among 1,000 models");
     group.bench_function("by model alone", |b| {
-        b.iter(|| lookup.find(black_box(path), black_box("model-7-77"), Nanos(0)))
+        b.iter(|| lookup.find(black_box(path), black_box("model-7-77"), Nanos(0)));
     });
     group.bench_function("provider/model", |b| {
         b.iter(|| lookup.find(black_box(path), black_box("p7/model-7-77"), Nanos(0)));
