@@ -41,6 +41,9 @@ pub(crate) enum NodeError {
     /// The control thread failed.
     #[error(transparent)]
     Control(#[from] RunError),
+    /// A core does not come back. Its thread is left as it is, and ends with the process.
+    #[error("core {0} is stuck")]
+    Stuck(u32),
     /// A core failed; the others were stopped.
     #[error("core {core} failed: {source}")]
     Core {
@@ -88,6 +91,9 @@ pub(crate) fn run(control: ControlPlane, clock: Clock) -> Result<Finished, NodeE
     let admin = control.admin_address().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(%address, admin, cores = count, version = process::VERSION, "listening");
     let finished = control.run(senders, report_receiver, &phase);
+    if let Ok(Finished::Stuck { core }) = finished {
+        return Err(NodeError::Stuck(core));
+    }
     for (index, core) in cores.into_iter().enumerate() {
         let core_number = u32::try_from(index).unwrap_or(u32::MAX);
         let outcome = core.join().unwrap_or_else(|_| Err(io::Error::other("it panicked; the message is above")));
