@@ -150,7 +150,7 @@ impl ControlLoop {
         for verdict in self.watch.look(self.clock.now()) {
             match verdict {
                 Verdict::Silent(core) => {
-                    tracing::error!(core, "this core is stuck: it has reported nothing for two seconds")
+                    tracing::error!(core, "this core is stuck: it has reported nothing for two seconds");
                 }
                 Verdict::Back(core) => tracing::warn!(core, "this core goes on"),
                 Verdict::Lost(core) => {
