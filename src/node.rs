@@ -13,6 +13,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
+
+/// How often, and how long apart, a taken address is tried again: three seconds in all.
+const SHADOW_TRIES: u32 = 30;
+const SHADOW_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections that may wait to be accepted by one core.
 const ACCEPT_BACKLOG: i32 = 4096;
@@ -37,6 +42,9 @@ pub(crate) enum NodeError {
     /// The control thread failed.
     #[error(transparent)]
     Control(#[from] RunError),
+    /// A core does not come back. Its thread is left as it is, and ends with the process.
+    #[error("core {0} is stuck")]
+    Stuck(u32),
     /// A core failed; the others were stopped.
     #[error("core {core} failed: {source}")]
     Core {
@@ -84,6 +92,9 @@ pub(crate) fn run(control: ControlPlane, clock: Clock) -> Result<Finished, NodeE
     let admin = control.admin_address().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(%address, admin, cores = count, version = process::VERSION, "listening");
     let finished = control.run(senders, report_receiver, &phase);
+    if let Ok(Finished::Stuck { core }) = finished {
+        return Err(NodeError::Stuck(core));
+    }
     for (index, core) in cores.into_iter().enumerate() {
         let core_number = u32::try_from(index).unwrap_or(u32::MAX);
         let outcome = core.join().unwrap_or_else(|_| Err(io::Error::other("it panicked; the message is above")));
@@ -161,6 +172,14 @@ fn listen(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, NodeErr
         drop(bind(address, false)?);
         (0..count).map(|_| Ok(bind(address, true)?.into())).collect()
     };
+    // The kernel gives the rings of a killed process back late, and their sockets with them: a
+    // supervisor that restarts us at once would meet our own shadow.
+    for _ in 0..SHADOW_TRIES {
+        match listen() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => thread::sleep(SHADOW_PAUSE),
+            outcome => return outcome.map_err(|source| NodeError::Listen { address, source }),
+        }
+    }
     listen().map_err(|source| NodeError::Listen { address, source })
 }
 

@@ -18,6 +18,7 @@ use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
 use crate::start::{ConfigSource, ReadError, read_config};
 use crate::state::{ClusterState, Note, Outcome};
+use crate::watch::{Verdict, Watch};
 use shared::bounds::REPORTS_IN_FLIGHT_MAX;
 use shared::clock::{Clock, Nanos};
 use shared::config::model::Server;
@@ -63,6 +64,7 @@ pub(crate) struct ControlLoop {
     pub(crate) pending: Outcome,
     pub(crate) drain: Option<Drain>,
     pub(crate) identity_looked_at: Nanos,
+    pub(crate) watch: Watch,
 }
 
 impl ControlLoop {
@@ -118,6 +120,9 @@ impl ControlLoop {
 
     async fn tick(&mut self) -> Option<Finished> {
         self.take_reports();
+        if let Some(core) = self.look_at_cores() {
+            return Some(Finished::Stuck { core });
+        }
         self.apply(Event::Tick);
         self.look_at_identity();
         self.carry_out();
@@ -135,8 +140,26 @@ impl ControlLoop {
     fn take_reports(&mut self) {
         for _ in 0..REPORTS_IN_FLIGHT_MAX {
             let Some(report) = self.reports.receive() else { return };
+            self.watch.heard(report.core, self.clock.now());
             self.apply(Event::Report(Box::new(report)));
         }
+    }
+
+    /// The core that has to be given up, if there is one.
+    fn look_at_cores(&mut self) -> Option<u32> {
+        for verdict in self.watch.look(self.clock.now()) {
+            match verdict {
+                Verdict::Silent(core) => {
+                    tracing::error!(core, "this core is stuck: it has reported nothing for two seconds");
+                }
+                Verdict::Back(core) => tracing::warn!(core, "this core goes on"),
+                Verdict::Lost(core) => {
+                    tracing::error!(core, "this core is lost; the process ends so that it can be started anew");
+                    return Some(core);
+                }
+            }
+        }
+        None
     }
 
     /// Does what the outcomes since the last time ask for.
@@ -304,7 +327,7 @@ impl ControlLoop {
             Finished::TimedOut { requests_in_flight } => {
                 tracing::warn!(requests_in_flight, "the drain timeout passed; requests that still ran were cut");
             }
-            Finished::AtOnce => {}
+            Finished::AtOnce | Finished::Stuck { .. } => {}
         }
         finished
     }

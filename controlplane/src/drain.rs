@@ -21,6 +21,11 @@ pub enum Finished {
     },
     /// It was told to stop at once.
     AtOnce,
+    /// A core is stuck and will not end by itself: do not wait for it.
+    Stuck {
+        /// Which.
+        core: u32,
+    },
 }
 
 /// A drain that was begun.

@@ -28,6 +28,7 @@ pub mod sources;
 mod start;
 pub mod state;
 pub mod state_dir;
+mod watch;
 
 pub use drain::Finished;
 pub use last_good::{EncryptionKey, EncryptionKeyTooShort};
@@ -43,6 +44,7 @@ use crate::publish::Publisher;
 use crate::resolver::Resolver;
 use crate::start::{Start, StartsFrom};
 use crate::state::{ClusterState, Outcome};
+use crate::watch::Watch;
 use shared::bounds::EVENTS_IN_FLIGHT_MAX;
 use shared::config::model::Server;
 use shared::phase::{Phase, SharedPhase};
@@ -139,6 +141,7 @@ impl ControlPlane {
         let listener = tokio::net::TcpListener::from_std(admin)?;
         let admin = tokio::spawn(admin::serve(listener, admin::routes(question_sender, settings.version)));
 
+        let cores_watched = facts.cores;
         let mut control_loop = ControlLoop {
             clock: settings.clock,
             started_at: settings.clock.wall(),
@@ -160,6 +163,7 @@ impl ControlPlane {
             pending: Outcome::default(),
             drain: None,
             identity_looked_at: settings.clock.now(),
+            watch: Watch::new(cores_watched, settings.clock.now()),
         };
         // Published before the first tick, so that a node with known addresses serves at once.
         control_loop.apply(Event::Configured(Box::new(compiled)));

@@ -7,6 +7,7 @@ use crate::exchange::key_wish;
 use crate::http1::Known;
 use crate::identify::Caller;
 use crate::limiter::{Permit, Refused, Sent, Standing};
+use crate::link::Link;
 use crate::name::Name;
 use crate::plan::{Chosen, KEYS_TRIED_MAX, Plan, Step, choose_key};
 use crate::provider::Dialect;
@@ -15,17 +16,12 @@ use crate::provider::request_scan::RequestFields;
 use crate::rejection::{Cause, Rejection};
 use crate::request::{Body, Request as Incoming, Rest};
 use crate::route::{Endpoint, Target};
-use crate::socket::{Noticed, Receiver, Socket, abort};
+use crate::socket::Socket;
 use crate::upstream::compose::{self, Parts, Sized, announces_length};
 use crate::upstream::send::{Answer, Failure, Follows, Outgoing, backoff, send};
 use shared::clock::Nanos;
 use shared::limit::Unit;
 use shared::published::RestingKey;
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::os::fd::RawFd;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 /// A body up to this size is copied behind its head, so that both leave in one write.
@@ -38,46 +34,6 @@ const UNPAID_KEY_RESTS: Duration = Duration::from_secs(30);
 const LIMITED_KEY_RESTS: Duration = Duration::from_secs(2);
 /// The longest rest that a provider's word is believed for.
 const REST_MAX: Duration = Duration::from_secs(3600);
-
-/// The bond between a client's connection and the upstream one that works for it.
-#[derive(Default)]
-pub(crate) struct Link {
-    upstream: Cell<Option<RawFd>>,
-    is_gone: Cell<bool>,
-}
-
-impl Link {
-    /// This connection works for the client now.
-    fn began(&self, fd: RawFd) {
-        self.upstream.set(Some(fd));
-        if self.is_gone.get() {
-            abort(fd);
-        }
-    }
-
-    pub(crate) fn is_gone(&self) -> bool {
-        self.is_gone.get()
-    }
-
-    /// Runs `work` to its end; when the client leaves meanwhile, its upstream connection is ended
-    /// at once, and so `work` comes to its end as well.
-    pub(crate) async fn while_client_stays<W: Future>(&self, client: &mut Receiver, work: W) -> W::Output {
-        let mut work = pin!(work);
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = work.as_mut().poll(cx) {
-                return Poll::Ready(output);
-            }
-            if !self.is_gone.get() && client.poll_noticed(cx) == Noticed::Gone {
-                self.is_gone.set(true);
-                if let Some(fd) = self.upstream.get() {
-                    abort(fd);
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
-}
 
 /// What all attempts of one request share.
 pub(crate) struct Request<'a> {
@@ -113,6 +69,7 @@ pub(crate) struct Attempted {
     pub(crate) answer: Answer,
     pub(crate) charged: Charged,
     pub(crate) step: Step,
+    pub(crate) key: Option<usize>,
     /// The model's name at the provider.
     pub(crate) model: Name,
     pub(crate) sent_at: Nanos,
@@ -291,6 +248,7 @@ impl Request<'_> {
                 answer,
                 charged,
                 step: *step,
+                key: chosen.key,
                 model: chosen.model,
                 sent_at,
                 overhead,
@@ -317,22 +275,19 @@ impl Request<'_> {
             Unit::Requests => (Cause::RequestLimited, "requests"),
             Unit::Tokens => (Cause::TokenLimited, "tokens"),
         };
-        let mut rejection = match refused.retry_after {
-            Some(after) => {
-                let text =
-                    format!("limit {id} has no room: {} of {} {what} left", refused.remaining, refused.entitlement);
-                Rejection::new(cause, text).after(after)
-            }
-            None => {
-                let text = format!(
-                    "limit {id} allows {} {what} in a window, and this request may need {}; lower max_tokens or shorten the prompt",
-                    refused.entitlement, charges.reserved_tokens
-                );
-                Rejection::new(cause, text).after(refused.reset)
-            }
+        let (entitlement, remaining) = (refused.entitlement, refused.remaining);
+        let rejection = if let Some(after) = refused.retry_after {
+            let text = format!("limit {id} has no room: {remaining} of {entitlement} {what} left");
+            Rejection::new(cause, text).after(after)
+        } else {
+            let reserved = charges.reserved_tokens;
+            let text = format!(
+                "limit {id} allows {entitlement} {what} in a window, and this request may need {reserved}; \
+                 lower max_tokens or shorten the prompt"
+            );
+            Rejection::new(cause, text).after(refused.reset)
         };
-        rejection.limit = Some(*refused);
-        Stopped::before(rejection)
+        Stopped::before(rejection.by_limit(*refused))
     }
 
     fn compose(
@@ -431,7 +386,6 @@ impl Request<'_> {
 
     fn judge_failure(&self, stopped: &Stopped, step: &Step, key: Option<usize>) -> Verdict {
         let outcome = match stopped.rejection.cause {
-            Cause::RequestLimited | Cause::TokenLimited => return Verdict::NextStep,
             Cause::ConnectTimeout | Cause::HeadTimeoutUpstream => "timeout",
             Cause::ProviderUnreachable | Cause::ProviderTls | Cause::ProviderUnresolved => "unreachable",
             Cause::ProviderReset | Cause::ProviderMalformed => "error",

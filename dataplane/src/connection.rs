@@ -83,15 +83,19 @@ async fn next_bytes(core: &Core, socket: &mut Socket, wait: std::time::Duration)
     Some(core.buffers.take())
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is looked at once, where it was made, and a box would be an allocation a request"
+)]
 enum Head {
     Complete(Request),
-    Refused(Box<Rejection>),
+    Refused(Rejection),
     Left,
 }
 
 impl Head {
     fn refused(rejection: Rejection) -> Self {
-        Self::Refused(Box::new(rejection))
+        Self::Refused(rejection)
     }
 }
 

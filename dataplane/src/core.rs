@@ -35,8 +35,8 @@ pub(crate) struct Core {
     live: RefCell<Arc<Live>>,
     /// Keys that this core learned should rest; the others hear of them through the control thread.
     resting: RefCell<Vec<RestingKey>>,
-    request_heads: RefCell<Vec<Box<RequestHead>>>,
-    response_heads: RefCell<Vec<Box<ResponseHead>>>,
+    request_heads: RefCell<Vec<RequestHead>>,
+    response_heads: RefCell<Vec<ResponseHead>>,
     random: Cell<u64>,
     request_number: Cell<u64>,
 }
@@ -55,6 +55,12 @@ impl Serving {
     #[inline]
     pub(crate) fn records(&self) -> &ArchivedSnapshotRecord {
         self.published.snapshot.view()
+    }
+
+    /// The text of a key.
+    pub(crate) fn credential(&self, key: Option<usize>) -> Option<&str> {
+        let record = self.records().keys.get(key?)?;
+        Some(self.published.secrets.get(record.secret.to_native() as usize)?.expose())
     }
 
     /// What belongs to provider `index` on this core.
@@ -170,22 +176,22 @@ impl Core {
         !self.resting.borrow().is_empty() || !self.live.borrow().resting_keys.is_empty()
     }
 
-    pub(crate) fn take_request_head(&self) -> Box<RequestHead> {
+    pub(crate) fn take_request_head(&self) -> RequestHead {
         self.request_heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn give_request_head(&self, head: Box<RequestHead>) {
+    pub(crate) fn give_request_head(&self, head: RequestHead) {
         let mut heads = self.request_heads.borrow_mut();
         if heads.len() < POOLED_HEADS_MAX {
             heads.push(head);
         }
     }
 
-    pub(crate) fn take_response_head(&self) -> Box<ResponseHead> {
+    pub(crate) fn take_response_head(&self) -> ResponseHead {
         self.response_heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn give_response_head(&self, head: Box<ResponseHead>) {
+    pub(crate) fn give_response_head(&self, head: ResponseHead) {
         let mut heads = self.response_heads.borrow_mut();
         if heads.len() < POOLED_HEADS_MAX {
             heads.push(head);

@@ -53,11 +53,15 @@ async fn live(seat: Seat) -> io::Result<()> {
         if accepting.is_none() && core.serving().is_some() {
             accepting = Some(monoio::spawn(listener::accept_for_ever(Rc::clone(&core), listener.clone())));
         }
-        if phase == Phase::Draining {
+        if phase != Phase::Running {
             core.deadlines.end_idle();
             listener::stop(&listener);
         }
         if phase == Phase::Stopped {
+            // A ring that goes with an accept pending would hold the address for a while.
+            if let Some(accepting) = accepting {
+                accepting.await;
+            }
             return Ok(());
         }
         monoio::time::sleep(CORE_TICK).await;

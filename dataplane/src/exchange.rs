@@ -3,12 +3,13 @@
 //! Steps return values to this file; they never call each other and never answer the client. A
 //! request keeps the configuration it started with.
 
-use crate::attempt::{self, Attempted, Link};
+use crate::attempt::{self, Attempted};
 use crate::buffers::Buffer;
 use crate::core::{Core, Serving};
 use crate::counters::{Happened, NO_MODEL, NO_PROVIDER, RowKey, model_label};
 use crate::http1::{Known, Method};
 use crate::identify::{self, Caller};
+use crate::link::Link;
 use crate::name::Name;
 use crate::pages::{self, Page};
 use crate::plan::{KeyWish, Plan};
@@ -70,7 +71,7 @@ pub(crate) async fn exchange(core: &Rc<Core>, socket: &mut Socket, mut request: 
             let is_unread = request.is_unread();
             let manner = Manner { keep_alive: manner.keep_alive && !is_unread, ..manner };
             let mut out = Vec::with_capacity(512);
-            let cors = serving.as_deref().map(|serving| (serving, &*request.head, request.head_bytes()));
+            let cors = serving.as_deref().map(|serving| (serving, &request.head, request.head_bytes()));
             respond::write_rejection(&rejection, told.dialect, manner, id.as_str(), cors, &mut out);
             let sent = respond::send(core, socket, out).await;
             (sent && manner.keep_alive, sent && is_unread)
@@ -157,12 +158,14 @@ async fn serve(
     } else {
         attempt.run(request, Some(&mut *socket)).await
     };
-    let Attempted { answer, mut charged, step, model, sent_at, overhead, fallback_index, hides_usage } = attempted?;
+    let Attempted { answer, mut charged, step, key, model, sent_at, overhead, fallback_index, hides_usage } =
+        attempted?;
     told.key.provider = u32::try_from(step.provider).unwrap_or(NO_PROVIDER);
     told.key.model = model_label(serving, step.model.as_str());
     told.happened.overhead = Some(overhead);
 
     // The answer, as it comes.
+    let credential = serving.credential(key).unwrap_or_default();
     let way = Way {
         core,
         serving,
@@ -178,6 +181,7 @@ async fn serve(
         overhead,
         sent_at,
         hides_usage,
+        credential,
     };
     let Socket { receiver, sender, deadline, .. } = &mut *socket;
     let relaying = relay::relay(&way, answer, sender, deadline);
@@ -206,8 +210,7 @@ fn settle(
     let is_complete = !relayed.is_cut && !relayed.is_abandoned;
     let tokens = match (relayed.status, is_complete, usage.saw) {
         // What a provider refuses it does not count.
-        (400.., ..) => counted,
-        (_, true, Saw::Counts) => counted,
+        (400.., ..) | (_, true, Saw::Counts) => counted,
         // Cut, or silent about its usage: what may have been produced.
         _ => counted.max(charged.reserved_tokens),
     };
@@ -260,10 +263,11 @@ impl Asked {
             match scanned {
                 Ok(scanned) => fields = scanned,
                 Err(error) if wants => {
-                    let mut rejection =
-                        Rejection::new(Cause::MalformedBody, format!("the body cannot be read: {error}"));
-                    rejection.param = error.fault.field().map(request_scan::Field::name);
-                    return Err(rejection);
+                    let rejection = Rejection::new(Cause::MalformedBody, format!("the body cannot be read: {error}"));
+                    return Err(match error.fault.field() {
+                        Some(field) => rejection.about(field.name()),
+                        None => rejection,
+                    });
                 }
                 // Only endpoints that need a model are strict about the body.
                 Err(_) => {}

@@ -66,7 +66,7 @@ fn virtual_key<'b>(head: &RequestHead, bytes: &'b [u8]) -> Option<&'b [u8]> {
             Known::VirtualKey => return Some(value),
             Known::Authorization => found = found.or(bearer(value).filter(|token| is_virtual(token))),
             Known::XApiKey | Known::XGoogApiKey | Known::ApiKey => {
-                found = found.or(Some(value).filter(|v| is_virtual(v)))
+                found = found.or(Some(value).filter(|v| is_virtual(v)));
             }
             _ => {}
         }

@@ -53,7 +53,8 @@ fn allowed<'s>(serving: &'s Serving, target: &Target, caller: Caller) -> Vec<(St
         let first = listed.len();
         for key in provider.keys.iter().filter_map(|key| records.keys.get(key.to_native() as usize)) {
             let named = key.models.iter().flat_map(|models| models.iter()).filter(|model| *model != "*");
-            let names = named.map(|model| model.as_str()).chain(key.aliases.iter().map(|alias| alias.0.as_str()));
+            let names =
+                named.map(rkyv::string::ArchivedString::as_str).chain(key.aliases.iter().map(|alias| alias.0.as_str()));
             for model in names.filter(|model| may(model) && !key.blacklisted_models.iter().any(|no| no == model)) {
                 let id = format!("{}/{model}", provider.name);
                 if !listed[first..].iter().any(|(other, _)| *other == id) {

@@ -1,7 +1,9 @@
 //! Why the gateway itself answers a request with an error, and the one table that says what each
 //! reason looks like to a client. Nothing here writes an answer.
 
+use crate::limiter::Refused;
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::time::Duration;
 
 /// A reason for an answer of our own.
@@ -95,22 +97,27 @@ impl Cause {
     }
 }
 
-/// A cause with the words for this request. Never holds bytes of a credential or of a body.
+/// A cause with the words for this request. Never holds bytes of a credential or of a body. One
+/// pointer wide: the usual request has none, and should not carry room for it through every step.
 #[derive(Clone, Debug)]
-pub(crate) struct Rejection {
+pub(crate) struct Rejection(Box<Reason>);
+
+/// See [`Rejection`].
+#[derive(Clone, Debug)]
+pub(crate) struct Reason {
     pub(crate) cause: Cause,
     pub(crate) message: Cow<'static, str>,
     /// Which field of the request it is about.
     pub(crate) param: Option<&'static str>,
     /// When to come back.
     pub(crate) retry_after: Option<Duration>,
-    /// The limit that had no room, for headers and counters: its index, and what is left.
-    pub(crate) limit: Option<crate::limiter::Refused>,
+    /// The limit that had no room, for the answer's fields.
+    pub(crate) limit: Option<Refused>,
 }
 
 impl Rejection {
     pub(crate) fn new(cause: Cause, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { cause, message: message.into(), param: None, retry_after: None, limit: None }
+        Self(Box::new(Reason { cause, message: message.into(), param: None, retry_after: None, limit: None }))
     }
 
     pub(crate) fn client_left() -> Self {
@@ -118,12 +125,25 @@ impl Rejection {
     }
 
     pub(crate) fn about(mut self, param: &'static str) -> Self {
-        self.param = Some(param);
+        self.0.param = Some(param);
         self
     }
 
     pub(crate) fn after(mut self, retry_after: Duration) -> Self {
-        self.retry_after = Some(retry_after);
+        self.0.retry_after = Some(retry_after);
         self
+    }
+
+    pub(crate) fn by_limit(mut self, refused: Refused) -> Self {
+        self.0.limit = Some(refused);
+        self
+    }
+}
+
+impl Deref for Rejection {
+    type Target = Reason;
+
+    fn deref(&self) -> &Reason {
+        &self.0
     }
 }

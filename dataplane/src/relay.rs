@@ -18,6 +18,9 @@ use shared::bounds::{CLIENT_WRITE_TIMEOUT, STREAM_READ_BYTES};
 use shared::clock::Nanos;
 use std::time::Duration;
 
+/// A shorter credential could be an ordinary word of a text.
+const CREDENTIAL_BYTES_MIN: usize = 8;
+
 /// Who the answer is for and where it comes from.
 pub(crate) struct Way<'a> {
     pub(crate) core: &'a Core,
@@ -37,6 +40,8 @@ pub(crate) struct Way<'a> {
     pub(crate) sent_at: Nanos,
     /// The client did not ask for the usage event.
     pub(crate) hides_usage: bool,
+    /// The key that went upstream; empty where there was none.
+    pub(crate) credential: &'a str,
 }
 
 /// How it went.
@@ -113,14 +118,11 @@ pub(crate) async fn relay(way: &Way<'_>, answer: Answer, client: &mut Sender, de
     if is_stream {
         core.counters.stream_began();
     }
-    let mut pieces = Pieces { way, outlet, reader: reader.as_mut(), head: Some(out) };
+    let hides_credential = relayed.status >= 400 && way.credential.len() >= CREDENTIAL_BYTES_MIN;
+    let mut pieces = Pieces { way, outlet, reader: reader.as_mut(), head: Some(out), hides_credential };
     let mut is_large = false;
     let outcome = loop {
-        let step = intake.take(&mut buffer);
-        let ended = match step {
-            Ok(ended) => ended,
-            Err(()) => break Ended::Cut,
-        };
+        let Ok(ended) = intake.take(&mut buffer) else { break Ended::Cut };
         if let Intake::Done { is_exact: ends_here } = intake {
             is_exact &= ends_here;
         }
@@ -231,6 +233,8 @@ struct Pieces<'a, 'w> {
     reader: Option<&'a mut UsageReader>,
     /// The head, until it has left together with the first payload.
     head: Option<Vec<u8>>,
+    /// An error text may quote the key that it complains about.
+    hides_credential: bool,
 }
 
 impl Pieces<'_, '_> {
@@ -241,6 +245,9 @@ impl Pieces<'_, '_> {
 
     async fn write(&mut self, client: &mut Sender, buffer: &mut Buffer, ended: bool) -> bool {
         self.look(buffer, ended);
+        if self.hides_credential {
+            mask(buffer.payload_mut(), self.way.credential.as_bytes());
+        }
         if self.outlet == Outlet::Chunked {
             let framed = if buffer.is_empty() { true } else { frame_chunk(buffer) };
             if !framed || (ended && !buffer.finish(LAST_CHUNK)) {
@@ -311,6 +318,19 @@ impl Way<'_> {
     }
 }
 
+/// Overwrites every occurrence of `secret`, keeping the length. One that is split over two reads is
+/// not found; error texts come in one.
+fn mask(payload: &mut [u8], secret: &[u8]) {
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(payload.get(from..).unwrap_or_default(), secret) {
+        let start = from + at;
+        from = start + secret.len();
+        if let Some(found) = payload.get_mut(start..from) {
+            found.fill(b'*');
+        }
+    }
+}
+
 fn is_event_stream(content_type: &[u8]) -> bool {
     let media = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
@@ -358,7 +378,7 @@ fn write_head(
         // Values were checked when they were parsed; what still cannot be written is left out.
         match field.known {
             Known::RateLimit if !field.is_connection_named => {
-                write_upstream_rate_limit(&mut writer, name, value, has_limits)
+                write_upstream_rate_limit(&mut writer, name, value, has_limits);
             }
             Known::RequestId => {}
             _ if field.relays_to_client() => {
@@ -414,5 +434,17 @@ fn write_upstream_rate_limit(writer: &mut HeadWriter<'_>, name: &[u8], value: &[
         let _ = writer.field(&renamed, value);
     } else {
         let _ = writer.field(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_key_is_masked_wherever_it_stands() {
+        let mut text = b"key sk-12345678 is wrong (sk-12345678)".to_vec();
+        mask(&mut text, b"sk-12345678");
+        assert_eq!(text, b"key *********** is wrong (***********)");
     }
 }

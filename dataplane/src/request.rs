@@ -44,7 +44,7 @@ pub(crate) enum Rest {
 
 /// A request.
 pub(crate) struct Request {
-    pub(crate) head: Box<RequestHead>,
+    pub(crate) head: RequestHead,
     /// Head and body, one behind the other.
     pub(crate) buffer: Buffer,
     pub(crate) head_len: usize,
@@ -74,7 +74,7 @@ impl Pace {
 }
 
 impl Request {
-    pub(crate) fn new(head: Box<RequestHead>, buffer: Buffer, head_len: usize, arrived: Nanos) -> Self {
+    pub(crate) fn new(head: RequestHead, buffer: Buffer, head_len: usize, arrived: Nanos) -> Self {
         let (body, carried, claimed, pace) = (Body::Unread, None, 0, Pace::default());
         Self { head, buffer, head_len, body, carried, arrived, claimed, pace }
     }

@@ -217,7 +217,10 @@ pub(crate) fn climbs(path: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn check(path: &str) -> Option<(Endpoint, Dialect, Option<usize>, &'static str, &str, Option<&str>)> {
+    /// Endpoint, dialect, provider, version, rest and model.
+    type Found<'p> = (Endpoint, Dialect, Option<usize>, &'static str, &'p str, Option<&'p str>);
+
+    fn check(path: &str) -> Option<Found<'_>> {
         let find = |name: &str| (name == "openai").then_some(0).or((name == "anthropic").then_some(1));
         let known = |name: &[u8]| (name == b"groq").then_some((7, Dialect::OpenAi));
         let target = classify(path.as_bytes(), 0, find, known)?;

@@ -3,7 +3,7 @@
 //! A connection that waits keeps a read of a few bytes open. It ends when bytes come (a request,
 //! an answer) or when the peer leaves, so that a client that has gone and a pooled connection
 //! that was closed are noticed without a system call and without cancelling anything. Reads and
-//! writes own their buffers until they end, as io_uring needs.
+//! writes own their buffers until they end, as `io_uring` needs.
 
 use crate::buffers::Buffer;
 use crate::deadlines::{Deadline, Deadlines};
@@ -12,7 +12,7 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::TcpStream;
 use nix::sys::socket::{Shutdown, shutdown};
-use shared::bounds::RESIDENT_READ_BYTES;
+use shared::bounds::{BUFFER_BYTES, RESIDENT_READ_BYTES};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -243,7 +243,7 @@ impl Receiver {
             if count > 0 || is_closed {
                 return Ok(count);
             }
-            let mut records = self.scratch_for_records();
+            let mut records = Buffer::for_payload(BUFFER_BYTES);
             let outcome = self.read_raw(&mut records).await;
             match outcome {
                 // Without the peer's close_notify this is a cut, not an end (RFC 8446, 6.1).
@@ -252,10 +252,6 @@ impl Receiver {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    fn scratch_for_records(&self) -> Buffer {
-        Buffer::for_payload(shared::bounds::BUFFER_BYTES)
     }
 
     async fn read_raw(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
@@ -324,7 +320,7 @@ impl Sender {
         (Ok(()), bytes)
     }
 
-    /// Ends our side in order: a TLS close_notify where there is TLS, then FIN.
+    /// Ends our side in order: a TLS `close_notify` where there is TLS, then FIN.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
         if let Some(tls) = self.tls.clone() {
             tls.borrow_mut().say_goodbye();

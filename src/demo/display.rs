@@ -41,12 +41,13 @@ impl Display {
     /// Shows until `stop` is set.
     pub(super) fn run(&self, stop: &AtomicBool) {
         self.wait_ready(stop);
+        if stop.load(Ordering::Acquire) {
+            // It did not start. A signal that waits has what it wants, and would cut the tidying up.
+            return;
+        }
         // The control loop listens for signals before it answers questions. One that came earlier
         // has waited, and is delivered now; a node that gives no answers must be stoppable too.
         let _ = self.signals.thread_unblock();
-        if stop.load(Ordering::Acquire) {
-            return;
-        }
         let mut screen = Screen::new();
         say(&try_lines::text(self.node, self.admin));
         if screen.is_terminal() { self.draw(&mut screen, stop) } else { self.write_lines(stop) }

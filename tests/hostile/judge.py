@@ -1,6 +1,9 @@
 """Reads what the hostile suite printed, and fails unless every figure is perfect.
 
-    judge.py SUITES RESULTS    (RESULTS/report is the suite's output, RESULTS/*.gateway the proxy's)
+    judge.py SUITES RESULTS [DRIVER]
+
+RESULTS/report is the suite's output, RESULTS/*.gateway the proxy's. With DRIVER (io_uring or
+epoll) the node's log must say that this is what its cores wait with.
 
 The suite itself always ends with 0: it measures. Here stands what the node promises.
 """
@@ -31,7 +34,7 @@ def lines(path: pathlib.Path) -> int:
     return len(path.read_text().splitlines())
 
 
-def judge(suites: pathlib.Path, results: pathlib.Path) -> list[str]:
+def judge(suites: pathlib.Path, results: pathlib.Path, driver: str | None) -> list[str]:
     """Everything that fell short, one sentence each."""
     requests: dict[str, re.Match[str]] = {}
     answers: dict[str, re.Match[str]] = {}
@@ -74,13 +77,16 @@ def judge(suites: pathlib.Path, results: pathlib.Path) -> list[str]:
         text = log.read_text(errors="replace")
         if crash := CRASHES.search(text):
             faults.append(f"{log.stem}: the gateway's log says '{crash[0]}'")
+        if driver and f"cores wait with {driver}" not in text:
+            faults.append(f"{log.stem}: the gateway's log does not say that it ran on {driver}")
     return faults
 
 
 def main() -> int:
     """Prints the verdict; 1 when anything fell short."""
     suites, results = map(pathlib.Path, sys.argv[1:3])
-    faults = judge(suites, results)
+    driver = sys.argv[3] if len(sys.argv) > 3 else None
+    faults = judge(suites, results, driver)
     for fault in faults:
         print("not as promised:", fault)
     if faults:

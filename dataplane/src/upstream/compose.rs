@@ -98,10 +98,9 @@ fn try_write_head(parts: &Parts<'_>, record: &ArchivedProviderRecord, out: &mut 
             continue;
         }
         match field.known {
-            // Usage is read in every answer, which a coding would hide.
-            Known::AcceptEncoding if !is_relay => continue,
-            // Browsers' words to this gateway, not to the provider.
-            Known::Origin if !is_relay => continue,
+            // Usage is read in every answer, which a coding would hide; and the origin is a
+            // browser's word to this gateway, not to the provider.
+            Known::AcceptEncoding | Known::Origin if !is_relay => continue,
             Known::RequestId => has_request_id = true,
             Known::AnthropicVersion => has_version = true,
             _ => {}
@@ -189,12 +188,7 @@ fn write_credential(
     let serving = parts.serving;
     let key = match parts.caller {
         Caller::Direct => identify::direct_key(&parts.request.head, parts.request.head_bytes()),
-        _ => parts
-            .chosen
-            .key
-            .and_then(|key| serving.records().keys.get(key))
-            .and_then(|key| serving.published.secrets.get(key.secret.to_native() as usize))
-            .map(|secret| secret.expose().as_bytes()),
+        _ => serving.credential(parts.chosen.key).map(str::as_bytes),
     };
     let Some(key) = key.filter(|key| !key.is_empty()) else { return Ok(()) };
     let is_foreign = parts.target.dialect == Dialect::OpenAi && dialect_of(record) != Dialect::OpenAi;

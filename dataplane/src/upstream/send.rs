@@ -28,7 +28,7 @@ const CROSSING: Duration = Duration::from_secs(1);
 /// The answer's head, and what came with it.
 pub(crate) struct Answer {
     pub(crate) upstream: Upstream,
-    pub(crate) head: Box<ResponseHead>,
+    pub(crate) head: ResponseHead,
     /// Head and first bytes of the body.
     pub(crate) buffer: Buffer,
     pub(crate) head_len: usize,
@@ -120,7 +120,7 @@ async fn exchange_heads(
     core: &Core,
     upstream: &mut Upstream,
     outgoing: &mut Outgoing<'_>,
-) -> Result<(Box<ResponseHead>, Buffer, usize, bool), Failed> {
+) -> Result<(ResponseHead, Buffer, usize, bool), Failed> {
     let Some(record) = outgoing.serving.records().providers.get(outgoing.provider) else {
         return Err(Failed { rejection: Rejection::new(Cause::Internal, "no provider"), was_closed_unanswered: false });
     };
@@ -241,7 +241,7 @@ async fn read_head(
     core: &Core,
     receiver: &mut Receiver,
     asked: Method,
-) -> Result<(Box<ResponseHead>, Buffer, usize), ReadFault> {
+) -> Result<(ResponseHead, Buffer, usize), ReadFault> {
     let mut head = core.take_response_head();
     let mut buffer = core.buffers.take();
     let mut interim = 0;

@@ -140,7 +140,7 @@ impl CpuClock {
     }
 
     /// CPU time since then.
-    pub(super) fn elapsed(&self) -> io::Result<Duration> {
+    pub(super) fn used(&self) -> io::Result<Duration> {
         Ok(cpu_time(self.pid)?.saturating_sub(self.from))
     }
 }

@@ -152,7 +152,7 @@ fn measure(what: &RequestCost, places: &Places, peer: Peer) -> Result<Cost, Requ
         .ok();
     let clock = CpuClock::start(child.pid()).map_err(child_error(name))?;
     let result = send(what, places.listen, what.requests)?;
-    let cpu = clock.elapsed().map_err(child_error(name))?;
+    let cpu = clock.used().map_err(child_error(name))?;
     let mut counted = perf.map_or_else(Counted::default, PerfStat::finish);
     counted.cpu.get_or_insert(cpu);
     child.stop().map_err(child_error(name))?;

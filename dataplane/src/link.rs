@@ -1,0 +1,49 @@
+//! Ends the work upstream when the client it is done for has left. Cancels nothing: the upstream
+//! connection is shut down, and whoever waits on it comes to the end of that wait.
+
+use crate::socket::{Noticed, Receiver, abort};
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::os::fd::RawFd;
+use std::pin::pin;
+use std::task::Poll;
+
+/// The bond between a client's connection and the upstream one that works for it.
+#[derive(Default)]
+pub(crate) struct Link {
+    upstream: Cell<Option<RawFd>>,
+    is_gone: Cell<bool>,
+}
+
+impl Link {
+    /// This connection works for the client now.
+    pub(crate) fn began(&self, fd: RawFd) {
+        self.upstream.set(Some(fd));
+        if self.is_gone.get() {
+            abort(fd);
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.get()
+    }
+
+    /// Runs `work` to its end; when the client leaves meanwhile, its upstream connection is ended
+    /// at once, and so `work` comes to its end as well.
+    pub(crate) async fn while_client_stays<W: Future>(&self, client: &mut Receiver, work: W) -> W::Output {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(output);
+            }
+            if !self.is_gone.get() && client.poll_noticed(cx) == Noticed::Gone {
+                self.is_gone.set(true);
+                if let Some(fd) = self.upstream.get() {
+                    abort(fd);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
