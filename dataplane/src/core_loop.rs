@@ -88,10 +88,13 @@ impl Ticker {
         let now = core.clock.now();
         core.counters.ticked(now.since(self.ticked_at).saturating_sub(CORE_TICK));
         self.ticked_at = now;
+        // In the reverse order of publishing: who says that the node is ready must have what
+        // makes it so.
+        let live = self.receiver.newest_live();
         if let Some(published) = self.receiver.newest() {
             core.adopt(published);
         }
-        if let Some(live) = self.receiver.newest_live() {
+        if let Some(live) = live {
             core.adopt_live(live);
         }
         let serving = core.serving();

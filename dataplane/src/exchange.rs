@@ -185,7 +185,12 @@ async fn serve(
     };
     let Socket { receiver, sender, deadline, .. } = &mut *socket;
     let relaying = relay::relay(&way, answer, sender, deadline);
-    let relayed = if is_read { link.while_client_stays(receiver, relaying).await } else { relaying.await };
+    let mut relayed = if is_read { link.while_client_stays(receiver, relaying).await } else { relaying.await };
+    if link.is_gone() {
+        // The upstream connection was ended by us; from inside that looks like a cut.
+        relayed.is_abandoned |= relayed.is_cut;
+        relayed.is_cut = false;
+    }
 
     // What it really cost.
     settle(core, &mut charged, &relayed, target.endpoint, told, request.arrived);
