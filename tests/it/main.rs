@@ -5,5 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+mod exit_codes;
+mod node_pages;
+mod node_rig;
+mod restart;
 mod source;
 mod tidy;
