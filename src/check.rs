@@ -8,14 +8,14 @@ use std::process::ExitCode;
 /// Checks the file and prints what there is to say about it.
 pub(crate) fn run(path: &Path) -> ExitCode {
     let name = path.display();
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(error) => return crate::fail(66, &format!("cannot read {name}: {error}")),
     };
     let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file };
     let mut out = io::stdout().lock();
     // A reader that closes early (`head`) has seen enough.
-    match config::load(&text, &sources) {
+    match config::text_of(&bytes).map_err(|fault| vec![fault]).and_then(|text| config::load(text, &sources)) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 let _ = writeln!(out, "{name}:{warning}");

@@ -10,6 +10,7 @@ mod provider_sim;
 use clap::{Parser, Subcommand};
 use controlplane::{ConfigSource, ControlPlane, EncryptionKey, Settings};
 use shared::clock::Clock;
+use std::env::VarError;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,7 +44,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse();
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // Help and version are asked for and go to standard output; if nobody reads them, fine.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
+        }
+    };
     match line.command {
         None => serve(line.config, line.state_dir),
         Some(Command::Check) => check::run(&line.config),
@@ -79,14 +87,17 @@ fn serve(config: PathBuf, state_dir: Option<PathBuf>) -> ExitCode {
             tracing::info!(?finished, "stopped");
             ExitCode::SUCCESS
         }
-        Err(error @ node::NodeError::Listen { .. }) => fail(69, &error.to_string()),
-        Err(error) => fail(71, &error.to_string()),
+        Err(error) => fail(error.exit_code(), &error.to_string()),
     }
 }
 
 /// The key that seals secrets on disk: from the environment, or from a file that it names.
 fn encryption_key() -> Result<Option<EncryptionKey>, String> {
-    let Ok(text) = std::env::var("DEEPINTSHIELD_ENCRYPTION_KEY") else { return Ok(None) };
+    let text = match std::env::var("DEEPINTSHIELD_ENCRYPTION_KEY") {
+        Ok(text) => text,
+        Err(VarError::NotPresent) => return Ok(None),
+        Err(VarError::NotUnicode(_)) => return Err("it is not text".to_owned()),
+    };
     let text = match text.strip_prefix("file:") {
         Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?,
         None => text,
@@ -108,6 +119,7 @@ fn simulate(options: provider_sim::Options) -> ExitCode {
     };
     match node::beside("signals", watch, || provider_sim::run(options, &stop)).and_then(|ran| ran) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => fail(69, &error.to_string()),
         Err(error) => fail(71, &error.to_string()),
     }
 }

@@ -36,6 +36,9 @@ pub(crate) enum NodeError {
     /// `driver: io_uring` was asked for and is not to be had.
     #[error("server.driver is io_uring, but {0}; allow it, or say \"auto\"")]
     Driver(String),
+    /// Certificate and private key of the client listener cannot be used together, or at all.
+    #[error("the client listener cannot use its certificate: {0}; see server.tls")]
+    Identity(String),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(io::Error),
@@ -55,9 +58,23 @@ pub(crate) enum NodeError {
     },
 }
 
+impl NodeError {
+    /// The exit code, as `sysexits.h` has them.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. } | Self::Driver(_) => 69, // EX_UNAVAILABLE
+            Self::Control(RunError::Compile(_)) | Self::Identity(_) => 78, // EX_CONFIG
+            Self::Thread(_) | Self::Control(RunError::Runtime(_)) | Self::Core { .. } => 71, // EX_OSERR
+        }
+    }
+}
+
 /// Runs a node until it has drained. The control thread is the calling one.
 pub(crate) fn run(control: ControlPlane, clock: Clock) -> Result<Finished, NodeError> {
     let server = control.server().clone();
+    if let Some(identity) = control.listener_identity() {
+        dataplane::check_identity(&identity).map_err(NodeError::Identity)?;
+    }
     let driver = choose_driver(server.driver)?;
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     let count = server.cores.map_or(cpus.len().max(1), |cores| usize::from(cores.get()));

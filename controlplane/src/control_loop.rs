@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 /// How often reports are taken in and outcomes carried out. A change waits half of it on average.
@@ -54,8 +55,6 @@ pub(crate) struct ControlLoop {
     pub(crate) keeper: Keeper,
     pub(crate) identity: IdentityWatch,
     pub(crate) reports: ReportReceiver,
-    /// Where the loop's own tasks put their events.
-    pub(crate) sender: mpsc::Sender<Event>,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) questions: mpsc::Receiver<Question>,
     /// Epoch of the newest snapshot; with 0 there is none.
@@ -63,7 +62,13 @@ pub(crate) struct ControlLoop {
     /// Outcomes that were not carried out yet.
     pub(crate) pending: Outcome,
     pub(crate) drain: Option<Drain>,
-    pub(crate) identity_looked_at: Nanos,
+    /// `None`: to be looked at now.
+    pub(crate) identity_looked_at: Option<Nanos>,
+    /// The configuration is being read again. One at a time: two that overtake each other would
+    /// leave the older text in force.
+    pub(crate) reading: Option<JoinHandle<Option<Event>>>,
+    /// Told to read it while it was being read.
+    pub(crate) must_read_again: bool,
     pub(crate) watch: Watch,
 }
 
@@ -84,9 +89,10 @@ impl ControlLoop {
                     Told::Finish => self.begin_drain(),
                     Told::Reload => self.reload(),
                 },
-                // From the resolver and from reading the configuration again. Both senders live
-                // as long as the loop.
+                // From the resolver, which lives as long as the loop.
                 Some(event) = self.events.recv() => self.apply(event),
+                // The configuration, read again.
+                event = read(&mut self.reading) => self.take_configuration(event),
                 // From the admin listener.
                 Some(question) = self.questions.recv() => self.answer(question),
                 // Reports come through a ring that wakes nobody.
@@ -226,10 +232,10 @@ impl ControlLoop {
 
     fn look_at_identity(&mut self) {
         let now = self.clock.now();
-        if now.since(self.identity_looked_at) < IDENTITY_INTERVAL {
+        if self.identity_looked_at.is_some_and(|at| now.since(at) < IDENTITY_INTERVAL) {
             return;
         }
-        self.identity_looked_at = now;
+        self.identity_looked_at = Some(now);
         match self.identity.look_again() {
             Ok(true) => {
                 tracing::info!("the certificate of the client listener has changed and is used from now on");
@@ -252,20 +258,29 @@ impl ControlLoop {
         self.phase.advance_to(Phase::Draining);
     }
 
-    /// Reads the configuration again, on the blocking pool; the result comes back as an event.
-    fn reload(&self) {
+    /// Reads the configuration again, on the blocking pool, and looks at the certificate. What
+    /// was asked for meanwhile is done once, afterwards.
+    fn reload(&mut self) {
+        self.identity_looked_at = None;
+        if self.reading.is_some() {
+            self.must_read_again = true;
+            return;
+        }
         let source = self.config.clone();
         let facts = Arc::clone(&self.facts);
         let server = self.server.clone();
-        let events = self.sender.clone();
         tracing::info!(file = source.name(), "reading the configuration again");
-        tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || read_again(&source, &facts, &server)).await;
-            if let Ok(Some(event)) = read {
-                // The loop may be gone by then.
-                drop(events.send(event).await);
-            }
-        });
+        self.reading = Some(tokio::task::spawn_blocking(move || read_again(&source, &facts, &server)));
+    }
+
+    fn take_configuration(&mut self, event: Option<Event>) {
+        self.reading = None;
+        if let Some(event) = event {
+            self.apply(event);
+        }
+        if std::mem::take(&mut self.must_read_again) {
+            self.reload();
+        }
     }
 
     fn answer(&self, question: Question) {
@@ -330,6 +345,15 @@ impl ControlLoop {
             Finished::AtOnce | Finished::Stuck { .. } => {}
         }
         finished
+    }
+}
+
+/// Waits for the configuration that is being read; for ever where none is.
+async fn read(reading: &mut Option<JoinHandle<Option<Event>>>) -> Option<Event> {
+    match reading {
+        // A panic while reading is logged by the panic itself, and changes nothing.
+        Some(reading) => reading.await.unwrap_or(None),
+        None => std::future::pending().await,
     }
 }
 

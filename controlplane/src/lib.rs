@@ -39,7 +39,6 @@ use crate::compile::{CompileError, NodeFacts, compile};
 use crate::control_loop::ControlLoop;
 use crate::event::Event;
 use crate::keep::Keeper;
-use crate::listener_identity::IdentityWatch;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
 use crate::start::{Start, StartsFrom};
@@ -48,6 +47,7 @@ use crate::watch::Watch;
 use shared::bounds::EVENTS_IN_FLIGHT_MAX;
 use shared::config::model::Server;
 use shared::phase::{Phase, SharedPhase};
+use shared::published::ListenerIdentity;
 use shared::ring::{CoreSender, ReportReceiver};
 use std::io;
 use std::sync::Arc;
@@ -67,9 +67,6 @@ pub enum RunError {
     /// The configuration cannot be turned into a snapshot.
     #[error(transparent)]
     Compile(#[from] CompileError),
-    /// Certificate or key of the client listener could not be read.
-    #[error("the client listener has no certificate: {0}; see `server.tls`")]
-    Identity(#[from] IdentityError),
 }
 
 impl ControlPlane {
@@ -88,6 +85,12 @@ impl ControlPlane {
     /// Where the admin listener was opened; tells the port where the configuration says 0.
     pub fn admin_address(&self) -> io::Result<std::net::SocketAddr> {
         self.start.admin.local_addr()
+    }
+
+    /// Certificate and key of the client listener, where it speaks TLS. Whether they can be used
+    /// is for the caller to find out.
+    pub fn listener_identity(&self) -> Option<Arc<ListenerIdentity>> {
+        self.start.identity.current()
     }
 
     /// Runs the control thread on the calling thread, until the node has drained after SIGTERM
@@ -120,7 +123,8 @@ impl ControlPlane {
         reports: ReportReceiver,
         phase: SharedPhase,
     ) -> Result<Finished, RunError> {
-        let Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, remarks } = self.start;
+        let Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, identity, remarks } =
+            self.start;
         for remark in &remarks {
             tracing::warn!("{remark}");
         }
@@ -134,7 +138,6 @@ impl ControlPlane {
             StartsFrom::LastGood(last_good) => last_good.compiled,
         };
         compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        let identity = IdentityWatch::open(server.tls.clone())?;
 
         let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT_MAX);
         let (question_sender, questions) = mpsc::channel(admin::QUESTIONS_IN_FLIGHT_MAX);
@@ -152,17 +155,18 @@ impl ControlPlane {
             facts,
             phase,
             state: ClusterState::new(addresses),
-            resolver: Resolver::new(sender.clone(), settings.clock),
+            resolver: Resolver::new(sender, settings.clock),
             keeper: Keeper::new(state_dir, settings.encryption_key),
             identity,
             reports,
-            sender,
             events,
             questions,
             epoch: last_epoch,
             pending: Outcome::default(),
             drain: None,
-            identity_looked_at: settings.clock.now(),
+            identity_looked_at: Some(settings.clock.now()),
+            reading: None,
+            must_read_again: false,
             watch: Watch::new(cores_watched, settings.clock.now()),
         };
         // Published before the first tick, so that a node with known addresses serves at once.

@@ -6,15 +6,17 @@
 
 use crate::addresses::Addresses;
 use crate::last_good::{self, EncryptionKey, LastGood, LastGoodError};
+use crate::listener_identity::{IdentityError, IdentityWatch};
 use crate::sources;
 use crate::state_dir::{StateDir, StateDirError, random_key};
 use shared::clock::Clock;
 use shared::config::model::{Config, Server};
-use shared::config::{Fault, Sources, Warning, load};
+use shared::config::{Fault, Sources, Warning, load, text_of};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Largest configuration file that is read, in bytes. The reader's own bound is lower; this one
 /// keeps an endless file from filling the memory.
@@ -77,6 +79,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Certificate or key of the client listener could not be read.
+    #[error("the client listener has no certificate: {0}; see `server.tls`")]
+    Identity(#[from] IdentityError),
     /// The operating system has no random bytes.
     #[error("no random bytes: {0}")]
     Random(io::Error),
@@ -86,11 +91,11 @@ impl StartError {
     /// The exit code, as `sysexits.h` has them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Faults { .. } => 78,          // EX_CONFIG
-            Self::NoConfiguration { .. } => 66, // EX_NOINPUT
-            Self::InUse(_) => 75,               // EX_TEMPFAIL
-            Self::Admin { .. } => 69,           // EX_UNAVAILABLE
-            Self::Random(_) => 71,              // EX_OSERR
+            Self::Faults { .. } | Self::Identity(_) => 78, // EX_CONFIG
+            Self::NoConfiguration { .. } => 66,            // EX_NOINPUT
+            Self::InUse(_) => 75,                          // EX_TEMPFAIL
+            Self::Admin { .. } => 69,                      // EX_UNAVAILABLE
+            Self::Random(_) => 71,                         // EX_OSERR
         }
     }
 }
@@ -111,6 +116,7 @@ pub(crate) struct Start {
     pub(crate) state_dir: Option<StateDir>,
     pub(crate) lookup_key: [u8; 32],
     pub(crate) admin: TcpListener,
+    pub(crate) identity: IdentityWatch,
     /// For the log, once there is one.
     pub(crate) remarks: Vec<String>,
 }
@@ -169,8 +175,9 @@ pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
             (StartsFrom::LastGood(Box::new(last_good)), server)
         }
     };
+    let identity = IdentityWatch::open(server.tls.clone())?;
     let admin = bind(settings.admin_listen.unwrap_or(server.admin_listen))?;
-    Ok(Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, remarks })
+    Ok(Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, identity, remarks })
 }
 
 /// A configuration could not be had from its source.
@@ -191,20 +198,20 @@ impl ConfigSource {
 /// Reads and checks the configuration.
 pub(crate) fn read_config(source: &ConfigSource) -> Result<(Config, Vec<Warning>), ReadError> {
     let text = match source {
-        ConfigSource::File(path) => read_text(path).map_err(ReadError::Io)?,
+        ConfigSource::File(path) => read_text(path)?,
         ConfigSource::Embedded(text) => (*text).to_owned(),
     };
     // The text may hold literal secrets.
-    let text = zeroize::Zeroizing::new(text);
+    let text = Zeroizing::new(text);
     let sources = Sources { env: &sources::env, file: &sources::file };
     let loaded = load(&text, &sources).map_err(ReadError::Faults)?;
     Ok((loaded.config, loaded.warnings))
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
+fn read_text(path: &Path) -> Result<String, ReadError> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)).map_err(ReadError::Io)?;
+    text_of(&bytes).map(str::to_owned).map_err(|fault| ReadError::Faults(vec![fault]))
 }
 
 /// A folder that is in use stops the start; one that cannot be used does not.

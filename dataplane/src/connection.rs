@@ -60,7 +60,12 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
 }
 
 async fn start_tls(core: &Core, socket: &mut Socket) -> Result<(), ()> {
-    let Some(config) = core.serving().and_then(|serving| serving.listener_tls.clone()) else { return Ok(()) };
+    let Some(serving) = core.serving() else { return Ok(()) };
+    let Some(config) = serving.listener_tls.clone() else {
+        // Asked for and not to be had: never plain text instead.
+        return if serving.published.listener_identity.is_some() { Err(()) } else { Ok(()) };
+    };
+    drop(serving);
     let session = TlsSession::server(&config).map_err(|error| tracing::error!(%error, "cannot start TLS"))?;
     socket.deadline.set(core.clock.now().after(TLS_HANDSHAKE_TIMEOUT));
     let mut buffer = core.buffers.take();
@@ -72,9 +77,6 @@ async fn start_tls(core: &Core, socket: &mut Socket) -> Result<(), ()> {
 
 /// Waits without a buffer until bytes come; `None` when the client left or waited too long.
 async fn next_bytes(core: &Core, socket: &mut Socket, wait: std::time::Duration) -> Option<Buffer> {
-    if core.is_draining() {
-        return None;
-    }
     socket.deadline.set_idle(core.clock.now().after(wait));
     let noticed = socket.receiver.until_noticed().await;
     if noticed != Noticed::Bytes || socket.deadline.has_passed() {

@@ -3,7 +3,7 @@
 use crate::core::Core;
 use crate::driver::{self, Driver};
 use crate::listener;
-use shared::bounds::{CORE_TICK, DEADLINE_SWEEP, REPORT_INTERVAL};
+use shared::bounds::{CORE_TICK, DEADLINE_SWEEP, DRAIN_GRACE, REPORT_INTERVAL};
 use shared::clock::Clock;
 use shared::phase::{Phase, SharedPhase};
 use shared::ring::{CoreReceiver, ReportSender};
@@ -48,12 +48,15 @@ async fn live(seat: Seat) -> io::Result<()> {
     let listener = listener::adopt(listener, driver)?;
     let mut ticker = Ticker::new(&core, receiver, reports);
     let mut accepting = None;
+    let mut turns_away_at = None;
     loop {
         let phase = ticker.tick(&core);
         if accepting.is_none() && core.serving().is_some() {
             accepting = Some(monoio::spawn(listener::accept_for_ever(Rc::clone(&core), listener.clone())));
         }
-        if phase != Phase::Running {
+        let now = clock.now();
+        let has_been_told = phase != Phase::Running && now >= *turns_away_at.get_or_insert(now.after(DRAIN_GRACE));
+        if has_been_told || phase == Phase::Stopped {
             core.deadlines.end_idle();
             listener::stop(&listener);
         }

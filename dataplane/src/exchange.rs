@@ -164,7 +164,8 @@ async fn serve(
     told.key.model = model_label(serving, step.model.as_str());
     told.happened.overhead = Some(overhead);
 
-    // The answer, as it comes.
+    // The answer, as it comes. The node may have begun to drain while the provider was thinking.
+    let manner = Manner { keep_alive: manner.keep_alive && !core.is_draining(), ..manner };
     let credential = serving.credential(key).unwrap_or_default();
     let way = Way {
         core,
@@ -194,7 +195,7 @@ async fn serve(
 
     // What it really cost.
     settle(core, &mut charged, &relayed, target.endpoint, told, request.arrived);
-    Ok(relayed.keeps_client && !link.is_gone())
+    Ok(relayed.keeps_client && manner.keep_alive && !link.is_gone())
 }
 
 /// Where the path begins in the head; zero for an absolute target without one, which is no route.

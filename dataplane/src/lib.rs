@@ -35,3 +35,4 @@ mod upstream;
 
 pub use core_loop::{Seat, run};
 pub use driver::{Driver, FORCE_EPOLL};
+pub use tls::check_identity;

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore, ServerConfig, ServerConnection,
 };
+use shared::published::ListenerIdentity;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -67,6 +68,12 @@ pub(crate) fn server_config(certificates_pem: &str, key_pem: &str) -> Result<Arc
         .with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Whether a listener could serve with this certificate and key; why not, in a sentence without
+/// either. To be asked before a node starts: later, the pair before stays.
+pub fn check_identity(identity: &ListenerIdentity) -> Result<(), String> {
+    server_config(&identity.certificates_pem, identity.key_pem.expose()).map(drop).map_err(|error| error.to_string())
 }
 
 impl TlsSession {

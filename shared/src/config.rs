@@ -55,6 +55,22 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
 }
 
+/// The text of a configuration file: UTF-8. What is there and is no text is faulty, not absent.
+pub fn text_of(bytes: &[u8]) -> Result<&str, Fault> {
+    str::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let line_start = good.rfind('\n').map_or(0, |at| at + 1);
+        Fault {
+            path: String::new(),
+            line: good.matches('\n').count() + 1,
+            column: good[line_start..].chars().count() + 1,
+            problem: "this byte is no UTF-8".to_owned(),
+            expected: "a text in UTF-8".to_owned(),
+            nearest: None,
+        }
+    })
+}
+
 /// Reads a configuration. On failure every fault is there (up to 100), in the order of the text,
 /// except that a text that is no JSON has only its first.
 pub fn load(text: &str, sources: &Sources<'_>) -> Result<Loaded, Vec<Fault>> {

@@ -6,5 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod demo;
+mod exit_codes;
+mod node_pages;
+mod node_rig;
+mod restart;
 mod source;
 mod tidy;
