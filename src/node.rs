@@ -64,6 +64,7 @@ impl NodeError {
         match self {
             Self::Listen { .. } | Self::Driver(_) => 69, // EX_UNAVAILABLE
             Self::Control(RunError::Compile(_)) | Self::Identity(_) => 78, // EX_CONFIG
+            Self::Stuck(_) => 70,                        // EX_SOFTWARE
             Self::Thread(_) | Self::Control(RunError::Runtime(_)) | Self::Core { .. } => 71, // EX_OSERR
         }
     }

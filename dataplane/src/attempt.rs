@@ -180,7 +180,8 @@ impl Request<'_> {
                         if pause > Duration::from_millis(u64::from(longest)).saturating_mul(2) {
                             break;
                         }
-                        monoio::time::sleep(pause).await;
+                        // A timer is large, and every attempt would have room for it.
+                        Box::pin(monoio::time::sleep(pause)).await;
                     }
                     _ => break,
                 }

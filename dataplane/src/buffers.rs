@@ -33,6 +33,11 @@ impl Buffer {
         Self { bytes: Box::default(), start: 0, end: 0, headroom: 0 }
     }
 
+    /// Whether there are bytes, filled or not: false for [`Buffer::empty`] only.
+    pub(crate) fn is_real(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
     /// A buffer of its own for a body of known size; the allocator gives zeroed pages lazily.
     pub(crate) fn for_payload(payload: usize) -> Self {
         Self::with_room(BUFFER_HEADROOM_BYTES, payload)

@@ -69,7 +69,8 @@ async fn start_tls(core: &Core, socket: &mut Socket) -> Result<(), ()> {
     let session = TlsSession::server(&config).map_err(|error| tracing::error!(%error, "cannot start TLS"))?;
     socket.deadline.set(core.clock.now().after(TLS_HANDSHAKE_TIMEOUT));
     let mut buffer = core.buffers.take();
-    let outcome = socket.start_tls(session, &mut buffer).await;
+    // In a box, for connections without TLS would have room for a handshake too.
+    let outcome = Box::pin(socket.start_tls(session, &mut buffer)).await;
     core.buffers.give(buffer);
     socket.deadline.clear();
     outcome.map_err(|error| tracing::debug!(%error, "a client's TLS handshake failed"))

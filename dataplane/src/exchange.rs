@@ -23,6 +23,7 @@ use crate::respond::{self, Manner, Standings};
 use crate::route::{self, Endpoint, Target};
 use crate::socket::Socket;
 use shared::clock::Nanos;
+use std::pin::pin;
 use std::rc::Rc;
 
 /// What becomes of the connection after a request.
@@ -151,12 +152,13 @@ async fn serve(
         collected_at,
     };
     let is_read = request.is_whole();
+    // In a box of its own, which is gone when the answer begins: a stream is then a third as large.
     let attempted = if is_read {
         socket.receiver.wait_quietly();
-        let Socket { receiver, .. } = &mut *socket;
-        link.while_client_stays(receiver, attempt.run(request, None)).await
+        let mut attempting = Box::pin(attempt.run(request, None));
+        link.while_client_stays(&mut socket.receiver, attempting.as_mut()).await
     } else {
-        attempt.run(request, Some(&mut *socket)).await
+        Box::pin(attempt.run(request, Some(&mut *socket))).await
     };
     let Attempted { answer, mut charged, step, key, model, sent_at, overhead, fallback_index, hides_usage } =
         attempted?;
@@ -170,7 +172,6 @@ async fn serve(
     let way = Way {
         core,
         serving,
-        request,
         manner,
         endpoint: target.endpoint,
         dialect: target.dialect,
@@ -185,7 +186,8 @@ async fn serve(
         credential,
     };
     let Socket { receiver, sender, deadline, .. } = &mut *socket;
-    let relaying = relay::relay(&way, answer, sender, deadline);
+    let arrived = request.arrived;
+    let relaying = pin!(relay::relay(&way, request, answer, sender, deadline));
     let mut relayed = if is_read { link.while_client_stays(receiver, relaying).await } else { relaying.await };
     if link.is_gone() {
         // The upstream connection was ended by us; from inside that looks like a cut.
@@ -194,7 +196,7 @@ async fn serve(
     }
 
     // What it really cost.
-    settle(core, &mut charged, &relayed, target.endpoint, told, request.arrived);
+    settle(core, &mut charged, &relayed, target.endpoint, told, arrived);
     Ok(relayed.keeps_client && manner.keep_alive && !link.is_gone())
 }
 

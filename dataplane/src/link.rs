@@ -5,7 +5,7 @@ use crate::socket::{Noticed, Receiver, abort};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::os::fd::RawFd;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 /// The bond between a client's connection and the upstream one that works for it.
@@ -29,9 +29,13 @@ impl Link {
     }
 
     /// Runs `work` to its end; when the client leaves meanwhile, its upstream connection is ended
-    /// at once, and so `work` comes to its end as well.
-    pub(crate) async fn while_client_stays<W: Future>(&self, client: &mut Receiver, work: W) -> W::Output {
-        let mut work = pin!(work);
+    /// at once, and so `work` comes to its end as well. It is borrowed: by value, it would lie in
+    /// this future twice.
+    pub(crate) async fn while_client_stays<W: Future>(
+        &self,
+        client: &mut Receiver,
+        mut work: Pin<&mut W>,
+    ) -> W::Output {
         poll_fn(|cx| {
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(output);

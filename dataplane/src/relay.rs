@@ -25,7 +25,6 @@ const CREDENTIAL_BYTES_MIN: usize = 8;
 pub(crate) struct Way<'a> {
     pub(crate) core: &'a Core,
     pub(crate) serving: &'a Serving,
-    pub(crate) request: &'a Request,
     pub(crate) manner: Manner,
     pub(crate) endpoint: Endpoint,
     pub(crate) dialect: Dialect,
@@ -79,8 +78,14 @@ enum Outlet {
     UntilClose,
 }
 
-/// Relays the whole answer.
-pub(crate) async fn relay(way: &Way<'_>, answer: Answer, client: &mut Sender, deadline: &Deadline) -> Relayed {
+/// Relays the whole answer. The request's own bytes go back to the core when its head is written.
+pub(crate) async fn relay(
+    way: &Way<'_>,
+    request: &mut Request,
+    answer: Answer,
+    client: &mut Sender,
+    deadline: &Deadline,
+) -> Relayed {
     let Answer { mut upstream, head, mut buffer, head_len, is_request_sent } = answer;
     let core = way.core;
     let bytes = buffer.payload();
@@ -99,9 +104,10 @@ pub(crate) async fn relay(way: &Way<'_>, answer: Answer, client: &mut Sender, de
         _ => Outlet::UntilClose,
     };
     let mut manner = way.manner;
-    manner.keep_alive &= outlet != Outlet::UntilClose && !way.request.is_unread();
+    manner.keep_alive &= outlet != Outlet::UntilClose && !request.is_unread();
     let mut out = Vec::with_capacity(1024);
-    write_head(way, &head, bytes, manner, outlet, &mut out);
+    write_head(way, request, &head, bytes, manner, outlet, &mut out);
+    request.release(core);
     let mut relayed = Relayed {
         status: head.status(),
         keeps_client: manner.keep_alive,
@@ -364,6 +370,7 @@ fn usage_reader(
 
 fn write_head(
     way: &Way<'_>,
+    request: &Request,
     head: &crate::http1::ResponseHead,
     bytes: &[u8],
     manner: Manner,
@@ -403,7 +410,7 @@ fn write_head(
     }
     let _ = writer.known(Known::RequestId, way.request_id.as_bytes());
     if has_cors {
-        respond::write_cors(way.serving, &way.request.head, way.request.head_bytes(), &mut writer);
+        respond::write_cors(way.serving, &request.head, request.head_bytes(), &mut writer);
     }
     manner.write(&mut writer);
     match (outlet, head.framing()) {

@@ -319,11 +319,21 @@ impl Request {
         }
     }
 
+    /// Gives head and body back to the core. For the time of the answer, which may be an hour of
+    /// a stream: nobody asks for them any more. What is left is whether there was more to read.
+    pub(crate) fn release(&mut self, core: &Core) {
+        let claimed = std::mem::take(&mut self.claimed);
+        core.buffered_body_bytes.set(core.buffered_body_bytes.get().saturating_sub(claimed));
+        let buffer = std::mem::replace(&mut self.buffer, Buffer::empty());
+        if buffer.is_real() {
+            core.buffers.give(buffer);
+            core.give_request_head(std::mem::take(&mut self.head));
+        }
+    }
+
     /// Gives everything back to the core; what follows the request stays for the connection.
-    pub(crate) fn finish(self, core: &Core) -> Option<Buffer> {
-        core.buffered_body_bytes.set(core.buffered_body_bytes.get().saturating_sub(self.claimed));
-        core.buffers.give(self.buffer);
-        core.give_request_head(self.head);
+    pub(crate) fn finish(mut self, core: &Core) -> Option<Buffer> {
+        self.release(core);
         self.carried
     }
 }
@@ -351,6 +361,26 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::{Parsed, parse_request};
+    use shared::clock::Clock;
+    use shared::phase::SharedPhase;
+
+    #[test]
+    fn a_released_request_holds_no_buffer_and_no_claim() {
+        let core = Core::new(0, Clock::start(), SharedPhase::new());
+        let (mut head, mut buffer) = (core.take_request_head(), Buffer::for_payload(100_000));
+        assert!(buffer.append(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nnot all"));
+        let Ok(Parsed::Complete { head_len }) = parse_request(buffer.payload(), &mut head) else { panic!("a head") };
+        let mut request = Request::new(head, buffer, head_len, Nanos(0));
+        request.make_room(&core, 500_000, 1_000_000).expect("there is room");
+        request.body = Body::Beginning { len: 7, rest: Rest::Length(2) };
+        assert_eq!(core.buffered_body_bytes.get(), 500_000);
+        request.release(&core);
+        assert!(!request.buffer.is_real() && request.is_unread());
+        assert_eq!(core.buffered_body_bytes.get(), 0);
+        assert!(request.finish(&core).is_none());
+        assert_eq!(core.buffered_body_bytes.get(), 0);
+    }
 
     #[test]
     fn a_dripping_body_runs_out_of_time() {

@@ -127,11 +127,11 @@ impl Home {
     /// Writes a configuration with one provider called `sim`, whose key is `key`.
     pub(crate) fn configure(&self, key: &str, more_of_server: &str) {
         let Self { scratch, port, admin_port, provider } = self;
-        let state = scratch.path("state");
+        let state = scratch.path("state").display().to_string();
         let text = format!(
             r#"{{
   "server": {{ "host": "127.0.0.1", "port": {port}, "admin_host": "127.0.0.1", "admin_port": {admin_port},
-    "cores": 2, "pin_cores": false, "state_dir": {state:?}{more_of_server} }},
+    "cores": 2, "pin_cores": false, "state_dir": "{state}"{more_of_server} }},
   "client": {{ "enforce_auth_on_inference": false }},
   "providers": {{ "sim": {{
     "keys": [{{ "name": "main", "value": "{key}", "models": ["*"], "weight": 1 }}],
