@@ -128,9 +128,9 @@ fn a_stream_in_flight_finishes_within_the_drain_timeout() {
     let home = Home::new(provider.address);
     let mut node = home.start();
     let mut client = Client::connect(home.port).unwrap();
-    client.send_chat("x-sim-completion-tokens: 40\r\n", true).unwrap();
+    client.send_chat("x-sim-completion-tokens: 120\r\n", true).unwrap();
     let mut late = Client::connect(home.port).unwrap();
-    late.send_chat("x-sim-ttft-ms: 1500\r\n", false).unwrap();
+    late.send_chat("x-sim-ttft-ms: 5000\r\n", false).unwrap();
     until("both requests run", || {
         (get(home.admin_port, "/cluster/status").1.contains("\"requests_in_flight\":2")).then_some(())
     });
