@@ -107,6 +107,14 @@ impl Tally {
         }
     }
 
+    /// How many of what was not a complete 200, to read: `status_503: 4, failed_reset: 1`.
+    pub(crate) fn describe_not_ok(&self) -> String {
+        let answered = self.by_status.iter().filter(|(status, _)| **status != 200);
+        let answered = answered.map(|(status, count)| format!("status_{status}: {count}"));
+        let failed = self.failures.iter().map(|(failure, count)| format!("{}: {count}", failure.name()));
+        answered.chain(failed).collect::<Vec<_>>().join(", ")
+    }
+
     /// Answers of every status.
     pub(crate) fn answers(&self) -> u64 {
         self.by_status.values().sum()

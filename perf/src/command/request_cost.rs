@@ -7,7 +7,7 @@ use clap::Args;
 use super::{CommandError, Verdict, doing};
 use crate::{
     load::{CONNECTIONS_MAX, REQUESTS_MAX},
-    request_cost::{self, Peer, ROUNDS_MAX, RequestCost},
+    request_cost::{self, CountWith, Peer, ROUNDS_MAX, RequestCost},
     rows::Rows,
     target::BODY_BYTES_MAX,
 };
@@ -26,15 +26,18 @@ pub(super) struct RequestCostArgs {
     /// Who is measured in every round, in this order
     #[arg(long, value_enum, value_delimiter = ',', default_value = "relay,gateway")]
     proxies: Vec<Peer>,
+    /// What counts instructions
+    #[arg(long, value_enum, default_value = "perf")]
+    count_with: CountWith,
     /// Rounds
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Counted requests of one measurement
-    #[arg(long, default_value_t = 200_000)]
-    requests: u64,
-    /// Requests before the counting begins
-    #[arg(long, default_value_t = 20_000)]
-    warm_up: u64,
+    /// Counted requests of one measurement [default: 200000; 10000 with callgrind]
+    #[arg(long)]
+    requests: Option<u64>,
+    /// Requests before the counting begins [default: a tenth of those]
+    #[arg(long)]
+    warm_up: Option<u64>,
     /// Keep-alive connections
     #[arg(long, default_value_t = 64)]
     connections: usize,
@@ -56,9 +59,14 @@ pub(super) struct RequestCostArgs {
 }
 
 pub(super) fn run(args: &RequestCostArgs) -> Result<Verdict, CommandError> {
+    let requests = args.requests.unwrap_or(match args.count_with {
+        CountWith::Perf => 200_000,
+        CountWith::Callgrind => 10_000,
+    });
+    let warm_up = args.warm_up.unwrap_or(requests / 10);
     let in_bounds = (1..=ROUNDS_MAX).contains(&args.rounds)
-        && (1..=REQUESTS_MAX).contains(&args.requests)
-        && args.warm_up <= REQUESTS_MAX
+        && (1..=REQUESTS_MAX).contains(&requests)
+        && warm_up <= REQUESTS_MAX
         && (1..=CONNECTIONS_MAX).contains(&args.connections)
         && args.body_bytes <= BODY_BYTES_MAX;
     if !in_bounds {
@@ -77,8 +85,9 @@ pub(super) fn run(args: &RequestCostArgs) -> Result<Verdict, CommandError> {
         port: args.port,
         peers: args.proxies.clone(),
         rounds: args.rounds,
-        requests: args.requests,
-        warm_up: args.warm_up,
+        requests,
+        warm_up,
+        count_with: args.count_with,
         connections: args.connections,
         body_bytes: args.body_bytes,
         model: args.model.clone(),

@@ -48,7 +48,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A running process. It is killed when this value is dropped before [`Child::stop`].
+/// A running process. It is ended when this value is dropped before [`Child::stop`].
 #[derive(Debug)]
 pub(super) struct Child {
     process: std::process::Child,
@@ -80,10 +80,12 @@ impl Child {
             if let Some(status) = self.process.try_wait()? {
                 return Err(self.told(&format!("it ended with {status} instead of listening")));
             }
-            if TcpStream::connect_timeout(&address, LOOK_INTERVAL).is_ok() {
+            let is_accepted = TcpStream::connect_timeout(&address, LOOK_INTERVAL).is_ok();
+            std::thread::sleep(LOOK_INTERVAL);
+            // Somebody else may have the address, and then this process has just given up.
+            if is_accepted && self.process.try_wait()?.is_none() {
                 return Ok(());
             }
-            std::thread::sleep(LOOK_INTERVAL);
         }
         Err(self.told(&format!("it does not listen on {address}")))
     }
@@ -119,8 +121,10 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail only where it has ended and was waited for.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // Asked first: the kernel gives the sockets of a killed process back late, and the next
+        // measurement wants its addresses.
+        if !matches!(self.process.try_wait(), Ok(Some(_))) {
+            let _ = self.end_with(Signal::SIGTERM);
+        }
     }
 }

@@ -5,12 +5,14 @@
 //! that a machine that changes its mood changes it for all. A measurement with a single
 //! failed request is thrown away and said to be.
 
+mod callgrind;
 mod child;
 mod counters;
 mod peers;
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
+use clap::ValueEnum;
 use thiserror::Error;
 
 use crate::{
@@ -55,10 +57,21 @@ pub(crate) struct RequestCost {
     pub(crate) body_bytes: usize,
     /// The model that the request names.
     pub(crate) model: String,
+    /// What counts.
+    pub(crate) count_with: CountWith,
     /// Core of the proxy under test.
     pub(crate) proxy_core: usize,
     /// Core of the load and of the simulated provider.
     pub(crate) load_core: usize,
+}
+
+/// What counts instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CountWith {
+    /// `perf stat`: the machine's own counters, and CPU time where it has none
+    Perf,
+    /// valgrind's callgrind: user-space instructions on any machine, slowly, on epoll; no CPU time
+    Callgrind,
 }
 
 /// Why there is no result. What was started has been stopped.
@@ -102,7 +115,7 @@ pub(crate) fn run(what: &RequestCost, rows: &mut Rows) -> Result<bool, RequestCo
         admin_port: what.port.saturating_add(2),
         scratch: scratch.path().to_owned(),
     };
-    let _provider = if what.provider.is_none() {
+    let provider = if what.provider.is_none() {
         pin(what.load_core)?;
         let mut command = places.simulated_provider();
         let child = Child::start("simulated provider", &mut command, &places.scratch);
@@ -116,11 +129,17 @@ pub(crate) fn run(what: &RequestCost, rows: &mut Rows) -> Result<bool, RequestCo
     for round in 1..=what.rounds.min(ROUNDS_MAX) {
         for &peer in &what.peers {
             say(&format!("round {round}: {}", peer.name()));
-            let cost = measure(what, &places, peer)?;
+            let cost = match what.count_with {
+                CountWith::Perf => measure(what, &places, peer)?,
+                CountWith::Callgrind => measure_with_callgrind(what, &places, peer)?,
+            };
             rows.set_run(round);
             cost.write(rows, peer.name(), what.requests);
             measured.push((peer, cost));
         }
+    }
+    if let Some(provider) = provider {
+        provider.stop().map_err(child_error("simulated provider"))?;
     }
     rows.set_run(0);
     summarise(rows, what, &measured);
@@ -137,15 +156,7 @@ struct Cost {
 /// Start, warm up, count, stop.
 fn measure(what: &RequestCost, places: &Places, peer: Peer) -> Result<Cost, RequestCostError> {
     let name = peer.name();
-    pin(what.proxy_core)?;
-    let mut command = places.command(peer).map_err(child_error(name))?;
-    let started = Child::start(name, &mut command, &places.scratch);
-    // Whatever came of it, this thread's own core is the other one.
-    pin(what.load_core)?;
-    let mut child = started.map_err(child_error(name))?;
-    child.wait_for(places.listen).map_err(child_error(name))?;
-    wait_for_answers(what, places.listen)?;
-
+    let child = start(what, places, name, places.command(peer))?;
     let warm_up = send(what, places.listen, what.warm_up)?;
     let perf = PerfStat::attach(child.pid(), &places.scratch)
         .inspect_err(|error| say(&format!("perf stat: {error}; CPU from /proc only")))
@@ -156,18 +167,66 @@ fn measure(what: &RequestCost, places: &Places, peer: Peer) -> Result<Cost, Requ
     let mut counted = perf.map_or_else(Counted::default, PerfStat::finish);
     counted.cpu.get_or_insert(cpu);
     child.stop().map_err(child_error(name))?;
-    Ok(Cost { failures: warm_up.tally.not_ok() + result.tally.not_ok(), counted })
+    Ok(Cost { failures: failures(name, &[warm_up, result]), counted })
 }
 
-/// A proxy may listen before it is ready. What never gets ready shows in the warm-up.
-fn wait_for_answers(what: &RequestCost, proxy: SocketAddr) -> Result<(), RequestCostError> {
+/// Two lives of the proxy, the second with as many requests again.
+fn measure_with_callgrind(what: &RequestCost, places: &Places, peer: Peer) -> Result<Cost, RequestCostError> {
+    let name = peer.name();
+    let output = callgrind::output(&places.scratch);
+    let mut total = [0; 2];
+    let mut failed = 0;
+    for (requests, total) in [what.requests, 2 * what.requests].into_iter().zip(&mut total) {
+        let command = places.command(peer).map(|command| callgrind::under_valgrind(&command, &output));
+        let child = start(what, places, name, command)?;
+        let warm_up = send(what, places.listen, what.warm_up)?;
+        let result = send(what, places.listen, requests)?;
+        child.stop().map_err(child_error(name))?;
+        failed += failures(name, &[warm_up, result]);
+        *total = callgrind::total(&output).map_err(child_error(name))?;
+    }
+    let [once, twice] = total;
+    let user_instructions = Some(twice.saturating_sub(once) as f64);
+    Ok(Cost { failures: failed, counted: Counted { user_instructions, ..Counted::default() } })
+}
+
+/// Starts a proxy on its core and returns when it answers.
+fn start(
+    what: &RequestCost,
+    places: &Places,
+    name: &str,
+    command: io::Result<Command>,
+) -> Result<Child, RequestCostError> {
+    pin(what.proxy_core)?;
+    let started = command.and_then(|mut command| Child::start(name, &mut command, &places.scratch));
+    // Whatever came of it, this thread's own core is the other one.
+    pin(what.load_core)?;
+    let mut child = started.map_err(child_error(name))?;
+    child.wait_for(places.listen).map_err(child_error(name))?;
+    wait_for_answers(what, name, places.listen)?;
+    Ok(child)
+}
+
+/// Says which requests failed, and counts them.
+fn failures(name: &str, results: &[LoadResult]) -> u64 {
+    for tally in results.iter().map(|result| &result.tally).filter(|tally| tally.not_ok() > 0) {
+        say(&format!("{name}: {}", tally.describe_not_ok()));
+    }
+    results.iter().map(|result| result.tally.not_ok()).sum()
+}
+
+/// A proxy may listen before it is ready.
+fn wait_for_answers(what: &RequestCost, name: &str, proxy: SocketAddr) -> Result<(), RequestCostError> {
+    let mut last = String::new();
     for _ in 0..READY_TRIES_MAX {
-        if send(what, proxy, 1)?.tally.not_ok() == 0 {
-            break;
+        let tally = send(what, proxy, 1)?.tally;
+        if tally.not_ok() == 0 {
+            return Ok(());
         }
+        last = tally.describe_not_ok();
         std::thread::sleep(READY_INTERVAL);
     }
-    Ok(())
+    Err(child_error(name)(io::Error::other(format!("no request through it is answered with 200 ({last})"))))
 }
 
 /// Sends `requests` the same way to every proxy: a closed loop of chat requests with a
