@@ -90,6 +90,11 @@ impl Addresses {
         Some(Kept { addresses: known.addresses.len(), failures: known.failures })
     }
 
+    /// Look-ups that failed since the last one that did not.
+    pub fn failures(&self, host: &str) -> u32 {
+        self.hosts.get(host).map_or(0, |known| known.failures)
+    }
+
     /// A host that was neither answered nor given up on yet.
     pub fn first_untried(&self) -> Option<&str> {
         self.hosts.iter().find(|(_, host)| !host.is_tried).map(|(name, _)| name.as_str())

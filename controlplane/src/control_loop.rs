@@ -78,6 +78,8 @@ impl ControlLoop {
         let mut signals = Signals::new()?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first would come at once; the cores need a moment for the first snapshot.
+        ticks.reset();
         loop {
             tokio::select! {
                 // Told by the operating system to finish, or to read the configuration again.
@@ -409,6 +411,7 @@ fn log(note: &Note, now: Nanos) {
             "could not resolve the provider's name; keeping the last good addresses. Check this machine's DNS \
              (/etc/resolv.conf)"
         ),
+        Note::ResolvedAgain { host, failures } => tracing::info!(host, failures, "resolved again"),
         Note::Readiness(Readiness::Ready) => tracing::info!("ready"),
         Note::Readiness(Readiness::Starting(reason)) => tracing::info!(reason, "starting"),
         // The beginning of the drain says so itself.

@@ -26,14 +26,28 @@ pub struct ClusterState {
     addresses: Addresses,
     resting_keys: Vec<RestingKey>,
     totals: Totals,
-    /// A snapshot has gone to the cores.
-    is_published: bool,
+    /// How far the newest change came, until the node is ready.
+    newest: Newest,
     /// Was ready once. A node that serves does not become unready because a new configuration
     /// names a provider that is still being looked up.
     was_ready: bool,
     is_draining: bool,
     /// Readiness as the outcomes so far announced it.
     announced: Option<Readiness>,
+}
+
+/// Where the newest change to the snapshot is. Every core takes a snapshot at its own tick, and a
+/// node that calls itself ready on one core must not turn a request away on another: a tick of the
+/// control loop is several of theirs.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Newest {
+    /// With the control loop.
+    #[default]
+    Unpublished,
+    /// On its way to the cores.
+    Published,
+    /// With the cores.
+    Taken,
 }
 
 /// What is to be published, without what changes by itself.
@@ -78,6 +92,13 @@ pub enum Note {
         /// Failures in a row.
         failures: u32,
     },
+    /// A provider's name is resolved after look-ups that failed.
+    ResolvedAgain {
+        /// Name as the configuration has it.
+        host: String,
+        /// Failures in a row before this answer.
+        failures: u32,
+    },
     /// A key was refused or limited by its provider and is left alone for a while.
     KeyRests(RestingKey),
     /// The node became ready, or is not ready for another reason than before.
@@ -97,6 +118,10 @@ impl ClusterState {
             Event::Configured(compiled) => self.configure(*compiled, &mut outcome),
             Event::Resolved { host, addresses } => {
                 let count = addresses.len();
+                let failures = self.addresses.failures(&host);
+                if count > 0 && failures > 0 {
+                    outcome.notes.push(Note::ResolvedAgain { host: host.clone(), failures });
+                }
                 if self.addresses.follows(&host) && self.addresses.resolved(&host, addresses) {
                     outcome.publish = self.configuration.is_some();
                     outcome.notes.push(Note::AddressesChanged { host, addresses: count });
@@ -118,18 +143,24 @@ impl ClusterState {
             }
             Event::Drain => self.is_draining = true,
             Event::Tick => {
+                if self.newest == Newest::Published {
+                    self.newest = Newest::Taken;
+                }
                 let before = self.resting_keys.len();
                 self.resting_keys.retain(|resting| resting.until > now);
                 outcome.publish_live |= self.resting_keys.len() != before;
             }
         }
+        if outcome.publish {
+            self.newest = Newest::Unpublished;
+        }
         self.announce(&mut outcome);
         outcome
     }
 
-    /// Notes that the cores have a snapshot.
+    /// Notes that the newest snapshot has gone to the cores.
     pub fn published(&mut self) -> Outcome {
-        self.is_published = true;
+        self.newest = Newest::Published;
         let mut outcome = Outcome::default();
         self.announce(&mut outcome);
         outcome
@@ -169,10 +200,12 @@ impl ClusterState {
         if let Some(host) = self.addresses.first_untried() {
             return Readiness::Starting(format!("the address of {host} is being looked up"));
         }
-        if !self.is_published {
-            return Readiness::Starting("the first snapshot is being published".to_owned());
+        match self.newest {
+            Newest::Unpublished | Newest::Published => {
+                Readiness::Starting("the first snapshot is being published".to_owned())
+            }
+            Newest::Taken => Readiness::Ready,
         }
-        Readiness::Ready
     }
 
     /// Whether every provider's name was resolved, or given up on, at least once.

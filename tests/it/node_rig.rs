@@ -127,7 +127,7 @@ impl Home {
     /// Writes a configuration with one provider called `sim`, whose key is `key`.
     pub(crate) fn configure(&self, key: &str, more_of_server: &str) {
         let Self { scratch, port, admin_port, provider } = self;
-        let state = scratch.path("state").display().to_string();
+        let state = text(&scratch.path("state")).to_owned();
         let text = format!(
             r#"{{
   "server": {{ "host": "127.0.0.1", "port": {port}, "admin_host": "127.0.0.1", "admin_port": {admin_port},

@@ -28,6 +28,12 @@ fn rests(core: u32, key: &str, until: u64) -> Event {
     Event::Report(Box::new(Report { core, resting_keys: vec![resting], ..Report::default() }))
 }
 
+/// What there is to publish is published, and the cores had time to take it.
+fn taken(state: &mut ClusterState) {
+    state.published();
+    state.apply(Event::Tick, at(0));
+}
+
 /// Configured, every name resolved, published.
 fn ready() -> ClusterState {
     let mut state = ClusterState::default();
@@ -35,7 +41,7 @@ fn ready() -> ClusterState {
     for host in ["api.openai.com", "api.anthropic.com", "127.0.0.1"] {
         state.apply(resolved(host, "192.0.2.1"), at(0));
     }
-    state.published();
+    taken(&mut state);
     assert_eq!(state.readiness(), Readiness::Ready);
     state
 }
@@ -56,11 +62,29 @@ fn a_node_is_ready_once_published_and_every_name_was_tried() {
     state.published();
     state.apply(resolved("api.openai.com", "192.0.2.1"), at(0));
     state.apply(resolved("127.0.0.1", "127.0.0.1"), at(0));
+    taken(&mut state);
     let Readiness::Starting(reason) = state.readiness() else { panic!("not all names were tried") };
     assert!(reason.contains("api.anthropic.com"), "{reason}");
     let outcome = state.apply(failed("api.anthropic.com"), at(1));
     assert_eq!(state.readiness(), Readiness::Ready, "a provider without an address does not hold up the others");
     assert!(outcome.publish_live);
+}
+
+/// Before, a node was ready when its last name was resolved, and cores that had not yet taken the
+/// address answered with 503.
+#[test]
+fn a_node_is_not_ready_before_its_cores_had_time_to_take_the_addresses() {
+    let mut state = ClusterState::default();
+    state.apply(configured(FULL), at(0));
+    taken(&mut state);
+    for host in ["api.openai.com", "api.anthropic.com", "127.0.0.1"] {
+        state.apply(resolved(host, "192.0.2.1"), at(0));
+    }
+    assert_ne!(state.readiness(), Readiness::Ready, "not published");
+    state.published();
+    assert_ne!(state.readiness(), Readiness::Ready, "not taken");
+    assert!(state.apply(Event::Tick, at(1)).publish_live);
+    assert_eq!(state.readiness(), Readiness::Ready);
 }
 
 #[test]
@@ -69,7 +93,7 @@ fn addresses_known_from_before_make_a_node_ready_without_dns() {
     let (record, _) = state.record(1).unwrap();
     state = ClusterState::new(Addresses::of_snapshot(&record));
     state.apply(configured(FULL), at(0));
-    state.published();
+    taken(&mut state);
     assert_eq!(state.readiness(), Readiness::Ready);
     assert_eq!(state.record(2).unwrap().0.providers[0].endpoints, record.providers[0].endpoints);
 }
@@ -100,6 +124,18 @@ fn failures_are_told_at_the_first_second_and_fourth_time() {
     let expected =
         Note::Unresolved { host: "api.anthropic.com".into(), reason: "SERVFAIL".into(), kept: 1, failures: 1 };
     assert_eq!(note, [expected]);
+}
+
+#[test]
+fn an_answer_after_failures_is_told_once_even_where_it_changes_nothing() {
+    let mut state = ready();
+    let host = "api.openai.com";
+    state.apply(failed(host), at(1));
+    state.apply(failed(host), at(2));
+    let outcome = state.apply(resolved(host, "192.0.2.1"), at(3));
+    assert!(!outcome.publish);
+    assert_eq!(outcome.notes, [Note::ResolvedAgain { host: host.into(), failures: 2 }]);
+    assert_eq!(state.apply(resolved(host, "192.0.2.1"), at(4)).notes, []);
 }
 
 #[test]
