@@ -53,6 +53,30 @@ fn a_refused_attempt_costs_no_tokens_when_another_is_answered() {
 }
 
 #[test]
+fn a_request_that_is_sent_twice_is_counted_twice() {
+    let provider = Provider::start();
+    let node = Node::start("sent-twice", &provider.entry(""), LIMITS);
+    let mut client = node.connect();
+    client.send(chat(CHAT));
+    let mut kept = provider.accept();
+    kept.message();
+    kept.send(ANSWER);
+    assert!(client.message().0.starts_with("HTTP/1.1 200 "));
+    client.send(chat(CHAT));
+    // From outside nobody can tell whether it closed before it had the request, or after.
+    kept.message();
+    drop(kept);
+    let mut upstream = provider.accept();
+    upstream.message();
+    upstream.send(ANSWER);
+    assert!(client.message().0.starts_with("HTTP/1.1 200 "));
+    drop((client, upstream));
+    node.shows(HELD_TOKENS, 0);
+    node.shows(USED_REQUESTS, 3);
+    node.stop();
+}
+
+#[test]
 fn the_last_word_of_a_provider_is_relayed_when_nothing_better_comes() {
     let (provider, [closed]) = (Provider::start(), free_ports());
     // The fallback cannot be reached: the first answer was kept meanwhile.
