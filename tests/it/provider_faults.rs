@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::clock::Clock;
 
-use crate::rig::{ANSWER, CHAT, LAST, LIMITS, Node, Provider, body_of, chat, chat_with, entry, free_ports};
+use crate::rig::{ANSWER, CHAT, KEY, LAST, LIMITS, Node, Provider, body_of, chat, chat_with, entry, free_ports};
 
 const USED_REQUESTS: &str = "deepintshield_limit_used{limit=\"l/requests\",unit=\"requests\"}";
 const USED_TOKENS: &str = "deepintshield_limit_used{limit=\"l/tokens\",unit=\"tokens\"}";
@@ -210,5 +210,32 @@ fn a_cut_answer_never_looks_complete() {
         assert!(!relayed.contains("content-length: 2\r\n"), "{relayed}");
     }
     node.shows(HELD_TOKENS, 0);
+    node.stop();
+}
+
+#[test]
+fn a_key_that_an_error_quotes_is_masked_also_when_it_comes_in_pieces() {
+    let provider = Provider::start();
+    let node = Node::start("quoted", &provider.entry(""), "");
+    let text = format!("no such key: {KEY}, sorry");
+    for split in [0, 5, 15, 20, 35, text.len()] {
+        let mut client = node.connect();
+        client.send(chat(CHAT));
+        let mut upstream = provider.accept();
+        let (head, _) = upstream.message();
+        assert!(head.contains(&format!("authorization: Bearer {KEY}\r\n")), "{head}");
+        upstream.send(format!("HTTP/1.1 400 No\r\nx-quote: Bearer {KEY}\r\ncontent-length: {}\r\n\r\n", text.len()));
+        let relayed = client.until("\r\n\r\n");
+        assert!(!relayed.contains("x-quote"), "{relayed}");
+        upstream.send(&text[..split]);
+        // Long enough to be read apart, mostly; when it is not, the test is only easier.
+        std::thread::sleep(Duration::from_millis(20));
+        upstream.send(&text[split..]);
+        let body = client.exactly(text.len());
+        assert_eq!(String::from_utf8_lossy(&body), text.replace(KEY, &"*".repeat(KEY.len())));
+        drop((client, upstream));
+        // The connection upstream was kept; the next one begins anew.
+        provider.accepted();
+    }
     node.stop();
 }
