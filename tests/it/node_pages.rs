@@ -10,7 +10,9 @@ fn cluster_status_has_the_fields_of_the_page_and_nothing_about_peers() {
     let provider = Simulator::start(&[]);
     let home = Home::new(provider.address);
     let _node = home.start();
-    let (status, body) = get(home.port, "/cluster/status");
+    let (status, body) = until("this core is ready too", || {
+        Some(get(home.port, "/cluster/status")).filter(|(_, body)| body.contains("\"ready\":true"))
+    });
     let page: Value = serde_json::from_str(&body).unwrap();
     let fields: BTreeSet<&str> = page.as_object().unwrap().keys().map(String::as_str).collect();
     let wanted = BTreeSet::from(["local_node", "members", "healthy_members", "cluster_health", "ready"]);
@@ -28,7 +30,8 @@ fn a_draining_node_is_healthy_and_not_ready_and_says_why() {
     let provider = Simulator::start(&["--token-ms", "200"]);
     let home = Home::new(provider.address);
     let mut node = home.start();
-    assert_eq!(get(home.port, "/ready"), (200, "ready\n".to_owned()));
+    // One core hears of it a tick later than the other.
+    until("it is ready", || (get(home.port, "/ready") == (200, "ready\n".to_owned())).then_some(()));
     assert_eq!(get(home.port, "/health").0, 200);
 
     // The page is asked for behind a request that is still running when the drain begins.
