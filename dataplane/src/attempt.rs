@@ -157,7 +157,11 @@ impl Request<'_> {
                 let may_repeat = incoming.is_whole();
                 match outcome {
                     Ok(attempted) if verdict == Verdict::Relay || !may_repeat => return Ok(attempted),
-                    Ok(attempted) => best = Best::Answered(Box::new(attempted)),
+                    Ok(mut attempted) => {
+                        // What a provider refuses it does not count.
+                        attempted.charged.settle(0, self.core.clock.now());
+                        best = Best::Answered(Box::new(attempted));
+                    }
                     Err(stopped) if stopped.rejection.cause == Cause::ClientLeft => return Err(stopped.rejection),
                     Err(stopped) => {
                         let is_final = !may_repeat && !stopped.is_unsent;
@@ -181,7 +185,10 @@ impl Request<'_> {
                             break;
                         }
                         // A timer is large, and every attempt would have room for it.
-                        Box::pin(monoio::time::sleep(pause)).await;
+                        Box::pin(self.link.pause(pause)).await;
+                        if self.link.is_gone() {
+                            return Err(Rejection::client_left());
+                        }
                     }
                     _ => break,
                 }
@@ -228,6 +235,7 @@ impl Request<'_> {
             request: incoming,
             follows: composed.follows,
             client,
+            is_scanned: self.target.endpoint.needs_model(),
             body_bytes_max: self.body_bytes_max,
         };
         let sending = || {
@@ -243,7 +251,7 @@ impl Request<'_> {
             sent_at = now;
             Ok(())
         };
-        let answer = send(core, state, &mut outgoing, &|fd| self.link.began(fd), sending).await;
+        let answer = send(core, state, &mut outgoing, self.link, sending).await;
         match answer {
             Ok(answer) => Ok(Attempted {
                 answer,

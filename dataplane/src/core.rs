@@ -148,7 +148,14 @@ impl Core {
     pub(crate) fn rest_key(&self, resting: RestingKey) {
         let now = self.clock.now();
         let mut all = self.resting.borrow_mut();
-        all.retain(|other| other.until > now);
+        let is_same = |other: &RestingKey| {
+            other.key == resting.key && other.provider == resting.provider && other.model == resting.model
+        };
+        // Answers that were on their way when the first one came say the same again.
+        if all.iter().any(|other| is_same(other) && other.until >= resting.until) {
+            return;
+        }
+        all.retain(|other| other.until > now && !is_same(other));
         // Bounded: one entry for each key and model in use; a flood of models must not grow it.
         if all.len() < 1024 {
             all.push(resting.clone());

@@ -57,8 +57,12 @@ pub(crate) async fn exchange(core: &Rc<Core>, socket: &mut Socket, mut request: 
     };
     let ended_at = core.clock.now();
     told.happened.duration = ended_at.since(request.arrived);
+    let is_unread = request.is_unread();
     let after = match outcome {
-        Ok(keeps) => (keeps && manner.keep_alive, false),
+        // An answer that came early leaves a client that still sends.
+        Ok(served) => {
+            (served == Served::Whole && manner.keep_alive && !is_unread, served != Served::Broken && is_unread)
+        }
         Err(rejection) if rejection.cause == Cause::ClientLeft => {
             told.key.status = 499;
             told.key.code = rejection.cause.row().code;
@@ -69,7 +73,6 @@ pub(crate) async fn exchange(core: &Rc<Core>, socket: &mut Socket, mut request: 
             let row = rejection.cause.row();
             told.key.status = row.status;
             told.key.code = row.code;
-            let is_unread = request.is_unread();
             let manner = Manner { keep_alive: manner.keep_alive && !is_unread, ..manner };
             let mut out = Vec::with_capacity(512);
             let cors = serving.as_deref().map(|serving| (serving, &request.head, request.head_bytes()));
@@ -87,7 +90,18 @@ pub(crate) async fn exchange(core: &Rc<Core>, socket: &mut Socket, mut request: 
     }
 }
 
-/// The steps. `Ok(true)`: the client's connection can go on.
+/// How an answer went out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Served {
+    /// All of it; the connection can go on.
+    Whole,
+    /// All of it, and the end of the connection says so.
+    Last,
+    /// Not all of it, or nobody is there to read it.
+    Broken,
+}
+
+/// The steps.
 async fn serve(
     core: &Rc<Core>,
     serving: &Rc<Serving>,
@@ -96,7 +110,7 @@ async fn serve(
     manner: Manner,
     id: &RequestId,
     told: &mut Told,
-) -> Result<bool, Rejection> {
+) -> Result<Served, Rejection> {
     // What is asked for.
     let bytes = request.head_bytes();
     let path = request.head.path(bytes);
@@ -154,7 +168,6 @@ async fn serve(
     let is_read = request.is_whole();
     // In a box of its own, which is gone when the answer begins: a stream is then a third as large.
     let attempted = if is_read {
-        socket.receiver.wait_quietly();
         let mut attempting = Box::pin(attempt.run(request, None));
         link.while_client_stays(&mut socket.receiver, attempting.as_mut()).await
     } else {
@@ -186,6 +199,9 @@ async fn serve(
         credential,
     };
     let Socket { receiver, sender, deadline, .. } = &mut *socket;
+    // Of an attempt before the last one it may be that is relayed.
+    link.began(answer.upstream.socket.fd);
+    let is_read = !request.is_unread();
     let arrived = request.arrived;
     let relaying = pin!(relay::relay(&way, request, answer, sender, deadline));
     let mut relayed = if is_read { link.while_client_stays(receiver, relaying).await } else { relaying.await };
@@ -197,7 +213,15 @@ async fn serve(
 
     // What it really cost.
     settle(core, &mut charged, &relayed, target.endpoint, told, arrived);
-    Ok(relayed.keeps_client && manner.keep_alive && !link.is_gone())
+    if relayed.is_cut && !relayed.has_begun {
+        return Err(Rejection::new(Cause::ProviderMalformed, "the provider's answer is malformed from its first byte"));
+    }
+    Ok(match relayed {
+        _ if link.is_gone() => Served::Broken,
+        Relayed { is_whole: true, keeps_client: true, .. } => Served::Whole,
+        Relayed { is_whole: true, .. } => Served::Last,
+        _ => Served::Broken,
+    })
 }
 
 /// Where the path begins in the head; zero for an absolute target without one, which is no route.
@@ -349,14 +373,14 @@ async fn answer_page(
     manner: Manner,
     page: Page,
     told: &mut Told,
-) -> Result<bool, Rejection> {
+) -> Result<Served, Rejection> {
     if !matches!(request.head.method(), Method::Get | Method::Head) {
         return Err(Rejection::new(Cause::MethodNotAllowed, "this page takes GET"));
     }
     request.collect(core, socket, 0, 0, 0).await?;
     let mut out = Vec::with_capacity(256);
     told.key.status = pages::write(page, core, serving, manner, &mut out);
-    Ok(respond::send(core, socket, out).await)
+    Ok(if respond::send(core, socket, out).await { Served::Whole } else { Served::Broken })
 }
 
 async fn answer_preflight(
@@ -366,7 +390,7 @@ async fn answer_preflight(
     request: &mut Request,
     manner: Manner,
     told: &mut Told,
-) -> Result<bool, Rejection> {
+) -> Result<Served, Rejection> {
     request.collect(core, socket, 0, 0, 0).await?;
     let mut out = Vec::with_capacity(256);
     told.key.endpoint = "preflight";
@@ -374,7 +398,7 @@ async fn answer_preflight(
         return Err(Rejection::new(Cause::BlockedOrigin, "this origin is not among allowed_origins"));
     }
     told.key.status = 204;
-    Ok(respond::send(core, socket, out).await)
+    Ok(if respond::send(core, socket, out).await { Served::Whole } else { Served::Broken })
 }
 
 /// `/v1/models` and `/v1/models/ID` come from the configuration.
@@ -391,7 +415,7 @@ async fn answer_models(
     target: &Target,
     caller: Caller,
     told: &mut Told,
-) -> Result<bool, Rejection> {
+) -> Result<Served, Rejection> {
     request.collect(core, socket, 0, 0, 0).await?;
     let mut body = Vec::with_capacity(1024);
     let rest = request.head_bytes().get(target.rest.clone()).unwrap_or_default();
@@ -407,5 +431,5 @@ async fn answer_models(
     }
     out.extend_from_slice(&body);
     told.key.status = 200;
-    Ok(respond::send(core, socket, out).await)
+    Ok(if respond::send(core, socket, out).await { Served::Whole } else { Served::Broken })
 }

@@ -5,8 +5,9 @@ use crate::socket::{Noticed, Receiver, abort};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::os::fd::RawFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 /// The bond between a client's connection and the upstream one that works for it.
 #[derive(Default)]
@@ -24,8 +25,20 @@ impl Link {
         }
     }
 
+    /// No connection works for the client now. Said before a connection is closed: the number of
+    /// its descriptor may belong to somebody else right after.
+    pub(crate) fn ended(&self) {
+        self.upstream.set(None);
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.get()
+    }
+
+    /// Waits, but not for a client that has left.
+    pub(crate) async fn pause(&self, time: Duration) {
+        let mut sleep = pin!(monoio::time::sleep(time));
+        poll_fn(|cx| if self.is_gone.get() { Poll::Ready(()) } else { sleep.as_mut().poll(cx) }).await;
     }
 
     /// Runs `work` to its end; when the client leaves meanwhile, its upstream connection is ended
@@ -36,6 +49,7 @@ impl Link {
         client: &mut Receiver,
         mut work: Pin<&mut W>,
     ) -> W::Output {
+        client.wait_quietly();
         poll_fn(|cx| {
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(output);
@@ -45,6 +59,8 @@ impl Link {
                 if let Some(fd) = self.upstream.get() {
                     abort(fd);
                 }
+                // A pause has nobody but us to wake it.
+                return work.as_mut().poll(cx);
             }
             Poll::Pending
         })

@@ -47,9 +47,13 @@ pub(crate) struct Way<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Relayed {
     pub(crate) status: u16,
-    /// The client's connection can carry another request.
+    /// All of it went to the client.
+    pub(crate) is_whole: bool,
+    /// The client's connection is not what ends the body.
     pub(crate) keeps_client: bool,
     pub(crate) is_stream: bool,
+    /// Something went to the client: no other answer can.
+    pub(crate) has_begun: bool,
     /// The provider did not finish its answer.
     pub(crate) is_cut: bool,
     /// The client did not stay for all of it.
@@ -132,6 +136,9 @@ pub(crate) async fn relay(
         if let Intake::Done { is_exact: ends_here } = intake {
             is_exact &= ends_here;
         }
+        if !buffer.is_empty() || ended {
+            relayed.first_byte.get_or_insert_with(|| core.clock.now());
+        }
         if pieces.has_something(&buffer, ended) {
             deadline.set(core.clock.now().after(CLIENT_WRITE_TIMEOUT));
             let written = pieces.write(client, &mut buffer, ended).await;
@@ -139,7 +146,6 @@ pub(crate) async fn relay(
             if !written {
                 break Ended::Abandoned;
             }
-            relayed.first_byte.get_or_insert_with(|| core.clock.now());
         }
         if ended {
             break Ended::Complete;
@@ -147,7 +153,10 @@ pub(crate) async fn relay(
         let next = if is_large { core.buffers.take() } else { core.buffers.take_small() };
         core.buffers.give(std::mem::replace(&mut buffer, next));
         upstream.socket.deadline.set(way.due(relayed.first_byte.is_some(), is_stream));
-        match upstream.socket.receiver.read(&mut buffer).await {
+        let read = upstream.socket.receiver.read(&mut buffer).await;
+        // A client that takes its time is not the provider's fault.
+        upstream.socket.deadline.clear();
+        match read {
             Ok(count) if count > 0 => is_large = count >= STREAM_READ_BYTES,
             Ok(_) if matches!(intake, Intake::UntilClose) && !upstream.socket.deadline.has_passed() => {
                 intake = Intake::Done { is_exact: false };
@@ -161,11 +170,12 @@ pub(crate) async fn relay(
     if outcome == Ended::Cut {
         pieces.tell_cut(client, &mut buffer, deadline).await;
     }
+    relayed.has_begun = pieces.head.is_none();
     core.buffers.give(buffer);
     relayed.usage = reader.map(|reader| reader.usage()).unwrap_or_default();
     relayed.is_cut = outcome == Ended::Cut;
     relayed.is_abandoned = outcome == Ended::Abandoned;
-    relayed.keeps_client &= outcome == Ended::Complete;
+    relayed.is_whole = outcome == Ended::Complete;
     finish(core, upstream, outcome == Ended::Complete && is_exact && provider_keeps);
     relayed
 }

@@ -9,7 +9,7 @@ use crate::http1::encode::CONTINUE;
 use crate::http1::{ChunkDecoder, Framing, RequestHead};
 use crate::rejection::{Cause, Rejection};
 use crate::socket::Socket;
-use shared::bounds::{BODY_GRACE, BODY_RATE_MIN};
+use shared::bounds::{BODY_GRACE, BODY_RATE_MIN, BUFFER_BYTES, CLIENT_WRITE_TIMEOUT};
 use shared::clock::Nanos;
 use std::ops::Range;
 use std::time::Duration;
@@ -107,8 +107,9 @@ impl Request {
     pub(crate) fn is_unread(&self) -> bool {
         match self.body {
             Body::Unread => !matches!(self.head.framing(), Framing::None | Framing::Length(0)),
-            Body::Whole { .. } => false,
-            Body::Beginning { .. } => true,
+            Body::Whole { .. } | Body::Beginning { rest: Rest::Length(0), .. } => false,
+            Body::Beginning { rest: Rest::Length(_), .. } => true,
+            Body::Beginning { rest: Rest::Chunked(ref decoder), .. } => !decoder.is_done(),
         }
     }
 
@@ -146,7 +147,9 @@ impl Request {
         let mut interim = core.buffers.take_small();
         let fits = interim.append(CONTINUE);
         debug_assert!(fits);
+        socket.deadline.set(core.clock.now().after(CLIENT_WRITE_TIMEOUT));
         let outcome = socket.sender.write_all(&mut interim).await;
+        socket.deadline.clear();
         core.buffers.give(interim);
         outcome.map_err(|_| Rejection::client_left())
     }
@@ -160,8 +163,11 @@ impl Request {
         keep_all_requests: u64,
     ) -> Result<(), Rejection> {
         let wanted = usize::try_from(length).unwrap_or(usize::MAX).min(keep);
-        self.make_room(core, wanted, keep_all_requests)?;
         while self.buffer.len() - self.head_len < wanted {
+            if self.buffer.room() == 0 {
+                let there = self.buffer.len() - self.head_len;
+                self.make_room(core, grown(there).min(wanted), keep_all_requests)?;
+            }
             self.read_more(core, socket).await?;
         }
         let there = self.buffer.len() - self.head_len;
@@ -211,13 +217,13 @@ impl Request {
                 self.body = Body::Whole { len };
                 return Ok(());
             }
-            if len >= keep {
+            // Where nothing may come, its end has still to be seen.
+            if len >= keep && len > 0 {
                 self.body = Body::Beginning { len, rest: Rest::Chunked(decoder) };
                 return Ok(());
             }
             if self.buffer.room() == 0 {
-                let larger = (len * 2).max(64 * 1024).min(keep + 4096);
-                self.make_room(core, larger, keep_all_requests)?;
+                self.make_room(core, grown(len).min(keep.saturating_add(4096)), keep_all_requests)?;
             }
             self.read_more(core, socket).await?;
         }
@@ -333,9 +339,20 @@ impl Request {
 
     /// Gives everything back to the core; what follows the request stays for the connection.
     pub(crate) fn finish(mut self, core: &Core) -> Option<Buffer> {
+        if matches!(self.body, Body::Unread) && !self.is_unread() {
+            // Refused by its head alone: what came behind that is the next request.
+            self.body = Body::Whole { len: 0 };
+            self.carry_over(core);
+        }
         self.release(core);
         self.carried
     }
+}
+
+/// Room for a body of which `there` bytes have come. What a client announces costs it nothing, so
+/// the memory of a core is given out for what came.
+fn grown(there: usize) -> usize {
+    there.saturating_mul(4).max(4 * BUFFER_BYTES)
 }
 
 impl Pace {

@@ -198,15 +198,18 @@ pub(crate) fn climbs(path: &[u8]) -> bool {
         let mut decoded = Vec::with_capacity(segment.len().min(8));
         let mut at = 0;
         while at < segment.len() && decoded.len() < 4 {
-            if segment[at..].len() >= 3 && segment[at..at + 3].eq_ignore_ascii_case(b"%2e") {
-                decoded.push(b'.');
+            let escaped = segment.get(at..at + 3).unwrap_or_default();
+            if escaped.eq_ignore_ascii_case(b"%2e") || escaped.eq_ignore_ascii_case(b"%3b") {
+                decoded.push(if escaped[1] == b'2' { b'.' } else { b';' });
                 at += 3;
             } else {
                 decoded.push(segment[at]);
                 at += 1;
             }
         }
-        matches!(decoded.as_slice(), b"." | b"..") && at == segment.len()
+        // Some servers take what follows a semicolon for parameters of the segment.
+        let name = decoded.split(|byte| *byte == b';').next().unwrap_or_default();
+        matches!(name, b"." | b"..") && (at == segment.len() || name.len() < decoded.len())
     };
     path.contains(&b'\\')
         || path.windows(3).any(|three| three.eq_ignore_ascii_case(b"%2f") || three.eq_ignore_ascii_case(b"%5c"))
@@ -263,10 +266,22 @@ mod tests {
 
     #[test]
     fn a_path_that_climbs_is_seen_through_its_encoding() {
-        for path in ["/a/../b", "/a/%2e%2E/b", "/a/.%2e", "/./a", "/a%2fb", "/a\\b", "/.."] {
+        for path in [
+            "/a/../b",
+            "/a/%2e%2E/b",
+            "/a/.%2e",
+            "/./a",
+            "/a%2fb",
+            "/a\\b",
+            "/..",
+            "/..;/a",
+            "/..;x=1",
+            "/%2e.%3b/",
+            "/.;a/b",
+        ] {
             assert!(climbs(path.as_bytes()), "{path}");
         }
-        for path in ["/a/...", "/a/.b", "/v1/models/gpt-4.1", "/"] {
+        for path in ["/a/...", "/a/.b", "/a;..", "/...;", "/v1/models/gpt-4.1", "/"] {
             assert!(!climbs(path.as_bytes()), "{path}");
         }
     }

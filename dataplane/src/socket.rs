@@ -30,7 +30,21 @@ struct Desk {
     /// A read is with the kernel.
     is_reading: bool,
     /// What the read brought.
-    outcome: Option<(io::Result<usize>, Box<[u8]>)>,
+    outcome: Option<Outcome>,
+}
+
+/// How a read ended: how many bytes from where, or why not.
+struct Outcome {
+    result: io::Result<usize>,
+    bytes: Box<[u8]>,
+    from: usize,
+}
+
+impl Outcome {
+    fn fresh(&self) -> &[u8] {
+        let count = *self.result.as_ref().unwrap_or(&0);
+        self.bytes.get(self.from..self.from.saturating_add(count)).unwrap_or_default()
+    }
 }
 
 /// The reading half: one future for the life of the connection, so that a read can be left
@@ -51,7 +65,7 @@ async fn read_for_ever(mut half: OwnedReadHalf<TcpStream>, desk: Rc<RefCell<Desk
         let (result, slice) = half.read(bytes.slice_mut(from..to)).await;
         let mut desk = desk.borrow_mut();
         desk.is_reading = false;
-        desk.outcome = Some((result, slice.into_inner()));
+        desk.outcome = Some(Outcome { result, bytes: slice.into_inner(), from });
     }
 }
 
@@ -82,7 +96,7 @@ impl Reader {
         if self.desk.borrow().outcome.is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    async fn outcome(&mut self) -> (io::Result<usize>, Box<[u8]>) {
+    async fn outcome(&mut self) -> Outcome {
         poll_fn(|cx| self.poll_ended(cx)).await;
         self.desk.borrow_mut().outcome.take().expect("poll_ended said that it is there")
     }
@@ -104,7 +118,6 @@ pub(crate) struct Receiver {
     reader: Reader,
     /// The few bytes that a waiting connection reads into.
     resident: Option<Box<[u8]>>,
-    is_resident_out: bool,
     tls: Option<Rc<RefCell<TlsSession>>>,
 }
 
@@ -131,7 +144,7 @@ impl Socket {
         let (read, write) = stream.into_split();
         Self {
             deadline: deadlines.watch(fd),
-            receiver: Receiver { reader: Reader::new(read), resident: None, is_resident_out: false, tls: None },
+            receiver: Receiver { reader: Reader::new(read), resident: None, tls: None },
             sender: Sender { half: write, tls: None, records: Vec::new() },
             fd,
         }
@@ -177,7 +190,6 @@ impl Receiver {
     pub(crate) fn wait_quietly(&mut self) {
         if !self.reader.is_reading() {
             let resident = self.resident.take().unwrap_or_else(|| vec![0; RESIDENT_READ_BYTES].into_boxed_slice());
-            self.is_resident_out = true;
             self.reader.order(resident, 0, RESIDENT_READ_BYTES);
         }
     }
@@ -191,7 +203,7 @@ impl Receiver {
             return Noticed::Nothing;
         }
         match &self.reader.desk.borrow().outcome {
-            Some((Ok(0) | Err(_), _)) => Noticed::Gone,
+            Some(Outcome { result: Ok(0) | Err(_), .. }) => Noticed::Gone,
             _ => Noticed::Bytes,
         }
     }
@@ -211,12 +223,11 @@ impl Receiver {
                 return Noticed::Nothing;
             }
             let outcome = self.reader.desk.borrow_mut().outcome.take();
-            self.is_resident_out = false;
-            let Some((Ok(count), bytes)) = outcome else { return Noticed::Gone };
-            if count == 0 || tls.borrow_mut().receive(&bytes[..count.min(bytes.len())]).is_err() {
+            let Some(outcome) = outcome else { return Noticed::Gone };
+            if outcome.fresh().is_empty() || tls.borrow_mut().receive(outcome.fresh()).is_err() {
                 return Noticed::Gone;
             }
-            self.resident = Some(bytes);
+            self.keep_resident(outcome.bytes);
         }
     }
 
@@ -254,23 +265,43 @@ impl Receiver {
         }
     }
 
-    async fn read_raw(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
-        if self.is_resident_out {
-            let (result, bytes) = self.reader.outcome().await;
-            self.is_resident_out = false;
-            let count = result?;
-            let fits = buffer.append(&bytes[..count.min(bytes.len())]);
+    /// Only the small bytes of a quiet read are kept for the next one.
+    fn keep_resident(&mut self, bytes: Box<[u8]>) {
+        if bytes.len() == RESIDENT_READ_BYTES {
             self.resident = Some(bytes);
-            return if fits { Ok(count) } else { Err(io::ErrorKind::OutOfMemory.into()) };
         }
+    }
+
+    /// What a read brings that nobody waited for to its end: a quiet one, or one whose task had
+    /// something better to do. What does not fit stays for the next read.
+    async fn read_left(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
+        let mut outcome = self.reader.outcome().await;
+        let there = outcome.fresh().len();
+        let count = there.min(buffer.room());
+        let fits = buffer.append(outcome.fresh().get(..count).unwrap_or_default());
+        debug_assert!(fits, "there was room");
+        if count < there {
+            outcome.from += count;
+            outcome.result = Ok(there - count);
+            self.reader.desk.borrow_mut().outcome = Some(outcome);
+            return Ok(count);
+        }
+        self.keep_resident(outcome.bytes);
+        outcome.result
+    }
+
+    async fn read_raw(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
         if buffer.room() == 0 {
             return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        if self.reader.is_reading() {
+            return self.read_left(buffer).await;
         }
         let room = buffer.room();
         let taken = std::mem::replace(buffer, Buffer::empty());
         let (bytes, shape) = taken.into_parts();
         self.reader.order(bytes, shape.end, shape.end + room);
-        let (result, bytes) = self.reader.outcome().await;
+        let Outcome { result, bytes, .. } = self.reader.outcome().await;
         let count = *result.as_ref().unwrap_or(&0);
         *buffer = Buffer::from_parts(bytes, shape, count);
         result

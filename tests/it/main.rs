@@ -6,9 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod demo;
+mod departures;
 mod exit_codes;
 mod node_pages;
 mod node_rig;
+mod pipelines;
+mod provider_faults;
 mod restart;
+mod rig;
+mod slow_clients;
 mod source;
 mod tidy;
+mod uploads;

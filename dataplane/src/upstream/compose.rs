@@ -79,22 +79,21 @@ fn try_write_head(parts: &Parts<'_>, record: &ArchivedProviderRecord, out: &mut 
     write_credential(parts, record, &mut writer)?;
     let is_relay = target.endpoint == Endpoint::Relay;
     let settings = &serving.records().settings;
-    let mut has_request_id = false;
-    let mut has_version = false;
+    let is_ours = |name: &[u8]| record.extra_headers.iter().any(|extra| extra.0.as_bytes().eq_ignore_ascii_case(name));
+    let mut has_request_id = is_ours(b"x-request-id");
+    let mut has_version = is_ours(b"anthropic-version");
     for field in head.fields() {
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
         if field.known == Known::ExtraField {
             let wanted = name.get(b"x-bf-eh-".len()..).unwrap_or_default();
             let is_listed =
                 settings.header_allowlist.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(wanted));
-            if is_listed && Known::classify(wanted).relays_to_provider() {
+            if is_listed && Known::classify(wanted).relays_to_provider() && !is_ours(wanted) {
                 writer.field(wanted, value)?;
             }
             continue;
         }
-        if !field.relays_to_provider()
-            || record.extra_headers.iter().any(|extra| extra.0.as_bytes().eq_ignore_ascii_case(name))
-        {
+        if !field.relays_to_provider() || is_ours(name) {
             continue;
         }
         match field.known {
@@ -107,7 +106,7 @@ fn try_write_head(parts: &Parts<'_>, record: &ArchivedProviderRecord, out: &mut 
         }
         writer.field(name, value)?;
     }
-    if !is_relay {
+    if !is_relay && !is_ours(b"accept-encoding") {
         writer.known(Known::AcceptEncoding, b"identity")?;
     }
     if !has_request_id {
@@ -210,18 +209,41 @@ fn write_credential(
     Ok(())
 }
 
-/// A query without `key=…`: Google's clients put credentials there, and they go into a header.
+/// A query without `key=…` and its like: clients put credentials there, ours go into a header, and
+/// a provider that sees both might take the client's.
 fn without_key<'q>(query: &'q [u8], scratch: &'q mut Vec<u8>) -> &'q [u8] {
-    if !query.split(|byte| *byte == b'&').any(|pair| pair.starts_with(b"key=")) {
+    if !query.split(|byte| *byte == b'&').any(is_credential) {
         return query;
     }
-    for pair in query.split(|byte| *byte == b'&').filter(|pair| !pair.starts_with(b"key=")) {
+    for pair in query.split(|byte| *byte == b'&').filter(|pair| !is_credential(pair)) {
         if !scratch.is_empty() {
             scratch.push(b'&');
         }
         scratch.extend_from_slice(pair);
     }
     scratch
+}
+
+/// Whether a pair of a query is a credential for some provider; its name may be percent-encoded.
+fn is_credential(pair: &[u8]) -> bool {
+    const NAMES: [&[u8]; 6] = [b"key", b"$key", b"api_key", b"api-key", b"access_token", b"oauth_token"];
+    let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+    let mut decoded = Vec::with_capacity(16);
+    let mut rest = name;
+    while let Some((&first, others)) = rest.split_first() {
+        let digit = |at: usize| others.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+        let (byte, skipped) = match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => ((high << 4 | low) as u8, 2),
+            _ => (first, 0),
+        };
+        decoded.push(byte);
+        // Longer than every name of the list.
+        if decoded.len() > 16 {
+            return false;
+        }
+        rest = others.get(skipped..).unwrap_or_default();
+    }
+    NAMES.iter().any(|known| known.eq_ignore_ascii_case(&decoded))
 }
 
 /// Methods whose requests announce a length even without a body.
@@ -241,5 +263,15 @@ mod tests {
         assert_eq!(without_key(b"key=secret", &mut scratch), b"");
         let mut scratch = Vec::new();
         assert_eq!(without_key(b"alt=sse", &mut scratch), b"alt=sse");
+    }
+
+    #[test]
+    fn a_credential_is_known_through_its_encoding() {
+        for pair in ["key=1", "KEY=1", "%6bey=1", "k%65%79=1", "%24key=1", "access_token=1", "api%2Dkey=1", "key"] {
+            assert!(is_credential(pair.as_bytes()), "{pair}");
+        }
+        for pair in ["monkey=1", "keys=1", "%6=1", "k%ey=1", "", "=key", "alt=key", "page_token=1"] {
+            assert!(!is_credential(pair.as_bytes()), "{pair}");
+        }
     }
 }

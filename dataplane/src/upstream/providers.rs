@@ -75,6 +75,13 @@ pub(crate) struct Upstream {
 /// Counts a connection as in use until it is dropped.
 struct InUse(Rc<ProviderState>);
 
+impl InUse {
+    fn of(state: &Rc<ProviderState>) -> Self {
+        state.in_use.set(state.in_use.get().saturating_add(1));
+        Self(Rc::clone(state))
+    }
+}
+
 impl Drop for InUse {
     fn drop(&mut self) {
         self.0.in_use.set(self.0.in_use.get().saturating_sub(1));
@@ -162,17 +169,17 @@ impl ProviderState {
             let is_wanted = addresses(record).any(|address| address == idle.address);
             if is_wanted && idle.socket.receiver.noticed() == Noticed::Nothing {
                 core.counters.reused();
-                return Some(self.in_use(idle.socket, idle.address, true));
+                return Some(Upstream {
+                    socket: idle.socket,
+                    address: idle.address,
+                    is_reused: true,
+                    in_use: InUse::of(self),
+                });
             }
             // Closed by the provider, or with bytes that nobody asked for: an answer to our next
             // request must not begin with them.
             core.counters.stale();
         }
-    }
-
-    fn in_use(self: &Rc<Self>, socket: Socket, address: SocketAddr, is_reused: bool) -> Upstream {
-        self.in_use.set(self.in_use.get() + 1);
-        Upstream { socket, address, is_reused, in_use: InUse(Rc::clone(self)) }
     }
 
     /// A new connection, to one address after the other until one accepts.
@@ -191,6 +198,8 @@ impl ProviderState {
             let text = format!("provider {provider} has as many connections as max_conns_per_host allows");
             return Err(Rejection::new(Cause::Overloaded, text).after(Duration::from_secs(1)));
         }
+        // Counted from here on: many may connect at once.
+        let in_use = InUse::of(self);
         let config = self.tls.as_ref().map_err(|error| {
             Rejection::new(Cause::ProviderTls, format!("TLS to provider {provider} cannot be configured: {error}"))
         })?;
@@ -215,7 +224,7 @@ impl ProviderState {
                 match connect(core, &destination, due, began).await {
                     Ok(socket) => {
                         self.resting.borrow_mut().retain(|(resting, _)| *resting != address);
-                        return Ok(self.in_use(socket, address, false));
+                        return Ok(Upstream { socket, address, is_reused: false, in_use });
                     }
                     Err(rejection) => {
                         self.rest(address, core.clock.now());

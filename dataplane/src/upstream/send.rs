@@ -9,14 +9,18 @@ use crate::buffers::Buffer;
 use crate::core::{Core, Serving};
 use crate::http1::encode::{CHUNK_END, CHUNK_PREFIX_BYTES, LAST_CHUNK, chunk_prefix};
 use crate::http1::{Method, Parsed, ResponseHead, parse_response};
+use crate::link::Link;
+use crate::provider::late_scan::LateScan;
+use crate::provider::request_scan::ScanError;
 use crate::rejection::{Cause, Rejection};
 use crate::request::Request;
 use crate::socket::{Receiver, Sender, Socket};
 use nix::sys::socket::{Shutdown, shutdown};
 use shared::bounds::{BUFFER_BYTES, INTERIM_ANSWERS_MAX, RESPONSE_HEAD_BYTES_MAX};
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::os::fd::RawFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -55,6 +59,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) follows: Follows,
     /// The client's connection, for a body that is still on it.
     pub(crate) client: Option<&'a mut Socket>,
+    /// What was admitted is read from the body: no field of it may come again behind the buffer.
+    pub(crate) is_scanned: bool,
     pub(crate) body_bytes_max: u64,
 }
 
@@ -69,13 +75,14 @@ pub(crate) enum Follows {
     Streamed { is_chunked: bool },
 }
 
-/// Sends a request and waits for the head of its answer. `began` is told the descriptor of each
-/// connection that is tried; `sending` is called right before the first byte is written.
+/// Sends a request and waits for the head of its answer. `link` is told the descriptor of each
+/// connection that is tried; `sending` is called right before the first byte is written, when
+/// there is a connection to write to.
 pub(crate) async fn send(
     core: &Core,
     state: &Rc<ProviderState>,
     outgoing: &mut Outgoing<'_>,
-    began: &impl Fn(RawFd),
+    link: &Link,
     mut sending: impl FnMut() -> Result<(), Rejection>,
 ) -> Result<Answer, Failure> {
     let unsent = |rejection| Failure { rejection, is_unsent: true };
@@ -83,15 +90,28 @@ pub(crate) async fn send(
         return Err(unsent(Rejection::new(Cause::Internal, "a route leads to no provider")));
     };
     let mut reused = state.reuse(core, record);
-    sending().map_err(unsent)?;
     loop {
-        let mut upstream = match reused.take() {
-            Some(upstream) => upstream,
-            None => state.open(core, outgoing.serving, outgoing.provider, began).await.map_err(unsent)?,
+        let opened = match reused.take() {
+            Some(upstream) => Ok(upstream),
+            None => state.open(core, outgoing.serving, outgoing.provider, &|fd| link.began(fd)).await,
         };
-        began(upstream.socket.fd);
+        let mut upstream = opened.map_err(|rejection| {
+            link.ended();
+            unsent(rejection)
+        })?;
+        link.began(upstream.socket.fd);
+        if link.is_gone() {
+            link.ended();
+            upstream.discard();
+            return Err(unsent(Rejection::client_left()));
+        }
+        if let Err(rejection) = sending() {
+            link.ended();
+            upstream.keep(core);
+            return Err(unsent(rejection));
+        }
         let sent_at = core.clock.now();
-        match exchange_heads(core, &mut upstream, outgoing).await {
+        match exchange_heads(core, &mut upstream, outgoing, link).await {
             Ok((head, buffer, head_len, is_request_sent)) => {
                 return Ok(Answer { upstream, head, buffer, head_len, is_request_sent });
             }
@@ -100,6 +120,7 @@ pub(crate) async fn send(
                     && failed.was_closed_unanswered
                     && outgoing.request.is_whole()
                     && core.clock.now().since(sent_at) < CROSSING;
+                link.ended();
                 upstream.discard();
                 if !crossed {
                     return Err(Failure { rejection: failed.rejection, is_unsent: false });
@@ -120,6 +141,7 @@ async fn exchange_heads(
     core: &Core,
     upstream: &mut Upstream,
     outgoing: &mut Outgoing<'_>,
+    link: &Link,
 ) -> Result<(ResponseHead, Buffer, usize, bool), Failed> {
     let Some(record) = outgoing.serving.records().providers.get(outgoing.provider) else {
         return Err(Failed { rejection: Rejection::new(Cause::Internal, "no provider"), was_closed_unanswered: false });
@@ -132,9 +154,18 @@ async fn exchange_heads(
     deadline.set(core.clock.now().after(head_timeout));
     let progress = || deadline.set(core.clock.now().after(idle_timeout));
     let finished = || deadline.set(core.clock.now().after(head_timeout));
-    let write = write_request(core, sender, outgoing, &progress, &finished);
-    let read = read_head(core, receiver, method);
-    let (written, read) = both(write, read, *fd).await;
+    let is_answered = Cell::new(false);
+    let mut read = pin!(read_head(core, receiver, method));
+    let write = write_request(core, sender, outgoing, &progress, &finished, &is_answered);
+    let (written, answer) = until_written(write, read.as_mut(), &is_answered, *fd).await;
+    let read = match (answer, outgoing.client.as_deref_mut()) {
+        (Some(answer), _) => answer,
+        // The body is over, and so the client is watched like one whose request was small.
+        (None, Some(client)) if written.is_ok() => link.while_client_stays(&mut client.receiver, read).await,
+        (None, _) => read.await,
+    };
+    // It may be kept for later, while others are tried.
+    deadline.clear();
     if let Err(WriteFault::Client(rejection)) = written {
         return Err(Failed { rejection, was_closed_unanswered: false });
     }
@@ -166,6 +197,7 @@ async fn write_request(
     outgoing: &mut Outgoing<'_>,
     progress: &impl Fn(),
     finished: &impl Fn(),
+    is_answered: &Cell<bool>,
 ) -> Result<(), WriteFault> {
     let bytes = std::mem::take(outgoing.bytes);
     let len = bytes.len();
@@ -182,7 +214,9 @@ async fn write_request(
             outgoing.request.buffer = Buffer::from_parts(bytes, shape, 0);
             outcome.map_err(|_| WriteFault::Upstream)?;
         }
-        Follows::Streamed { is_chunked } => stream_body(core, sender, outgoing, is_chunked, progress).await?,
+        Follows::Streamed { is_chunked } => {
+            stream_body(core, sender, outgoing, is_chunked, progress, is_answered).await?;
+        }
     }
     finished();
     Ok(())
@@ -194,23 +228,42 @@ async fn stream_body(
     outgoing: &mut Outgoing<'_>,
     is_chunked: bool,
     progress: &impl Fn(),
+    is_answered: &Cell<bool>,
 ) -> Result<(), WriteFault> {
     let Some(client) = outgoing.client.as_deref_mut() else { return Err(WriteFault::Upstream) };
+    let mut late = outgoing.is_scanned.then(LateScan::new);
+    if let Some(late) = &mut late {
+        late.push(outgoing.request.body_bytes()).map_err(contradicts)?;
+    }
     let mut buffer = core.buffers.take();
     let outcome = loop {
         progress();
-        match outgoing.request.read_rest(core, client, &mut buffer, outgoing.body_bytes_max).await {
+        let reading = outgoing.request.read_rest(core, client, &mut buffer, outgoing.body_bytes_max);
+        let Some(read) = unless(is_answered, reading).await else {
+            client.deadline.clear();
+            break Err(WriteFault::Upstream);
+        };
+        let piece = match read {
             Err(rejection) => break Err(WriteFault::Client(rejection)),
-            Ok(None) => break Ok(()),
-            Ok(Some(_)) => {
-                progress();
-                if is_chunked && !frame_chunk(&mut buffer) {
-                    break Err(WriteFault::Upstream);
-                }
-                if sender.write_all(&mut buffer).await.is_err() {
-                    break Err(WriteFault::Upstream);
-                }
+            Ok(piece) => piece,
+        };
+        // Before the piece goes out: one that ends the body cannot be called back.
+        if let Some(late) = &mut late {
+            let pushed = late.push(if piece.is_some() { buffer.payload() } else { &[] });
+            let scanned = if outgoing.request.is_unread() { pushed } else { pushed.and_then(|()| late.finish()) };
+            if let Err(error) = scanned {
+                break Err(contradicts(error));
             }
+        }
+        if piece.is_none() {
+            break Ok(());
+        }
+        progress();
+        if is_chunked && !frame_chunk(&mut buffer) {
+            break Err(WriteFault::Upstream);
+        }
+        if sender.write_all(&mut buffer).await.is_err() {
+            break Err(WriteFault::Upstream);
         }
     };
     if outcome.is_ok() && is_chunked {
@@ -222,6 +275,14 @@ async fn stream_body(
     }
     core.buffers.give(buffer);
     outcome
+}
+
+fn contradicts(error: ScanError) -> WriteFault {
+    let rejection = Rejection::new(Cause::MalformedBody, format!("the body cannot be read: {error}"));
+    WriteFault::Client(match error.fault.field() {
+        Some(field) => rejection.about(field.name()),
+        None => rejection,
+    })
 }
 
 /// Makes the payload of `buffer` one chunk.
@@ -283,37 +344,52 @@ async fn read_head(
     Err(fault)
 }
 
-/// Runs both to their ends. When the answer is there before the request has gone out, the rest of
-/// the request is not sent: the provider has made up its mind.
-async fn both<W: Future<Output = Result<(), WriteFault>>, R: Future>(
+/// Writes to the end, and reads meanwhile: the answer, if it came before the request was out. Then
+/// the rest of the request is not sent: the provider has made up its mind. Nor is it waited for,
+/// since the client may wait for the answer before it goes on.
+async fn until_written<W, R>(
     write: W,
-    read: R,
+    mut read: Pin<&mut R>,
+    is_answered: &Cell<bool>,
     fd: RawFd,
-) -> (W::Output, R::Output) {
-    let (mut write, mut read) = (pin!(write), pin!(read));
-    let (mut written, mut answer) = (None, None);
-    poll_fn(|cx| {
-        if written.is_none()
-            && let Poll::Ready(outcome) = write.as_mut().poll(cx)
-        {
+) -> (W::Output, Option<R::Output>)
+where
+    W: Future<Output = Result<(), WriteFault>>,
+    R: Future,
+{
+    let mut write = pin!(write);
+    let mut answer = None;
+    let written = poll_fn(|cx| {
+        if let Poll::Ready(outcome) = write.as_mut().poll(cx) {
             // A client that left or lied will not make a request out of this any more.
             if matches!(outcome, Err(WriteFault::Client(_))) {
                 crate::socket::abort(fd);
             }
-            written = Some(outcome);
+            return Poll::Ready(outcome);
         }
         if answer.is_none()
             && let Poll::Ready(outcome) = read.as_mut().poll(cx)
         {
             answer = Some(outcome);
-            if written.is_none() {
-                let _ = shutdown(fd, Shutdown::Write);
-            }
+            is_answered.set(true);
+            let _ = shutdown(fd, Shutdown::Write);
+            return write.as_mut().poll(cx);
         }
-        if written.is_some() && answer.is_some() { Poll::Ready(()) } else { Poll::Pending }
+        Poll::Pending
     })
     .await;
-    (written.unwrap_or(Err(WriteFault::Upstream)), answer.expect("the loop above ends with an answer"))
+    (written, answer)
+}
+
+/// What `work` comes to; `None`, and `work` is left, when the answer comes first.
+async fn unless<T>(is_answered: &Cell<bool>, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending if is_answered.get() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// When an attempt that failed at `now` may be repeated: exponential, with jitter of a fifth.
