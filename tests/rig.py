@@ -160,7 +160,8 @@ class Node(Program):
         config = folder / "config.json"
         config.write_text(filled(template.read_text(), {**own, **values}))
         super().__init__([binary(), "--config", str(config)], folder / "node.log", env)
-        self.wait_ready(lambda: get(self.port, "/ready")[0] == 200, "the node is ready")
+        # Each connection meets another core, and one hears of it a tick later than the other.
+        self.wait_ready(lambda: all(get(self.port, "/ready")[0] == 200 for _ in range(12)), "the node is ready")
 
     @property
     def url(self) -> str:

@@ -31,6 +31,9 @@ pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     panic!("not within {WAIT_MAX:?}: {what}");
 }
 
+/// So many answers in a row come from every core of a node with two, but for one chance in thousands.
+const CORES_ASKED: usize = 12;
+
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
@@ -165,7 +168,8 @@ impl Home {
             if let Ok(Some(status)) = node.child.try_wait() {
                 panic!("the node ended with {status}:\n{}", node.log());
             }
-            (get(self.port, "/ready").0 == 200).then_some(())
+            // Each connection meets another core, and one hears of it a tick later than the other.
+            (0..CORES_ASKED).all(|_| get(self.port, "/ready").0 == 200).then_some(())
         });
         node
     }
