@@ -53,6 +53,24 @@ fn a_refused_attempt_costs_no_tokens_when_another_is_answered() {
 }
 
 #[test]
+fn counts_that_cannot_be_are_not_believed() {
+    let provider = Provider::start();
+    let node = Node::start("absurd", &provider.entry(""), LIMITS);
+    let mut client = node.connect();
+    client.send(chat(r#"{"model":"m","max_tokens":100,"messages":[]}"#));
+    let mut upstream = provider.accept();
+    upstream.message();
+    let usage = r#"{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":-3}}"#;
+    upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{usage}", usage.len()));
+    assert_eq!(client.message().1, usage.as_bytes());
+    drop((client, upstream));
+    node.shows(HELD_TOKENS, 0);
+    // What was reserved: the bound on the prompt and `max_tokens`.
+    node.shows(USED_TOKENS, 122);
+    node.stop();
+}
+
+#[test]
 fn a_request_that_is_sent_twice_is_counted_twice() {
     let provider = Provider::start();
     let node = Node::start("sent-twice", &provider.entry(""), LIMITS);
@@ -234,8 +252,6 @@ fn a_key_that_an_error_quotes_is_masked_also_when_it_comes_in_pieces() {
         let body = client.exactly(text.len());
         assert_eq!(String::from_utf8_lossy(&body), text.replace(KEY, &"*".repeat(KEY.len())));
         drop((client, upstream));
-        // The connection upstream was kept; the next one begins anew.
-        provider.accepted();
     }
     node.stop();
 }
