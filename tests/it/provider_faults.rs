@@ -255,3 +255,30 @@ fn a_key_that_an_error_quotes_is_masked_also_when_it_comes_in_pieces() {
     }
     node.stop();
 }
+
+#[test]
+fn a_burst_opens_no_more_connections_than_are_allowed() {
+    let provider = Provider::start();
+    let node = Node::start("burst", &provider.entry(r#""max_conns_per_host": 2,"#), LIMITS);
+    let mut clients: Vec<_> = (0..6).map(|_| node.connect()).collect();
+    for client in &mut clients {
+        client.send(chat(CHAT));
+    }
+    let mut upstream = [provider.accept(), provider.accept()];
+    let mut statuses: Vec<String> = Vec::new();
+    for client in &mut clients {
+        if !client.is_quiet_for(Duration::from_millis(300)) {
+            statuses.push(client.message().0.split(' ').nth(1).unwrap_or_default().to_owned());
+        }
+    }
+    assert_eq!(statuses, ["503"; 4]);
+    assert!(provider.accepted().is_none());
+    for upstream in &mut upstream {
+        upstream.message();
+        upstream.send(ANSWER);
+    }
+    drop((clients, upstream));
+    node.shows(HELD_TOKENS, 0);
+    node.shows(USED_REQUESTS, 2);
+    node.stop();
+}
