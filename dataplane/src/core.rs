@@ -31,6 +31,10 @@ pub(crate) struct Core {
     /// Bytes of request bodies that are kept in memory.
     pub(crate) buffered_body_bytes: Cell<u64>,
     pub(crate) connections: Cell<u64>,
+    /// Draining, and still taking what waits in the kernel.
+    pub(crate) is_saying_farewell: Cell<bool>,
+    /// Connections accepted so far.
+    pub(crate) accepts: Cell<u64>,
     serving: RefCell<Option<Rc<Serving>>>,
     live: RefCell<Arc<Live>>,
     /// Keys that this core learned should rest; the others hear of them through the control thread.
@@ -89,6 +93,8 @@ impl Core {
             counters: Counters::new(id),
             buffered_body_bytes: Cell::new(0),
             connections: Cell::new(0),
+            is_saying_farewell: Cell::new(false),
+            accepts: Cell::new(0),
             serving: RefCell::new(None),
             live: RefCell::new(Arc::new(starting)),
             resting: RefCell::new(Vec::new()),

@@ -3,7 +3,7 @@
 use crate::core::Core;
 use crate::driver::{self, Driver};
 use crate::listener;
-use shared::bounds::{CORE_TICK, DEADLINE_SWEEP, DRAIN_GRACE, REPORT_INTERVAL};
+use shared::bounds::{CORE_TICK, DEADLINE_SWEEP, DRAIN_QUIET_TICKS, DRAIN_TICKS_MAX, REPORT_INTERVAL};
 use shared::clock::Clock;
 use shared::phase::{Phase, SharedPhase};
 use shared::ring::{CoreReceiver, ReportSender};
@@ -48,15 +48,15 @@ async fn live(seat: Seat) -> io::Result<()> {
     let listener = listener::adopt(listener, driver)?;
     let mut ticker = Ticker::new(&core, receiver, reports);
     let mut accepting = None;
-    let mut turns_away_at = None;
+    let mut farewell = Farewell::default();
     loop {
         let phase = ticker.tick(&core);
         if accepting.is_none() && core.serving().is_some() {
             accepting = Some(monoio::spawn(listener::accept_for_ever(Rc::clone(&core), listener.clone())));
         }
-        let now = clock.now();
-        let has_been_told = phase != Phase::Running && now >= *turns_away_at.get_or_insert(now.after(DRAIN_GRACE));
-        if has_been_told || phase == Phase::Stopped {
+        let is_over = phase != Phase::Running && farewell.is_over(core.accepts.get());
+        core.is_saying_farewell.set(phase == Phase::Draining && !is_over);
+        if is_over || phase == Phase::Stopped {
             core.deadlines.end_idle();
             listener::stop(&listener);
         }
@@ -68,6 +68,25 @@ async fn live(seat: Seat) -> io::Result<()> {
             return Ok(());
         }
         monoio::time::sleep(CORE_TICK).await;
+    }
+}
+
+/// How long a draining core still takes connections: until a while passed in which none came. In
+/// ticks, not in time, for on a busy machine time passes without a turn to accept anything in.
+#[derive(Default)]
+struct Farewell {
+    accepts: u64,
+    ticks: u32,
+    quiet_ticks: u32,
+}
+
+impl Farewell {
+    /// Called once a tick of the drain, with how many connections were accepted so far.
+    fn is_over(&mut self, accepts: u64) -> bool {
+        self.ticks += 1;
+        self.quiet_ticks = if accepts == self.accepts { self.quiet_ticks + 1 } else { 0 };
+        self.accepts = accepts;
+        self.quiet_ticks >= DRAIN_QUIET_TICKS || self.ticks >= DRAIN_TICKS_MAX
     }
 }
 

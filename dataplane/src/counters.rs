@@ -216,7 +216,9 @@ impl Counters {
         let mut report = self.report.borrow_mut();
         report.gauges = Gauges {
             connections: core.connections.get(),
-            requests_in_flight: self.in_flight.get(),
+            // A core that still takes connections may have one in its hands any moment: the node
+            // must not end before.
+            requests_in_flight: self.in_flight.get() + u64::from(core.is_saying_farewell.get()),
             streams: self.streams.get(),
             idle_upstreams: serving.map_or(0, |serving| serving.providers.idle_connections()),
             buffered_body_bytes: core.buffered_body_bytes.get(),

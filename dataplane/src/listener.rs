@@ -43,6 +43,7 @@ pub(crate) async fn accept_for_ever(core: Rc<Core>, listener: Listener) {
     loop {
         match listener.socket.accept().await {
             Ok((stream, _)) if core.connections.get() < CONNECTIONS_PER_CORE_MAX as u64 => {
+                core.accepts.set(core.accepts.get() + 1);
                 core.counters.accepted();
                 monoio::spawn(guarded(Rc::clone(&core), stream));
             }

@@ -65,9 +65,11 @@ pub const LINGER: Duration = Duration::from_millis(500);
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Client connections of one core. Above it the newest is refused.
 pub const CONNECTIONS_PER_CORE_MAX: usize = 65_536;
-/// How long a draining core still accepts and lets idle clients be: what they sent before they
-/// could know has to be answered, with `connection: close`.
-pub const DRAIN_GRACE: Duration = Duration::from_millis(200);
+/// Ticks without a new connection after which a draining core takes no more and lets idle clients
+/// go: what they sent before they could know has to be answered, with `connection: close`.
+pub const DRAIN_QUIET_TICKS: u32 = 20;
+/// Ticks after which it does so in any case.
+pub const DRAIN_TICKS_MAX: u32 = 300;
 /// TLS handshake with a client or a provider.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -102,10 +104,7 @@ const _: () = {
     assert!(RESIDENT_READ_BYTES < STREAM_READ_BYTES && STREAM_READ_BYTES < BUFFER_BYTES);
     assert!(SNAPSHOTS_IN_FLIGHT_MAX >= 2, "one being read, one arriving");
     assert!(DEADLINE_SWEEP.as_millis() * 4 <= LINGER.as_millis(), "a sweep must be fine against the shortest deadline");
-    assert!(
-        DRAIN_GRACE.as_millis() < REPORT_INTERVAL.as_millis(),
-        "the second report of a drain sees all of its grace"
-    );
+    assert!(DRAIN_QUIET_TICKS < DRAIN_TICKS_MAX);
     assert!(HEAD_TIMEOUT.as_millis() < CLIENT_IDLE_TIMEOUT.as_millis());
     assert!(BUFFERED_BODY_BYTES <= BUFFERED_BODIES_BYTES_PER_CORE / 16, "one body must not starve the others");
 };
