@@ -19,3 +19,4 @@ mod slow_clients;
 mod source;
 mod tidy;
 mod uploads;
+mod upstream_heads;
