@@ -240,7 +240,11 @@ impl Request<'_> {
         };
         let sending = || {
             let now = core.clock.now();
-            let Some(mut held) = permit.take() else { return Ok(()) };
+            let mut held = match permit.take() {
+                Some(held) => held,
+                // Sent once more, on another connection: the provider may count it twice.
+                None => self.admit(&charges).map_err(|stopped| stopped.rejection)?,
+            };
             if held.is_stale(now) {
                 held.cancel();
                 held = self.admit(&charges).map_err(|stopped| stopped.rejection)?;

@@ -238,11 +238,14 @@ fn settle(
     arrived: Nanos,
 ) {
     let usage = relayed.usage;
-    let counted = usage.input.saturating_add(usage.output);
+    // A number that cannot be is no count, neither for a limit nor for a graph.
+    let is_told = usage.saw != Saw::Nothing && !usage.flagged;
+    let counted = if is_told { usage.input.saturating_add(usage.output) } else { 0 };
     let is_complete = !relayed.is_cut && !relayed.is_abandoned;
     let tokens = match (relayed.status, is_complete, usage.saw) {
         // What a provider refuses it does not count.
-        (400.., ..) | (_, true, Saw::Counts) => counted,
+        (400.., ..) => counted,
+        (_, true, Saw::Counts) if is_told => counted,
         // Cut, or silent about its usage: what may have been produced.
         _ => counted.max(charged.reserved_tokens),
     };
@@ -250,18 +253,15 @@ fn settle(
     core.counters.settled(overshoot, usage.flagged);
     let happened = &mut told.happened;
     told.key.status = relayed.status;
-    if usage.saw != Saw::Nothing {
+    if is_told {
         happened.input_tokens = usage.input;
         happened.output_tokens = usage.output;
     }
     happened.is_stream = relayed.is_stream;
     happened.is_cut = relayed.is_cut;
     happened.is_abandoned = relayed.is_abandoned;
-    happened.is_usage_missing = relayed.reads_usage
-        && is_complete
-        && relayed.status < 300
-        && usage.saw == Saw::Nothing
-        && endpoint.needs_model();
+    happened.is_usage_missing =
+        relayed.reads_usage && is_complete && relayed.status < 300 && !is_told && endpoint.needs_model();
     happened.first_byte = relayed.first_byte.map(|at| at.since(arrived));
 }
 

@@ -24,6 +24,7 @@ mod models;
 mod name;
 mod pages;
 mod plan;
+mod quoted_key;
 mod rejection;
 mod relay;
 mod request;

@@ -8,6 +8,7 @@ use crate::http1::encode::LAST_CHUNK;
 use crate::http1::{BodyFraming, ChunkDecoder, HeadWriter, Known, Method, Version};
 use crate::provider::usage::{Forward, Usage, UsageReader};
 use crate::provider::{Dialect, error_body};
+use crate::quoted_key::{Mask, is_telling, quotes};
 use crate::request::Request;
 use crate::respond::{self, Manner, Standings};
 use crate::route::Endpoint;
@@ -17,9 +18,6 @@ use crate::upstream::send::{Answer, frame_chunk};
 use shared::bounds::{CLIENT_WRITE_TIMEOUT, STREAM_READ_BYTES};
 use shared::clock::Nanos;
 use std::time::Duration;
-
-/// A shorter credential could be an ordinary word of a text.
-const CREDENTIAL_BYTES_MIN: usize = 8;
 
 /// Who the answer is for and where it comes from.
 pub(crate) struct Way<'a> {
@@ -128,8 +126,8 @@ pub(crate) async fn relay(
     if is_stream {
         core.counters.stream_began();
     }
-    let hides_credential = relayed.status >= 400 && way.credential.len() >= CREDENTIAL_BYTES_MIN;
-    let mut pieces = Pieces { way, outlet, reader: reader.as_mut(), head: Some(out), hides_credential };
+    let mask = (relayed.status >= 400 && is_telling(way.credential.as_bytes())).then(Mask::default);
+    let mut pieces = Pieces { way, outlet, reader: reader.as_mut(), head: Some(out), mask };
     let mut is_large = false;
     let outcome = loop {
         let Ok(ended) = intake.take(&mut buffer) else { break Ended::Cut };
@@ -250,7 +248,7 @@ struct Pieces<'a, 'w> {
     /// The head, until it has left together with the first payload.
     head: Option<Vec<u8>>,
     /// An error text may quote the key that it complains about.
-    hides_credential: bool,
+    mask: Option<Mask>,
 }
 
 impl Pieces<'_, '_> {
@@ -261,8 +259,8 @@ impl Pieces<'_, '_> {
 
     async fn write(&mut self, client: &mut Sender, buffer: &mut Buffer, ended: bool) -> bool {
         self.look(buffer, ended);
-        if self.hides_credential {
-            mask(buffer.payload_mut(), self.way.credential.as_bytes());
+        if let Some(mask) = &mut self.mask {
+            mask.pass(buffer, self.way.credential.as_bytes(), ended);
         }
         if self.outlet == Outlet::Chunked {
             let framed = if buffer.is_empty() { true } else { frame_chunk(buffer) };
@@ -334,19 +332,6 @@ impl Way<'_> {
     }
 }
 
-/// Overwrites every occurrence of `secret`, keeping the length. One that is split over two reads is
-/// not found; error texts come in one.
-fn mask(payload: &mut [u8], secret: &[u8]) {
-    let mut from = 0;
-    while let Some(at) = memchr::memmem::find(payload.get(from..).unwrap_or_default(), secret) {
-        let start = from + at;
-        from = start + secret.len();
-        if let Some(found) = payload.get_mut(start..from) {
-            found.fill(b'*');
-        }
-    }
-}
-
 fn is_event_stream(content_type: &[u8]) -> bool {
     let media = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     media.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
@@ -398,6 +383,7 @@ fn write_head(
                 write_upstream_rate_limit(&mut writer, name, value, has_limits);
             }
             Known::RequestId => {}
+            _ if quotes(value, way.credential.as_bytes()) => {}
             _ if field.relays_to_client() => {
                 let _ = writer.field(name, value);
             }
@@ -451,17 +437,5 @@ fn write_upstream_rate_limit(writer: &mut HeadWriter<'_>, name: &[u8], value: &[
         let _ = writer.field(&renamed, value);
     } else {
         let _ = writer.field(name, value);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quoted_key_is_masked_wherever_it_stands() {
-        let mut text = b"key sk-12345678 is wrong (sk-12345678)".to_vec();
-        mask(&mut text, b"sk-12345678");
-        assert_eq!(text, b"key *********** is wrong (***********)");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shared::clock::Clock;
 
-use crate::rig::{ANSWER, CHAT, LAST, LIMITS, Node, Provider, body_of, chat, chat_with, entry, free_ports};
+use crate::rig::{ANSWER, CHAT, KEY, LAST, LIMITS, Node, Provider, body_of, chat, chat_with, entry, free_ports};
 
 const USED_REQUESTS: &str = "deepintshield_limit_used{limit=\"l/requests\",unit=\"requests\"}";
 const USED_TOKENS: &str = "deepintshield_limit_used{limit=\"l/tokens\",unit=\"tokens\"}";
@@ -49,6 +49,48 @@ fn a_refused_attempt_costs_no_tokens_when_another_is_answered() {
     node.shows(HELD_TOKENS, 0);
     node.shows(USED_REQUESTS, 3);
     node.shows(USED_TOKENS, 2);
+    node.stop();
+}
+
+#[test]
+fn counts_that_cannot_be_are_not_believed() {
+    let provider = Provider::start();
+    let node = Node::start("absurd", &provider.entry(""), LIMITS);
+    let mut client = node.connect();
+    client.send(chat(r#"{"model":"m","max_tokens":100,"messages":[]}"#));
+    let mut upstream = provider.accept();
+    upstream.message();
+    let usage = r#"{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":-3}}"#;
+    upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{usage}", usage.len()));
+    assert_eq!(client.message().1, usage.as_bytes());
+    drop((client, upstream));
+    node.shows(HELD_TOKENS, 0);
+    // What was reserved: the bound on the prompt and `max_tokens`.
+    node.shows(USED_TOKENS, 122);
+    node.stop();
+}
+
+#[test]
+fn a_request_that_is_sent_twice_is_counted_twice() {
+    let provider = Provider::start();
+    let node = Node::start("sent-twice", &provider.entry(""), LIMITS);
+    let mut client = node.connect();
+    client.send(chat(CHAT));
+    let mut kept = provider.accept();
+    kept.message();
+    kept.send(ANSWER);
+    assert!(client.message().0.starts_with("HTTP/1.1 200 "));
+    client.send(chat(CHAT));
+    // From outside nobody can tell whether it closed before it had the request, or after.
+    kept.message();
+    drop(kept);
+    let mut upstream = provider.accept();
+    upstream.message();
+    upstream.send(ANSWER);
+    assert!(client.message().0.starts_with("HTTP/1.1 200 "));
+    drop((client, upstream));
+    node.shows(HELD_TOKENS, 0);
+    node.shows(USED_REQUESTS, 3);
     node.stop();
 }
 
@@ -186,5 +228,57 @@ fn a_cut_answer_never_looks_complete() {
         assert!(!relayed.contains("content-length: 2\r\n"), "{relayed}");
     }
     node.shows(HELD_TOKENS, 0);
+    node.stop();
+}
+
+#[test]
+fn a_key_that_an_error_quotes_is_masked_also_when_it_comes_in_pieces() {
+    let provider = Provider::start();
+    let node = Node::start("quoted", &provider.entry(""), "");
+    let text = format!("no such key: {KEY}, sorry");
+    for split in [0, 5, 15, 20, 35, text.len()] {
+        let mut client = node.connect();
+        client.send(chat(CHAT));
+        let mut upstream = provider.accept();
+        let (head, _) = upstream.message();
+        assert!(head.contains(&format!("authorization: Bearer {KEY}\r\n")), "{head}");
+        upstream.send(format!("HTTP/1.1 400 No\r\nx-quote: Bearer {KEY}\r\ncontent-length: {}\r\n\r\n", text.len()));
+        let relayed = client.until("\r\n\r\n");
+        assert!(!relayed.contains("x-quote"), "{relayed}");
+        upstream.send(&text[..split]);
+        // Long enough to be read apart, mostly; when it is not, the test is only easier.
+        std::thread::sleep(Duration::from_millis(20));
+        upstream.send(&text[split..]);
+        let body = client.exactly(text.len());
+        assert_eq!(String::from_utf8_lossy(&body), text.replace(KEY, &"*".repeat(KEY.len())));
+        drop((client, upstream));
+    }
+    node.stop();
+}
+
+#[test]
+fn a_burst_opens_no_more_connections_than_are_allowed() {
+    let provider = Provider::start();
+    let node = Node::start("burst", &provider.entry(r#""max_conns_per_host": 2,"#), LIMITS);
+    let mut clients: Vec<_> = (0..6).map(|_| node.connect()).collect();
+    for client in &mut clients {
+        client.send(chat(CHAT));
+    }
+    let mut upstream = [provider.accept(), provider.accept()];
+    let mut statuses: Vec<String> = Vec::new();
+    for client in &mut clients {
+        if !client.is_quiet_for(Duration::from_millis(300)) {
+            statuses.push(client.message().0.split(' ').nth(1).unwrap_or_default().to_owned());
+        }
+    }
+    assert_eq!(statuses, ["503"; 4]);
+    assert!(provider.accepted().is_none());
+    for upstream in &mut upstream {
+        upstream.message();
+        upstream.send(ANSWER);
+    }
+    drop((clients, upstream));
+    node.shows(HELD_TOKENS, 0);
+    node.shows(USED_REQUESTS, 2);
     node.stop();
 }

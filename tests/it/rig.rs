@@ -182,10 +182,13 @@ impl Provider {
     }
 }
 
+/// The key of every provider here.
+pub(crate) const KEY: &str = "key-that-nobody-may-see";
+
 /// A provider `openai` at this port, with one key for every model.
 pub(crate) fn entry(port: u16, network: &str) -> String {
     format!(
-        r#""openai": {{ "keys": [{{ "name": "one", "value": "key-one", "models": ["*"], "weight": 1.0 }}],
+        r#""openai": {{ "keys": [{{ "name": "one", "value": "{KEY}", "models": ["*"], "weight": 1.0 }}],
         "network_config": {{ {network} "base_url": "http://127.0.0.1:{port}", "allow_private_network": true }} }}"#
     )
 }

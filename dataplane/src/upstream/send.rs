@@ -76,8 +76,8 @@ pub(crate) enum Follows {
 }
 
 /// Sends a request and waits for the head of its answer. `link` is told the descriptor of each
-/// connection that is tried; `sending` is called right before the first byte is written, when
-/// there is a connection to write to.
+/// connection that is tried; `sending` is called right before the first byte is written, each time
+/// when there is a connection to write to.
 pub(crate) async fn send(
     core: &Core,
     state: &Rc<ProviderState>,
@@ -85,7 +85,8 @@ pub(crate) async fn send(
     link: &Link,
     mut sending: impl FnMut() -> Result<(), Rejection>,
 ) -> Result<Answer, Failure> {
-    let unsent = |rejection| Failure { rejection, is_unsent: true };
+    let has_sent = Cell::new(false);
+    let unsent = |rejection| Failure { rejection, is_unsent: !has_sent.get() };
     let Some(record) = outgoing.serving.records().providers.get(outgoing.provider) else {
         return Err(unsent(Rejection::new(Cause::Internal, "a route leads to no provider")));
     };
@@ -110,6 +111,7 @@ pub(crate) async fn send(
             upstream.keep(core);
             return Err(unsent(rejection));
         }
+        has_sent.set(true);
         let sent_at = core.clock.now();
         match exchange_heads(core, &mut upstream, outgoing, link).await {
             Ok((head, buffer, head_len, is_request_sent)) => {
