@@ -5,7 +5,7 @@
 //! is ever shared between cores, and none is cleared: what is read is only what was written.
 
 use shared::bounds::{
-    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES, POOLED_BUFFERS_MAX, STREAM_READ_BYTES,
+    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES, POOLED_BUFFERS_MAX, REQUEST_BYTES, STREAM_READ_BYTES,
 };
 use std::cell::RefCell;
 
@@ -159,6 +159,8 @@ pub(crate) struct BufferShape {
 #[derive(Default)]
 pub(crate) struct Buffers {
     normal: RefCell<Vec<Buffer>>,
+    /// For requests that wait for their answers.
+    waiting: RefCell<Vec<Buffer>>,
     small: RefCell<Vec<Buffer>>,
 }
 
@@ -173,11 +175,24 @@ impl Buffers {
         self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_room(SMALL_HEADROOM_BYTES, STREAM_READ_BYTES))
     }
 
+    /// `buffer` in a buffer that fits a waiting request, where its payload does.
+    pub(crate) fn settle(&self, buffer: &mut Buffer) {
+        if buffer.len() > REQUEST_BYTES || buffer.bytes.len() <= REQUEST_BYTES + BUFFER_TAILROOM_BYTES {
+            return;
+        }
+        let free = self.waiting.borrow_mut().pop();
+        let mut smaller = free.unwrap_or_else(|| Buffer::with_room(0, REQUEST_BYTES));
+        let fits = smaller.append(buffer.payload());
+        debug_assert!(fits, "its length was compared");
+        self.give(std::mem::replace(buffer, smaller));
+    }
+
     /// Gives a buffer back; one of a size of its own goes to the allocator.
     pub(crate) fn give(&self, mut buffer: Buffer) {
         let free = match buffer.bytes.len() - buffer.headroom {
             n if n == BUFFER_BYTES + BUFFER_TAILROOM_BYTES && buffer.headroom == BUFFER_HEADROOM_BYTES => &self.normal,
             n if n == STREAM_READ_BYTES + BUFFER_TAILROOM_BYTES => &self.small,
+            n if n == REQUEST_BYTES + BUFFER_TAILROOM_BYTES && buffer.headroom == 0 => &self.waiting,
             _ => return,
         };
         let mut free = free.borrow_mut();
@@ -189,7 +204,7 @@ impl Buffers {
 
     /// Returns to the allocator what a quiet core keeps for nothing: half of the free buffers.
     pub(crate) fn shrink(&self) {
-        for free in [&self.normal, &self.small] {
+        for free in [&self.normal, &self.waiting, &self.small] {
             let mut free = free.borrow_mut();
             let keep = free.len() / 2;
             free.truncate(keep);
@@ -228,6 +243,22 @@ mod tests {
         assert!(buffer.append(b"secret"));
         buffers.give(buffer);
         assert!(buffers.take().is_empty());
+    }
+
+    #[test]
+    fn a_request_waits_in_a_smaller_buffer_if_it_fits() {
+        let buffers = Buffers::default();
+        let mut buffer = buffers.take();
+        assert!(buffer.append(b"passed|request"));
+        buffer.consume(7);
+        buffers.settle(&mut buffer);
+        assert_eq!(buffer.payload(), b"request");
+        assert_eq!(buffer.room(), REQUEST_BYTES - 7);
+        buffers.give(buffer);
+        let mut large = buffers.take();
+        assert!(large.append(&[b'x'; REQUEST_BYTES + 1]));
+        buffers.settle(&mut large);
+        assert_eq!(large.room(), BUFFER_BYTES - REQUEST_BYTES - 1);
     }
 
     #[test]

@@ -140,6 +140,9 @@ impl Request {
             Framing::Chunked => self.collect_chunks(core, socket, keep, keep_all_requests, body_bytes_max).await?,
         }
         self.carry_over(core);
+        if self.is_whole() {
+            core.buffers.settle(&mut self.buffer);
+        }
         Ok(())
     }
 

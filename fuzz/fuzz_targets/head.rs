@@ -2,7 +2,9 @@
 //! anew is accepted again as the same request.
 #![no_main]
 
-use dataplane::http1::{Field, Framing, HeadFault, HeadWriter, Known, Parsed, RequestHead, parse_request};
+use dataplane::http1::{
+    Field, Framing, HeadFault, HeadWriter, Known, Parsed, REQUEST_FIELDS_MAX, RequestHead, parse_request,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -39,8 +41,9 @@ fn parse_pieces(views: &[&[u8]]) -> (Result<Parsed, HeadFault>, RequestHead) {
 
 fn assert_written_alike(input: &[u8], head: &RequestHead) {
     let written = write(input, head);
-    // Encoding a bare byte makes three of it, so a head near its bound may grow over it.
-    if written.len() > input.len() + 64 {
+    // Encoding a bare byte makes three of it, and an HTTP/1.0 head without Host gets one: a head
+    // near a bound may grow over it.
+    if written.len() > input.len() + 64 || head.fields().len() >= REQUEST_FIELDS_MAX {
         return;
     }
     let mut copy = RequestHead::new();

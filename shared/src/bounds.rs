@@ -29,6 +29,8 @@ pub const RESIDENT_READ_BYTES: usize = 128;
 pub const STREAM_READ_BYTES: usize = 1024;
 /// A pooled buffer, taken when bytes are there and given back when they are gone.
 pub const BUFFER_BYTES: usize = 16 * 1024;
+/// What a request waits in for its answer, where head and body fit: most chats do.
+pub const REQUEST_BYTES: usize = 4 * 1024 - BUFFER_TAILROOM_BYTES;
 /// Room kept in front of the payload of a pooled buffer: a new head, or a chunk's size line,
 /// is written there, so that head and first body bytes leave in one write.
 pub const BUFFER_HEADROOM_BYTES: usize = 4 * 1024;
@@ -102,6 +104,7 @@ pub const ENDPOINTS_PER_PROVIDER_MAX: usize = 16;
 const _: () = {
     assert!(REQUEST_HEAD_BYTES_MAX <= BUFFER_BYTES);
     assert!(RESIDENT_READ_BYTES < STREAM_READ_BYTES && STREAM_READ_BYTES < BUFFER_BYTES);
+    assert!(STREAM_READ_BYTES < REQUEST_BYTES && REQUEST_BYTES < BUFFER_BYTES);
     assert!(SNAPSHOTS_IN_FLIGHT_MAX >= 2, "one being read, one arriving");
     assert!(DEADLINE_SWEEP.as_millis() * 4 <= LINGER.as_millis(), "a sweep must be fine against the shortest deadline");
     assert!(DRAIN_QUIET_TICKS < DRAIN_TICKS_MAX);

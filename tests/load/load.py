@@ -11,6 +11,8 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,11 @@ REQUESTS_UTILISATION_MIN = 0.98
 PROMPT_TOKENS_MAX = 4096
 # What the provider takes to answer, so that reservations are held while requests run.
 SIMULATED_ANSWER = ("--ttft-ms", "100", "--token-ms", "2")
+
+# Nine thousand are open long before the first one ends, and a busy machine can still follow.
+STREAMS_OPENED_PER_SECOND = 1000
+# Descriptors of the node that are not a stream's: idle connections to the provider among them.
+DESCRIPTORS_BESIDE_STREAMS = 2000
 
 # Settled memory after a round, against that after the same round before it.
 SETTLED_RATIO_MAX = 1.2
@@ -170,6 +177,10 @@ def judged_replay(measurement: Measurement, seconds_max: float) -> list[str]:
 
 def streams(options: argparse.Namespace) -> list[str]:
     """Thousands of streams at once, every byte checked, and the memory that they leave behind."""
+    _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors != resource.RLIM_INFINITY and 2 * options.streams + DESCRIPTORS_BESIDE_STREAMS > descriptors:
+        options.streams = (descriptors - DESCRIPTORS_BESIDE_STREAMS) // 2
+        print(f"streams: a process may open {descriptors} files here, so only {options.streams} streams", flush=True)
     limits = {"REQUESTS_LIMIT": 1, "TOKENS_LIMIT": 1}
     with providers_and_node(limits) as (_, _, node):
         measurement = Measurement(
@@ -177,7 +188,8 @@ def streams(options: argparse.Namespace) -> list[str]:
             *("streams", "--url", f"{node.url}/v1/chat/completions", "--pid", str(node.process.pid)),
             *("--header", "authorization: Bearer sk-bf-load-streams"),
             *("--streams", str(options.streams), "--events", str(options.events)),
-            *("--interval-ms", str(options.interval_ms), "--rounds", "2", "--settle", str(options.settle)),
+            *("--interval-ms", str(options.interval_ms), "--ramp", str(STREAMS_OPENED_PER_SECOND)),
+            *("--rounds", "2", "--settle", str(options.settle)),
         )
         try:
             figures = measurement.figures(2 * (120 + options.events * options.interval_ms / 1000 + options.settle))
@@ -219,6 +231,8 @@ def main() -> int:
     parser.add_argument("--interval-ms", type=float, default=250.0, help="between two events of a stream")
     parser.add_argument("--settle", type=float, default=60.0, help="seconds between the load and the look at the memory")
     options = parser.parse_args()
+    # So that whoever stops this (a time limit) stops what was started too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"no part is called {unknown[0]}; there are: {', '.join(PARTS)}")
     faults = [fault for part in options.parts or PARTS for fault in PARTS[part](options)]

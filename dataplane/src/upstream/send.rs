@@ -305,6 +305,8 @@ async fn read_head(
     receiver: &mut Receiver,
     asked: Method,
 ) -> Result<(ResponseHead, Buffer, usize), ReadFault> {
+    // Models think for seconds: a request that waits for its answer holds no buffer for it.
+    receiver.until_noticed().await;
     let mut head = core.take_response_head();
     let mut buffer = core.buffers.take();
     let mut interim = 0;
