@@ -21,7 +21,7 @@ use crate::relay::{self, Relayed, Way};
 use crate::request::{Body, Request};
 use crate::respond::{self, Manner, Standings};
 use crate::route::{self, Endpoint, Target};
-use crate::socket::Socket;
+use crate::socket::{Socket, reset};
 use shared::clock::Nanos;
 use std::pin::pin;
 use std::rc::Rc;
@@ -198,7 +198,7 @@ async fn serve(
         hides_usage,
         credential,
     };
-    let Socket { receiver, sender, deadline, .. } = &mut *socket;
+    let Socket { receiver, sender, deadline, fd } = &mut *socket;
     // Of an attempt before the last one it may be that is relayed.
     link.began(answer.upstream.socket.fd);
     let is_read = !request.is_unread();
@@ -209,6 +209,11 @@ async fn serve(
         // The upstream connection was ended by us; from inside that looks like a cut.
         relayed.is_abandoned |= relayed.is_cut;
         relayed.is_cut = false;
+    }
+
+    if relayed.is_cut && relayed.ends_with_connection {
+        // An orderly end would make it look whole.
+        reset(*fd);
     }
 
     // What it really cost.

@@ -54,6 +54,8 @@ pub(crate) struct Relayed {
     pub(crate) has_begun: bool,
     /// The provider did not finish its answer.
     pub(crate) is_cut: bool,
+    /// Nothing but the end of the connection ends the body.
+    pub(crate) ends_with_connection: bool,
     /// The client did not stay for all of it.
     pub(crate) is_abandoned: bool,
     pub(crate) usage: Usage,
@@ -172,6 +174,7 @@ pub(crate) async fn relay(
     core.buffers.give(buffer);
     relayed.usage = reader.map(|reader| reader.usage()).unwrap_or_default();
     relayed.is_cut = outcome == Ended::Cut;
+    relayed.ends_with_connection = outlet == Outlet::UntilClose;
     relayed.is_abandoned = outcome == Ended::Abandoned;
     relayed.is_whole = outcome == Ended::Complete;
     finish(core, upstream, outcome == Ended::Complete && is_exact && provider_keeps);

@@ -11,7 +11,8 @@ use crate::tls::TlsSession;
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::TcpStream;
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::libc;
+use nix::sys::socket::{Shutdown, SockaddrIn, connect, shutdown};
 use shared::bounds::{BUFFER_BYTES, RESIDENT_READ_BYTES};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -183,6 +184,23 @@ impl Socket {
 pub(crate) fn abort(fd: RawFd) {
     // A peer that closed first makes this fail, and there is nothing left to do then.
     let _ = shutdown(fd, Shutdown::Both);
+}
+
+/// Resets the connection behind `fd` (RST), throwing away what was not sent: for an answer whose end
+/// is the end of the connection and that was cut.
+///
+/// Connecting to no address dissolves a TCP connection, with a reset if it is established
+/// (connect(2), `AF_UNSPEC`). `SO_LINGER` would do the same, but cannot be set on a descriptor
+/// that the runtime owns without unsafe code.
+pub(crate) fn reset(fd: RawFd) {
+    let nowhere = libc::sockaddr_in {
+        sin_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: 0 },
+        sin_zero: [0; 8],
+    };
+    // It fails if the connection is gone already, and then there is nothing to reset.
+    let _ = connect(fd, &SockaddrIn::from(nowhere));
 }
 
 impl Receiver {

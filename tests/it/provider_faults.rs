@@ -231,6 +231,25 @@ fn a_cut_answer_never_looks_complete() {
     node.stop();
 }
 
+/// For HTTP/1.0 the end of the connection ends the body: only a reset tells that it came too early.
+#[test]
+fn a_cut_answer_does_not_look_complete_to_an_old_client() {
+    let provider = Provider::start();
+    let node = Node::start("old", &provider.entry(""), "");
+    let whole = "2\r\n{}\r\n0\r\n\r\n";
+    for (body, is_whole) in [(whole, true), ("2\r\n{}\r\n", false)] {
+        let mut client = node.connect();
+        client.send(String::from_utf8_lossy(&chat(CHAT)).replace("HTTP/1.1", "HTTP/1.0"));
+        let mut upstream = provider.accept();
+        upstream.message();
+        upstream.send(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{body}"));
+        client.until("\r\n\r\n{}");
+        drop(upstream);
+        assert_eq!(client.ends_in_order(), is_whole, "{body}");
+    }
+    node.stop();
+}
+
 #[test]
 fn a_key_that_an_error_quotes_is_masked_also_when_it_comes_in_pieces() {
     let provider = Provider::start();

@@ -125,6 +125,17 @@ impl Wire {
         }
     }
 
+    /// Whether the other side ends the connection with FIN, and not with a reset.
+    pub(crate) fn ends_in_order(&mut self) -> bool {
+        loop {
+            match self.read_more() {
+                Ok(1..) => {}
+                Err(error) if is_patience(error.kind()) => panic!("it does not end: {:?}", self.ahead),
+                end => return end.is_ok(),
+            }
+        }
+    }
+
     /// Nothing comes and nothing ends for this long.
     pub(crate) fn is_quiet_for(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).expect("a timeout above zero");
