@@ -114,12 +114,15 @@ impl ControlLoop {
     }
 
     fn remember(&mut self, outcome: Outcome) {
-        let Outcome { publish, is_new_configuration, publish_live, follow_hosts, notes } = outcome;
+        let Outcome { publish, is_new_configuration, publish_live, follow_hosts, follow_peers, notes } = outcome;
         self.pending.publish |= publish;
         self.pending.is_new_configuration |= is_new_configuration;
         self.pending.publish_live |= publish_live;
         if follow_hosts.is_some() {
             self.pending.follow_hosts = follow_hosts;
+        }
+        if follow_peers.is_some() {
+            self.pending.follow_peers = follow_peers;
         }
         for note in &notes {
             log(note, self.clock.now());

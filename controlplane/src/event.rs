@@ -2,8 +2,9 @@
 //! bounded queue; [`crate::state::ClusterState::apply`] is the one place that acts on them.
 
 use crate::compile::Compiled;
+use crate::member::View;
 use shared::report::Report;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Something happened.
 pub enum Event {
@@ -23,6 +24,15 @@ pub enum Event {
         /// Why, for the log.
         reason: String,
     },
+    /// A source sees these peers, and no others.
+    Discovered {
+        /// The method, as the configuration calls it.
+        source: &'static str,
+        /// Where their gossip is reached; sorted, allowed, without this node.
+        peers: Vec<SocketAddr>,
+    },
+    /// Gossip has another view of the cluster.
+    Gossiped(Box<View>),
     /// A core counted something.
     Report(Box<Report>),
     /// The node is asked to finish. Cannot be taken back.

@@ -8,11 +8,13 @@
 use crate::addresses::Addresses;
 use crate::compile::{Compiled, TableSecret};
 use crate::event::Event;
+use crate::member::View;
 use crate::metrics::Totals;
 use shared::clock::Nanos;
 use shared::published::{Live, Readiness, RestingKey};
 use shared::snapshot::SnapshotRecord;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Keys that may rest at once. A core reports one only after a provider's own answer, so that
@@ -26,6 +28,10 @@ pub struct ClusterState {
     addresses: Addresses,
     resting_keys: Vec<RestingKey>,
     totals: Totals,
+    /// What every discovery source sees, by its name.
+    discovered: BTreeMap<&'static str, Vec<SocketAddr>>,
+    /// What gossip says of the others.
+    view: View,
     /// How far the newest change came, until the node is ready.
     newest: Newest,
     /// Was ready once. A node that serves does not become unready because a new configuration
@@ -67,6 +73,8 @@ pub struct Outcome {
     pub publish_live: bool,
     /// The resolver has to follow exactly these hosts.
     pub follow_hosts: Option<BTreeSet<String>>,
+    /// Gossip has to be tried with exactly these addresses, besides the members it knows.
+    pub follow_peers: Option<BTreeSet<SocketAddr>>,
     /// What an operator should read.
     pub notes: Vec<Note>,
 }
@@ -134,6 +142,14 @@ impl ClusterState {
                     let (kept, failures) = (kept.addresses, kept.failures);
                     outcome.notes.push(Note::Unresolved { host, reason, kept, failures });
                 }
+            }
+            Event::Discovered { source, peers } => {
+                self.discovered.insert(source, peers);
+                outcome.follow_peers = Some(self.discovered.values().flatten().copied().collect());
+            }
+            Event::Gossiped(view) => {
+                self.view = *view;
+                outcome.publish_live = true;
             }
             Event::Report(report) => {
                 self.totals.add(&report);

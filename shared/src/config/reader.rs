@@ -95,6 +95,11 @@ impl<'a> Node<'a> {
         Self { value, place: Place::root(value.start()) }
     }
 
+    /// Whether the value is a list, where one of a thing may stand without one.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.value, Value::Array(_))
+    }
+
     /// What the value is, for "found …".
     fn kind(&self) -> &'static str {
         match self.value {

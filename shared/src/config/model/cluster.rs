@@ -1,4 +1,4 @@
-//! How nodes find and hear each other. Read and checked in full; not acted on yet.
+//! How nodes find and hear each other. No sockets.
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr};
@@ -30,8 +30,8 @@ pub struct Cluster {
     pub expected_nodes: Option<NonZeroU16>,
     /// The gossip protocol.
     pub gossip: Gossip,
-    /// `None` when it is absent or not enabled.
-    pub discovery: Option<Discovery>,
+    /// `discovery`: one object or a list of them; those that are enabled.
+    pub discovery: Vec<Discovery>,
 }
 
 impl Default for Cluster {
@@ -46,7 +46,7 @@ impl Default for Cluster {
             advertise_address: None,
             expected_nodes: None,
             gossip: Gossip::default(),
-            discovery: None,
+            discovery: Vec::new(),
         }
     }
 }
@@ -83,6 +83,8 @@ pub struct NodeIdTooLong;
 pub struct Gossip {
     /// UDP and TCP.
     pub port: u16,
+    /// `interval`: time between two rounds of gossip.
+    pub interval: Duration,
     /// `timeout_seconds`: unheard for so long is dead.
     pub timeout: Duration,
     /// Good ticks that make a node healthy.
@@ -100,6 +102,7 @@ impl Default for Gossip {
         const THREE: NonZeroU8 = NonZeroU8::new(3).expect("3 is not 0");
         Self {
             port: 10_101,
+            interval: Duration::from_millis(200),
             timeout: Duration::from_secs(10),
             success_threshold: THREE,
             failure_threshold: THREE,
@@ -113,6 +116,7 @@ impl fmt::Debug for Gossip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gossip")
             .field("port", &self.port)
+            .field("interval", &self.interval)
             .field("timeout", &self.timeout)
             .field("success_threshold", &self.success_threshold)
             .field("failure_threshold", &self.failure_threshold)

@@ -1,14 +1,18 @@
 //! `cluster_config`: this node's name, its peers, gossip.
 
 use core::num::{NonZeroU8, NonZeroU16};
+use core::time::Duration;
 
 use super::server::read_host;
 use super::{discovery, read_switch};
-use crate::config::model::{Cluster, Gossip, NodeId, Secret};
+use crate::config::model::{Cluster, Discovery, Gossip, NodeId, Secret};
 use crate::config::reader::{Fields, Node, Place, Reader};
 
 /// Static peers, and nodes that may be expected.
 const NODES_MAX: u64 = 1_024;
+
+/// Discovery methods at once.
+const DISCOVERIES_MAX: usize = 16;
 
 /// Keys of the gossip keyring: the one in use, the next, and some that are on their way out.
 const GOSSIP_KEYS_MAX: usize = 16;
@@ -21,7 +25,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Cluster> 
         let base = Cluster::default();
         let gossip = fields.read(reader, "gossip", |r, n| r.object(n, read_gossip)).unwrap_or_default();
         let discovery_node = fields.get(reader, "discovery");
-        let discovery = discovery_node.as_ref().and_then(|node| discovery::read(reader, node, gossip.port));
+        let discovery = discovery_node.as_ref().map(|node| read_discoveries(reader, node, gossip.port));
         let cluster = Cluster {
             enabled: read_switch(reader, fields, "enabled"),
             cluster_name: fields.read(reader, "cluster_name", Reader::name).unwrap_or(base.cluster_name),
@@ -36,12 +40,21 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Cluster> 
                 .read(reader, "expected_nodes", |r, n| r.count(n, 1..=NODES_MAX))
                 .and_then(NonZeroU16::new),
             gossip,
-            discovery,
+            discovery: discovery.unwrap_or_default(),
         };
         let discovery_place = discovery_node.map(|node| node.place);
         check(reader, &fields.place, &cluster, discovery_place.as_ref());
         cluster
     })
+}
+
+/// The public page has one object; several methods at once are a list of them.
+fn read_discoveries(reader: &mut Reader<'_>, node: &Node<'_>, gossip_port: u16) -> Vec<Discovery> {
+    if node.is_list() {
+        let found = reader.list(node, DISCOVERIES_MAX, |r, n| Some(discovery::read(r, n, gossip_port)));
+        return found.into_iter().flatten().collect();
+    }
+    discovery::read(reader, node, gossip_port).into_iter().collect()
 }
 
 fn check(reader: &mut Reader<'_>, place: &Place, cluster: &Cluster, discovery: Option<&Place>) {
@@ -50,7 +63,7 @@ fn check(reader: &mut Reader<'_>, place: &Place, cluster: &Cluster, discovery: O
     }
     // A discovery that did not load has its own fault already.
     let discovery_is_at_fault = discovery.is_some_and(|place| reader.has_fault_below(place));
-    if cluster.peers.is_empty() && cluster.discovery.is_none() && !discovery_is_at_fault {
+    if cluster.peers.is_empty() && cluster.discovery.is_empty() && !discovery_is_at_fault {
         let problem = "enabled, with neither peers nor discovery";
         reader.fault(place, problem, "peers, or a discovery that is enabled");
     }
@@ -80,6 +93,9 @@ fn read_gossip(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Gossip {
         encryption_keys: fields
             .read(reader, "encryption_keys", |r, n| Some(r.list(n, GOSSIP_KEYS_MAX, read_gossip_key)))
             .unwrap_or_default(),
+        interval: fields
+            .read(reader, "interval", |r, n| r.duration(n, &(Duration::from_millis(20)..=Duration::from_secs(10))))
+            .unwrap_or(base.interval),
         insecure: read_switch(reader, fields, "insecure"),
         ..base
     };

@@ -67,7 +67,7 @@ fn every_discovery_of_the_page_loads() {
             r#"{{"cluster_config": {{"enabled": true,
                 "discovery": {{"enabled": true, {discovery}}}, "gossip": {{"port": 10101}}}}}}"#
         );
-        let found = loaded(&text).config.cluster.discovery.expect(discovery);
+        let found = loaded(&text).config.cluster.discovery.pop().expect(discovery);
         assert_eq!(found.bind_port, 10_101);
         assert_eq!(found.dial_timeout, Duration::from_secs(10));
         match found.source {
