@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
 mod pace;
 
 use pace::Pace;
@@ -29,6 +31,12 @@ pub(crate) trait Source {
     /// watched. A registration that this needs is renewed here too. Dropping the future at any
     /// await does no harm.
     async fn look(&mut self) -> Result<Vec<SocketAddr>, Failure>;
+
+    /// The first look of somebody who only wants to know whether it works: registers nothing, and
+    /// where a registration is needed, finds out whether it would be let.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.look().await
+    }
 
     /// Takes back what was registered, so that others need not wait for it to expire.
     async fn leave(&mut self) {}
