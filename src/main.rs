@@ -1,7 +1,9 @@
 //! The program `deepintshield`: its command line, and the exit codes of `sysexits.h`.
 #![forbid(unsafe_code)]
 
+mod admin_client;
 mod check;
+mod cluster;
 mod demo;
 mod node;
 mod process;
@@ -37,6 +39,8 @@ struct CommandLine {
 enum Command {
     /// Reads the configuration, says everything that is wrong with it, and starts nothing.
     Check,
+    /// Shows the cluster as a running node sees it.
+    Cluster(cluster::Options),
     /// Runs a node with a simulated provider behind it, says what to try, and shows what happens.
     Demo(demo::Options),
     /// Runs a simulated provider, for tests and load tests.
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
     match line.command {
         None => serve(line.config, line.state_dir),
         Some(Command::Check) => check::run(&line.config),
+        Some(Command::Cluster(options)) => cluster::run(&line.config, &options),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::ProviderSim(options)) => simulate(options),
     }
