@@ -37,7 +37,10 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
     let body = match admin_client::get(address, "/cluster/status") {
         Ok((200, body)) => body,
         Ok((code, _)) => {
-            return crate::fail(69, &format!("the node at {address} answers with {code}; is its control thread stuck?"));
+            return crate::fail(
+                69,
+                &format!("the node at {address} answers with {code}; is its control thread stuck?"),
+            );
         }
         Err(error) => {
             let hint = "is the node running, and `server.admin_host` and `server.admin_port` right?";
@@ -161,7 +164,8 @@ fn lay_out<const COLUMNS: usize>(text: &mut String, rows: &[[String; COLUMNS]]) 
     for row in rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+            let width =
+                rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
             let _ = write!(line, "{cell:width$}  ");
         }
         text.push_str(line.trim_end());
@@ -180,7 +184,7 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -214,7 +218,8 @@ mod tests {
         assert_eq!(lines[0], "deepintshield-n-0-10101: HEALTHY, 2 of 3 members healthy");
         assert_eq!(lines[1], "state ready, digest 153 B");
         assert!(lines[4].starts_with("n-0 *"), "{text}");
-        for (line, holds) in [(5, "120 ms  0.4 ms"), (5, "4 01234567"), (5, "-3 ms"), (6, "61 s"), (6, "3 ff (differs)")]
+        for (line, holds) in
+            [(5, "120 ms  0.4 ms"), (5, "4 01234567"), (5, "-3 ms"), (6, "61 s"), (6, "3 ff (differs)")]
         {
             assert!(lines[line].contains(holds), "{holds} in {text}");
         }
