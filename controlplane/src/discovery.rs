@@ -10,10 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) mod consul;
 mod dns;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 mod interfaces;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
 mod names;
 mod pace;
 mod static_list;
