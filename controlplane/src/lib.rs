@@ -20,6 +20,7 @@ mod discovery;
 mod drain;
 pub mod event;
 pub mod gossip;
+pub mod health;
 mod keep;
 pub mod last_good;
 mod listener_identity;
