@@ -33,6 +33,7 @@ mod start;
 pub mod state;
 pub mod state_dir;
 pub mod sums;
+pub mod traffic;
 mod watch;
 
 pub use drain::Finished;
