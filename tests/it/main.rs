@@ -8,6 +8,7 @@
 mod demo;
 mod departures;
 mod exit_codes;
+mod failover;
 mod fallbacks;
 mod node_pages;
 mod node_rig;
