@@ -5,10 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster_rig;
 mod demo;
 mod departures;
 mod exit_codes;
+mod failover;
 mod fallbacks;
+mod namespaces;
 mod node_pages;
 mod node_rig;
 mod pipelines;

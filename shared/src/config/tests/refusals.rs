@@ -105,13 +105,14 @@ fn dangling_references_are_found_whatever_the_order() {
 "providers": [{"name": "openai", "rate_limit_id": "god"}],
 "teams": [{"id": "t", "name": "t", "customer_id": "c"}],
 "rate_limits": [{"id": "gold", "request_max_limit": 1, "request_reset_duration": "1m"}]},
-"providers": {"openai": {"keys": [{"name": "main", "value": "env.OPENAI_API_KEY"}]}}}"#,
+"providers": {"openai": {"keys": [{"name": "main", "value": "env.OPENAI_API_KEY", "rate_limit_id": "glod"}]}}}"#,
         &[
             "3:37 governance.virtual_keys[0].provider_configs[0].provider: there is no provider \"openia\", expected one of the 1 declared, did you mean \"openai\"?",
             "4:84 governance.virtual_keys[0].provider_configs[1].key_ids[0]: there is no key of openai \"mian\", expected one of the 1 declared, did you mean \"main\"?",
             "5:54 governance.model_configs[0].budget_ids[0]: there is no budget \"b\", expected the budget to be declared",
             "6:51 governance.providers[0].rate_limit_id: there is no rate limit \"god\", expected one of the 1 declared, did you mean \"gold\"?",
             "7:51 governance.teams[0].customer_id: there is no customer \"c\"",
+            "9:100 providers.openai.keys[0].rate_limit_id: there is no rate limit \"glod\", expected one of the 1 declared, did you mean \"gold\"?",
         ],
     );
 }
@@ -184,6 +185,22 @@ fn clusters_need_someone_to_talk_to() {
             "1:61 cluster_config.discovery: \"etcd_endpoints\" is missing",
             "2:64 cluster_config.discovery.allowed_address_space[0]: has bits set behind its prefix, expected \"10.0.0.0/8\"",
             "3:32 cluster_config.gossip.encryption_keys[0]: not a gossip key",
+        ],
+    );
+}
+
+#[test]
+fn what_consul_or_kubernetes_would_refuse_is_refused_here() {
+    check(
+        r#"{"cluster_config": {"enabled": true, "discovery": [{"enabled": true, "type": "consul", "service_name": "s",
+"consul_datacenters": "dc2", "consul_check_interval": "10ms", "consul_deregister_after": "30s"},
+{"enabled": true, "type": "kubernetes", "service_name": "s", "k8s_label_selector": "app=a",
+"k8s_namespace": "../nodes"}]}}"#,
+        &[
+            "2:23 cluster_config.discovery[0].consul_datacenters: ",
+            "2:55 cluster_config.discovery[0].consul_check_interval: ",
+            "2:90 cluster_config.discovery[0].consul_deregister_after: ",
+            "4:18 cluster_config.discovery[1].k8s_namespace: not the name of a namespace",
         ],
     );
 }
