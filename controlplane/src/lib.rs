@@ -20,6 +20,7 @@ mod discovery;
 mod drain;
 pub mod event;
 pub mod gossip;
+pub mod health;
 mod keep;
 pub mod last_good;
 mod listener_identity;
@@ -32,6 +33,7 @@ mod start;
 pub mod state;
 pub mod state_dir;
 pub mod sums;
+pub mod traffic;
 mod watch;
 
 pub use drain::Finished;
