@@ -3,4 +3,8 @@
 //!
 //! Absent: limits that are never exceeded (they need transfers, not gossip), secrets.
 
+mod health;
+pub(crate) mod identity;
+mod seeds;
+mod twin;
 pub mod values;
