@@ -5,6 +5,9 @@
 
 mod health;
 pub(crate) mod identity;
+pub mod keyring;
+pub mod network;
 mod seeds;
 mod twin;
 pub mod values;
+pub(crate) mod wire;
