@@ -7,6 +7,7 @@
 
 use shared::clock::Nanos;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A later node than ours has been told to go first; what still runs after this is not going.
@@ -17,8 +18,11 @@ const NEWER_GIVES_UP_AFTER: Duration = Duration::from_secs(4);
 const GAP_MAX: Duration = Duration::from_secs(2);
 /// Signs of life that a living node gives in that time at least.
 const SIGNS_MIN: u32 = 8;
-/// Other generations of ours that are kept track of.
-const GENERATIONS_MAX: usize = 16;
+/// Other starts under our id that are kept track of.
+const STARTS_MAX: usize = 16;
+
+/// Generation and address: one start of a node.
+type Start = (u64, SocketAddr);
 
 /// What follows from the other generations of our id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub(crate) enum Verdict {
     Duplicate {
         /// Its generation.
         generation: u64,
+        /// Where it is.
+        address: SocketAddr,
     },
     /// A later generation is known, and silent.
     Outdated {
@@ -40,7 +46,7 @@ pub(crate) enum Verdict {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Twins {
-    by_generation: BTreeMap<u64, Signs>,
+    by_start: BTreeMap<Start, Signs>,
 }
 
 struct Signs {
@@ -52,13 +58,14 @@ struct Signs {
 }
 
 impl Twins {
-    /// One round: every other generation under our id, with its pulse.
-    pub(crate) fn look(&mut self, ours: u64, others: impl IntoIterator<Item = (u64, u64)>, now: Nanos) -> Verdict {
-        for (generation, pulse) in others {
-            if self.by_generation.len() >= GENERATIONS_MAX && !self.by_generation.contains_key(&generation) {
-                self.by_generation.pop_first();
+    /// One round: every other start under our id, with its pulse.
+    pub(crate) fn look(&mut self, ours: u64, others: impl IntoIterator<Item = (Start, u64)>, now: Nanos) -> Verdict {
+        for (start, pulse) in others {
+            if self.by_start.len() >= STARTS_MAX && !self.by_start.contains_key(&start) {
+                self.by_start.pop_first();
             }
-            let signs = self.by_generation.entry(generation).or_insert(Signs { pulse, since: now, last_at: now, signs: 0 });
+            let new = Signs { pulse, since: now, last_at: now, signs: 0 };
+            let signs = self.by_start.entry(start).or_insert(new);
             if pulse > signs.pulse {
                 if now.since(signs.last_at) > GAP_MAX {
                     (signs.since, signs.signs) = (now, 0);
@@ -69,10 +76,10 @@ impl Twins {
             }
         }
         let mut verdict = Verdict::Alone;
-        for (&generation, signs) in self.by_generation.iter().filter(|(generation, _)| **generation != ours) {
+        for (&(generation, address), signs) in &self.by_start {
             let patience = if ours > generation { NEWER_GIVES_UP_AFTER } else { OLDER_GIVES_UP_AFTER };
             if signs.signs >= SIGNS_MIN && signs.last_at.since(signs.since) >= patience {
-                return Verdict::Duplicate { generation };
+                return Verdict::Duplicate { generation, address };
             }
             if generation > ours && now.since(signs.last_at) > GAP_MAX {
                 verdict = Verdict::Outdated { generation };
@@ -88,13 +95,17 @@ mod tests {
 
     const ROUND: Duration = Duration::from_millis(200);
 
+    fn there() -> SocketAddr {
+        ([10, 0, 0, 2], 10_101).into()
+    }
+
     /// Rounds of 200 ms in which another generation shows `pulse(round)`.
     fn verdict_after(rounds: u32, ours: u64, other: u64, pulse: impl Fn(u64) -> u64) -> Verdict {
         let mut twins = Twins::default();
         let mut verdict = Verdict::Alone;
         for round in 0..rounds {
             let now = Nanos(1).after(ROUND * round);
-            verdict = twins.look(ours, [(other, pulse(u64::from(round)))], now);
+            verdict = twins.look(ours, [((other, there()), pulse(u64::from(round)))], now);
             if matches!(verdict, Verdict::Duplicate { .. }) {
                 break;
             }
@@ -111,9 +122,9 @@ mod tests {
 
     #[test]
     fn the_newcomer_stops_before_the_older_one() {
-        assert_eq!(verdict_after(30, 2, 1, |round| round), Verdict::Duplicate { generation: 1 });
+        assert_eq!(verdict_after(30, 2, 1, |round| round), Verdict::Duplicate { generation: 1, address: there() });
         assert_eq!(verdict_after(30, 1, 2, |round| round), Verdict::Alone);
-        assert_eq!(verdict_after(90, 1, 2, |round| round), Verdict::Duplicate { generation: 2 });
+        assert_eq!(verdict_after(90, 1, 2, |round| round), Verdict::Duplicate { generation: 2, address: there() });
     }
 
     #[test]
