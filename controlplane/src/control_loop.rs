@@ -5,10 +5,12 @@
 //! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
 //! costs O(state).
 
-use crate::admin::{Question, Status};
+use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
+use crate::admin::Question;
 use crate::compile::{NodeFacts, compile};
 use crate::drain::{Drain, Finished};
 use crate::event::Event;
+use crate::gossip::values::NodeValues;
 use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
@@ -18,6 +20,7 @@ use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
 use crate::start::{ConfigSource, ReadError, read_config};
 use crate::state::{ClusterState, Note, Outcome};
+use crate::sums;
 use crate::watch::{Verdict, Watch};
 use shared::bounds::REPORTS_IN_FLIGHT_MAX;
 use shared::clock::{Clock, Nanos};
@@ -70,6 +73,10 @@ pub(crate) struct ControlLoop {
     /// Told to read it while it was being read.
     pub(crate) must_read_again: bool,
     pub(crate) watch: Watch,
+    /// What this node publishes of itself.
+    pub(crate) own: NodeValues,
+    /// Grows with every start; 0 where this node is not part of a cluster.
+    pub(crate) generation: u64,
 }
 
 impl ControlLoop {
@@ -308,18 +315,14 @@ impl ControlLoop {
         render(self.state.totals(), &self.publisher.limits(self.clock.now()), &facts)
     }
 
-    fn status(&self) -> Status {
-        let live = self.state.live();
-        let (state, reason) = match live.readiness {
-            Readiness::Ready => ("ready", String::new()),
-            Readiness::Starting(reason) => ("starting", reason),
-            Readiness::Draining => ("draining", "the node finishes what runs".to_owned()),
-        };
-        Status {
+    fn status(&self) -> Box<Status> {
+        let (live, view, own, now) = (self.state.live(), self.state.view(), &self.own, self.clock.now());
+        let (state, reason) = state_of(&live.readiness);
+        Box::new(Status {
             local_node: self.state.local_node().to_owned(),
             members: live.members,
             healthy_members: live.healthy_members,
-            cluster_health: if live.is_cluster_healthy { "HEALTHY" } else { "NOT HEALTHY" },
+            cluster_health: cluster_health(&live),
             state,
             reason,
             region: self.state.region().to_owned(),
@@ -327,7 +330,16 @@ impl ControlLoop {
             cores: self.state.totals().cores(),
             requests_in_flight: self.state.totals().requests_in_flight(),
             version: self.version,
-        }
+            generation: self.generation,
+            protocol: own.about.protocol,
+            doubts_itself: view.doubts_itself,
+            digest_bytes: view.digest_bytes,
+            configuration: own.configuration.clone(),
+            load: own.load.clone(),
+            limits: sums::limits(own, &view.members),
+            discovery: discovery_of(self.state.discovered(), now),
+            peers: peers_of(view, &own.configuration, now),
+        })
     }
 
     async fn stop(mut self, finished: Finished) -> Finished {

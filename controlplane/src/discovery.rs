@@ -36,13 +36,13 @@ pub(crate) trait Source {
 
 /// Why a source sees nothing. Its last list stays in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// The log line, in the public page's words where it names one: `dns lookup error` …
-    pub(crate) line: &'static str,
+    pub line: &'static str,
     /// What happened, without secrets.
-    pub(crate) cause: String,
+    pub cause: String,
     /// What to do about it.
-    pub(crate) remedy: String,
+    pub remedy: String,
 }
 
 /// What every source may know of its node and of its settings.
@@ -80,6 +80,7 @@ pub(crate) async fn follow<S: Source>(
 ) {
     let mut pace = Pace::new();
     let mut last: Option<Vec<SocketAddr>> = None;
+    let mut has_failed = false;
     loop {
         let looked = tokio::select! {
             looked = source.look() => looked,
@@ -88,9 +89,12 @@ pub(crate) async fn follow<S: Source>(
         let pause = match looked {
             Ok(found) => {
                 let peers = admitted(&source, &surroundings, found, last.as_deref());
-                if last.as_ref() != Some(&peers) {
+                let is_other = last.as_ref() != Some(&peers);
+                if is_other {
                     say_found(source.name(), &peers, last.as_deref());
                     last = Some(peers.clone());
+                }
+                if is_other || std::mem::take(&mut has_failed) {
                     if events.send(Event::Discovered { source: source.name(), peers }).await.is_err() {
                         return;
                     }
@@ -101,6 +105,10 @@ pub(crate) async fn follow<S: Source>(
                 let pause = pace.after_failure();
                 if pause.is_worth_saying {
                     say_failed(source.name(), &failure, last.as_ref().map_or(0, Vec::len));
+                }
+                has_failed = true;
+                if events.send(Event::DiscoveryFailed { source: source.name(), failure }).await.is_err() {
+                    return;
                 }
                 pause
             }

@@ -20,6 +20,7 @@ mod discovery;
 mod drain;
 pub mod event;
 pub mod gossip;
+pub mod health;
 mod keep;
 pub mod last_good;
 mod listener_identity;
@@ -31,6 +32,7 @@ pub mod sources;
 mod start;
 pub mod state;
 pub mod state_dir;
+pub mod sums;
 mod watch;
 
 pub use drain::Finished;
@@ -41,6 +43,7 @@ pub use start::{ConfigSource, Settings, StartError};
 use crate::compile::{CompileError, NodeFacts, compile};
 use crate::control_loop::ControlLoop;
 use crate::event::Event;
+use crate::gossip::values::NodeValues;
 use crate::keep::Keeper;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
@@ -171,6 +174,8 @@ impl ControlPlane {
             reading: None,
             must_read_again: false,
             watch: Watch::new(cores_watched, settings.clock.now()),
+            own: NodeValues::default(),
+            generation: 0,
         };
         // Published before the first tick, so that a node with known addresses serves at once.
         control_loop.apply(Event::Configured(Box::new(compiled)));

@@ -17,6 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+mod source_sight;
+
+pub use source_sight::SourceSight;
+
 /// Keys that may rest at once. A core reports one only after a provider's own answer, so that
 /// this many means something is wrong with more than keys; the soonest to wake is forgotten.
 pub const RESTING_KEYS_MAX: usize = 4_096;
@@ -29,7 +33,7 @@ pub struct ClusterState {
     resting_keys: Vec<RestingKey>,
     totals: Totals,
     /// What every discovery source sees, by its name.
-    discovered: BTreeMap<&'static str, Vec<SocketAddr>>,
+    discovered: BTreeMap<&'static str, SourceSight>,
     /// What gossip says of the others.
     view: View,
     /// How far the newest change came, until the node is ready.
@@ -146,8 +150,12 @@ impl ClusterState {
                 }
             }
             Event::Discovered { source, peers } => {
-                self.discovered.insert(source, peers);
-                outcome.follow_peers = Some(self.discovered.values().flatten().copied().collect());
+                self.discovered.entry(source).or_default().saw(peers);
+                outcome.follow_peers =
+                    Some(self.discovered.values().flat_map(|sight| &sight.peers).copied().collect());
+            }
+            Event::DiscoveryFailed { source, failure } => {
+                self.discovered.entry(source).or_default().failed(failure, now);
             }
             Event::Gossiped(view) => {
                 self.view = *view;
@@ -245,6 +253,16 @@ impl ClusterState {
     /// Everything counted since the start.
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// What every discovery source sees, by its name.
+    pub fn discovered(&self) -> impl Iterator<Item = (&'static str, &SourceSight)> {
+        self.discovered.iter().map(|(source, sight)| (*source, sight))
+    }
+
+    /// What gossip says of the others.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     fn configure(&mut self, compiled: Compiled, outcome: &mut Outcome) {
