@@ -10,6 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) mod consul;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
 mod dns;
 mod interfaces;
 mod names;
