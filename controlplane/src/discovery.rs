@@ -11,10 +11,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) mod consul;
+mod dns;
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
+mod interfaces;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
-mod dns;
-mod interfaces;
 mod names;
 mod pace;
 mod static_list;
@@ -36,6 +38,12 @@ pub(crate) trait Source {
     /// watched. A registration that this needs is renewed here too. Dropping the future at any
     /// await does no harm.
     async fn look(&mut self) -> Result<Vec<SocketAddr>, Failure>;
+
+    /// The first look of somebody who only wants to know whether it works: registers nothing, and
+    /// where a registration is needed, finds out whether it would be let.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.look().await
+    }
 
     /// Takes back what was registered, so that others need not wait for it to expire.
     async fn leave(&mut self) {}
