@@ -79,6 +79,8 @@ pub struct Outcome {
     pub follow_hosts: Option<BTreeSet<String>>,
     /// Gossip has to be tried with exactly these addresses, besides the members it knows.
     pub follow_peers: Option<BTreeSet<SocketAddr>>,
+    /// Another live node has this id of ours: this one has to end.
+    pub duplicate_node: Option<String>,
     /// What an operator should read.
     pub notes: Vec<Note>,
 }
@@ -159,6 +161,7 @@ impl ClusterState {
                 self.view = *view;
                 outcome.publish_live = true;
             }
+            Event::DuplicateNode { id, .. } => outcome.duplicate_node = Some(id),
             Event::Report(report) => {
                 self.totals.add(&report);
                 for resting in report.resting_keys {
