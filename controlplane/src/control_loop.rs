@@ -121,7 +121,8 @@ impl ControlLoop {
     }
 
     fn remember(&mut self, outcome: Outcome) {
-        let Outcome { publish, is_new_configuration, publish_live, follow_hosts, follow_peers, notes } = outcome;
+        let Outcome { publish, is_new_configuration, publish_live, follow_hosts, follow_peers, notes, duplicate_node: _ } =
+            outcome;
         self.pending.publish |= publish;
         self.pending.is_new_configuration |= is_new_configuration;
         self.pending.publish_live |= publish_live;
