@@ -12,9 +12,12 @@ use tokio::sync::{mpsc, watch};
 
 mod dns;
 mod interfaces;
+#[cfg(feature = "mdns")]
+mod mdns;
 mod names;
 mod pace;
 mod static_list;
+mod udp;
 
 use pace::Pace;
 
