@@ -139,19 +139,13 @@ impl Table {
                 entry.question.known_as = known_as;
                 entry.due = now.after(pause(ttl));
                 entry.fault = None;
-                match lost {
-                    Some(target) => entry.pace.after_failure().is_worth_saying.then(|| {
-                        format!(
-                            "{}: its target {target} could not be looked up; {}",
-                            entry.question.name,
-                            remedy(&target)
-                        )
-                    }),
-                    None => {
-                        entry.pace = Pace::new();
-                        None
-                    }
-                }
+                let Some(target) = lost else {
+                    entry.pace = Pace::new();
+                    return None;
+                };
+                let name = &entry.question.name;
+                let is_news = entry.pace.after_failure().is_worth_saying;
+                is_news.then(|| format!("{name}: its target {target} could not be looked up; {}", remedy(&target)))
             }
             Answer::Nobody { exists, ttl } => {
                 entry.peers.clear();

@@ -139,7 +139,7 @@ mod tests {
     const TWO: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
 
     fn ring(cluster: &str, keys: &[&str]) -> Keyring {
-        let secrets: Vec<_> = keys.iter().map(|key| Secret::new(*key)).collect();
+        let secrets: Vec<_> = keys.iter().copied().map(Secret::new).collect();
         Keyring::new(cluster, &secrets).unwrap()
     }
 
