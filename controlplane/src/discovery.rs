@@ -11,15 +11,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) mod consul;
-mod dns;
+pub(crate) mod dns;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
-mod interfaces;
+pub(crate) mod interfaces;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
+#[cfg(feature = "mdns")]
+pub(crate) mod mdns;
 mod names;
 mod pace;
-mod static_list;
+pub(crate) mod static_list;
+pub(crate) mod udp;
 
 use pace::Pace;
 
@@ -82,14 +85,14 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    fn allows(&self, address: IpAddr) -> bool {
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allowed.is_empty() || self.allowed.iter().any(|network| network.contains(&address))
     }
 
     /// Whether a packet to this peer would come back to this node. `machine` are the addresses of
     /// all interfaces.
-    fn is_own(&self, peer: SocketAddr, machine: &[IpAddr]) -> bool {
+    pub(crate) fn is_own(&self, peer: SocketAddr, machine: &[IpAddr]) -> bool {
         let is_everywhere = self.listen.ip().is_unspecified() && peer.port() == self.listen.port();
         peer == self.advertise
             || peer == self.listen
@@ -98,7 +101,7 @@ impl Surroundings {
 
     /// Whether gossip can send to this address: a socket of IPv4 cannot reach IPv6, and one of IPv6
     /// reaches both only when it is bound to no address.
-    fn speaks_to(&self, address: IpAddr) -> bool {
+    pub(crate) fn speaks_to(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.listen.is_ipv4() || self.listen.is_ipv6() && self.listen.ip().is_unspecified()
     }
 }

@@ -189,6 +189,13 @@ impl Source for Consul {
         Ok(found)
     }
 
+    /// Consul has no way to ask whether it would register us; a token that may not is found out by
+    /// the node itself.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.look_around().await?;
+        Ok(self.found())
+    }
+
     async fn leave(&mut self) {
         if !self.registration.was_tried {
             return;

@@ -3,15 +3,19 @@
 use super::settings::{ALONE, FILTERED, joined};
 use super::{Patient, Place, Remark};
 use crate::discovery::static_list::StaticList;
-use crate::discovery::{Failure, Source, Surroundings, consul, dns, interfaces};
+use crate::discovery::{Failure, Source, Surroundings, consul, dns, interfaces, udp};
+use crate::gossip::keyring::Keyring;
 use shared::config::model::{Cluster, Discovery, DiscoverySource};
 use shared::secret::Secret;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// A source has its own deadlines; this much longer than `dial_timeout` it is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Silence after which a subnet has said all that it will.
+const GATHER: Duration = Duration::from_millis(1_500);
 /// Addresses of one source that are dealt with.
 const PEERS_MAX: usize = 64;
 
@@ -84,6 +88,23 @@ async fn try_one(
         DiscoverySource::Dns { names } => {
             ("dns", Some(peek(&mut dns::Dns::new(names, around, patient.clock), around).await))
         }
+        // These would answer each other in our name, and one of them has the port to itself.
+        DiscoverySource::Udp { .. } if patient.status.is_some() => ("udp", None),
+        DiscoverySource::Mdns { .. } if patient.status.is_some() => ("mdns", None),
+        DiscoverySource::Udp { broadcast_port } => {
+            let cluster = &patient.config.cluster;
+            let Ok(keyring) = Keyring::new(&cluster.cluster_name, &cluster.gossip.encryption_keys) else {
+                return ("udp", None);
+            };
+            let (_keys, keyring) = watch::channel(keyring);
+            let mut source = udp::Udp::new(*broadcast_port, around.clone(), keyring, patient.clock);
+            ("udp", Some(peek_for_a_while(&mut source, around).await))
+        }
+        #[cfg(feature = "mdns")]
+        DiscoverySource::Mdns { service } => {
+            let mut source = crate::discovery::mdns::Mdns::new(service, around.clone());
+            ("mdns", Some(peek_for_a_while(&mut source, around).await))
+        }
     }
 }
 
@@ -96,6 +117,19 @@ async fn peek<S: Source>(source: &mut S, around: &Surroundings) -> Result<Vec<So
             remedy: "check the network to it, and raise `dial_timeout` where it is slow".to_owned(),
         })
     })
+}
+
+/// Answers of a whole subnet come one by one.
+async fn peek_for_a_while<S: Source>(source: &mut S, around: &Surroundings) -> Result<Vec<SocketAddr>, Failure> {
+    let mut found = peek(source, around).await;
+    while let Ok(next) = timeout(GATHER, source.look()).await {
+        found = next;
+        if found.is_err() {
+            break;
+        }
+    }
+    drop(timeout(GATHER, source.leave()).await);
+    found
 }
 
 /// Says what a source sees; what of it would be tried.
