@@ -5,6 +5,7 @@ mod admin_client;
 mod check;
 mod cluster;
 mod demo;
+mod doctor;
 mod node;
 mod process;
 mod provider_sim;
@@ -41,6 +42,8 @@ enum Command {
     Check,
     /// Shows the cluster as a running node sees it.
     Cluster(cluster::Options),
+    /// Finds out what keeps this node out of its cluster, and says what to do about it.
+    Doctor(doctor::Options),
     /// Runs a node with a simulated provider behind it, says what to try, and shows what happens.
     Demo(demo::Options),
     /// Runs a simulated provider, for tests and load tests.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Some(Command::Check) => check::run(&line.config),
         Some(Command::Cluster(options)) => cluster::run(&line.config, &options),
         Some(Command::Demo(options)) => demo::run(&options),
+        Some(Command::Doctor(options)) => doctor::run(&line.config, &options),
         Some(Command::ProviderSim(options)) => simulate(options),
     }
 }

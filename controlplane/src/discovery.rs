@@ -14,7 +14,7 @@ pub(crate) mod consul;
 pub(crate) mod dns;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
-pub(crate) mod interfaces;
+mod interfaces;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 #[cfg(feature = "mdns")]
@@ -106,6 +106,11 @@ impl Surroundings {
     }
 }
 
+/// Addresses of all interfaces of this machine.
+pub(crate) fn machine_addresses() -> Vec<IpAddr> {
+    interfaces::all().into_iter().map(|interface| interface.address).collect()
+}
+
 /// Runs one source until `leaving` turns true, or the control loop is gone.
 pub(crate) async fn follow<S: Source>(
     mut source: S,
@@ -123,7 +128,7 @@ pub(crate) async fn follow<S: Source>(
         };
         let pause = match looked {
             Ok(found) => {
-                let machine: Vec<_> = interfaces::all().into_iter().map(|interface| interface.address).collect();
+                let machine = machine_addresses();
                 let peers = admitted(&source, &surroundings, found, last.as_deref(), &machine);
                 let is_other = last.as_ref() != Some(&peers);
                 if is_other {

@@ -87,9 +87,9 @@ pub async fn examine(patient: &Patient<'_>, say: &mut dyn FnMut(Remark)) {
         Some(status) => {
             running::judge(status, patient.metrics.unwrap_or_default(), &peers).into_iter().for_each(&mut *say);
         }
-        None => say(Remark::Note(
-            "no node runs on this configuration: how it sees its cluster was not examined".to_owned(),
-        )),
+        None => {
+            say(Remark::Note("no node runs on this configuration: how it sees its cluster was not examined".to_owned()))
+        }
     }
 }
 

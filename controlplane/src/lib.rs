@@ -17,6 +17,7 @@ pub mod admin;
 pub mod compile;
 mod control_loop;
 mod discovery;
+pub mod doctor;
 mod drain;
 pub mod event;
 pub mod gossip;

@@ -46,7 +46,8 @@ pub(super) fn judge(cluster: &Cluster) -> Vec<Remark> {
     for discovery in &cluster.discovery {
         remarks.push(Remark::Note(format!("and the same service_name: {:?}", discovery.service_name)));
         if discovery.interval < INTERVAL_FAIR {
-            let text = format!("discovery every {:?} is load for whoever answers it; 10 s are usual", discovery.interval);
+            let text =
+                format!("discovery every {:?} is load for whoever answers it; 10 s are usual", discovery.interval);
             remarks.push(Remark::Note(text));
         }
         match &discovery.source {

@@ -3,11 +3,11 @@
 use super::settings::{ALONE, FILTERED, joined};
 use super::{Patient, Place, Remark};
 use crate::discovery::static_list::StaticList;
-use crate::discovery::{Failure, Source, Surroundings, consul, dns, interfaces, udp};
+use crate::discovery::{Failure, Source, Surroundings, consul, dns, machine_addresses, udp};
 use crate::gossip::keyring::Keyring;
 use shared::config::model::{Cluster, Discovery, DiscoverySource};
 use shared::secret::Secret;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -20,11 +20,7 @@ const GATHER: Duration = Duration::from_millis(1_500);
 const PEERS_MAX: usize = 64;
 
 /// Peers that a node would try.
-pub(super) async fn try_all(
-    patient: &Patient<'_>,
-    place: &Place,
-    say: &mut dyn FnMut(Remark),
-) -> Vec<SocketAddr> {
+pub(super) async fn try_all(patient: &Patient<'_>, place: &Place, say: &mut dyn FnMut(Remark)) -> Vec<SocketAddr> {
     let cluster = &patient.config.cluster;
     let mut peers = Vec::new();
     if !cluster.peers.is_empty() {
@@ -32,7 +28,8 @@ pub(super) async fn try_all(
         let mut list = StaticList::new(&cluster.peers, &around, patient.clock);
         let fixed = peek(&mut list, &around).await;
         // The list tells addresses first, and names with the next look.
-        let found = if cluster.peers.iter().all(|peer| peer.ip().is_some()) { fixed } else { peek(&mut list, &around).await };
+        let found =
+            if cluster.peers.iter().all(|peer| peer.ip().is_some()) { fixed } else { peek(&mut list, &around).await };
         peers.extend(sorted_out("peers", &around, found, say));
     }
     for discovery in &cluster.discovery {
@@ -40,7 +37,9 @@ pub(super) async fn try_all(
         let (name, found) = try_one(patient, discovery, &around).await;
         match found {
             Some(found) => peers.extend(sorted_out(name, &around, found, say)),
-            None => say(Remark::Note(format!("discovery {name} was not tried: what it needs belongs to the node that runs"))),
+            None => say(Remark::Note(format!(
+                "discovery {name} was not tried: what it needs belongs to the node that runs"
+            ))),
         }
     }
     peers
@@ -62,7 +61,9 @@ async fn try_one(
             let mut source = crate::discovery::kubernetes::Kubernetes::new(around, settings);
             ("kubernetes", Some(peek(&mut source, around).await))
         }
-        DiscoverySource::Consul { address, token, ca_cert_pem, datacenters, check_interval, deregister_after, .. } => {
+        DiscoverySource::Consul {
+            address, token, ca_cert_pem, datacenters, check_interval, deregister_after, ..
+        } => {
             let settings = consul::Settings {
                 address: address.clone(),
                 token: token.as_ref().map(Secret::duplicate),
@@ -146,7 +147,7 @@ fn sorted_out(
             return Vec::new();
         }
     };
-    let machine: Vec<IpAddr> = interfaces::all().into_iter().map(|interface| interface.address).collect();
+    let machine = machine_addresses();
     let mut peers = Vec::new();
     let mut is_here = false;
     for mut peer in found.into_iter().take(PEERS_MAX) {
@@ -155,13 +156,25 @@ fn sorted_out(
             is_here = true;
         } else if peer.ip().is_unspecified() || peer.ip().is_multicast() || peer.port() == 0 {
             let remedy = "correct the entry; nodes should advertise the address that others reach them at";
-            say(Remark::wrong("skipping invalid host address", format!("{name} sees {peer}, which is no host"), remedy));
+            say(Remark::wrong(
+                "skipping invalid host address",
+                format!("{name} sees {peer}, which is no host"),
+                remedy,
+            ));
         } else if !around.allows(peer.ip()) {
             let cause = format!("{name} sees {peer}, which is outside of {}", joined(&around.allowed));
-            say(Remark::wrong(FILTERED, cause, "add its network to `allowed_address_space`, if it is a node of this cluster"));
+            say(Remark::wrong(
+                FILTERED,
+                cause,
+                "add its network to `allowed_address_space`, if it is a node of this cluster",
+            ));
         } else if !around.speaks_to(peer.ip()) {
             let cause = format!("{name} sees {peer}, which a socket on {} cannot send to", around.listen.ip());
-            say(Remark::wrong("nodes discovered but cannot connect", cause, "set `bind_address` to \"::\", which reaches both families"));
+            say(Remark::wrong(
+                "nodes discovered but cannot connect",
+                cause,
+                "set `bind_address` to \"::\", which reaches both families",
+            ));
         } else if !peers.contains(&peer) {
             peers.push(peer);
         }
