@@ -51,6 +51,13 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 #[error(transparent)]
 pub struct GossipError(#[from] WireError);
 
+impl GossipError {
+    /// Whether the port could not be opened; otherwise the configuration is not enough.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self.0, WireError::Bind { .. })
+    }
+}
+
 /// What gossip has to know of its node.
 pub struct GossipSettings {
     id: NodeId,
