@@ -3,7 +3,10 @@
 //!
 //! Absent: limits that are never exceeded (they need transfers, not gossip), secrets.
 
+mod frame;
 pub mod keyring;
 pub mod network;
+mod probe;
+mod replay;
 pub mod values;
 pub(crate) mod wire;
