@@ -6,7 +6,13 @@
 mod frame;
 pub mod keyring;
 pub mod network;
+mod peers;
+mod port;
 mod probe;
+mod queue;
+mod refusals;
 mod replay;
+mod streams;
+mod transport;
 pub mod values;
 pub(crate) mod wire;

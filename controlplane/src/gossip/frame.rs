@@ -186,7 +186,7 @@ pub(crate) enum Refusal {
     #[error("a frame for another node; somebody redirects it, or two nodes share an address")]
     NotForUs,
     #[error("a frame for this node before it was restarted; its sender is told")]
-    ForEarlierUs,
+    ForEarlierUs(SocketAddr),
     #[error("a frame that was here before; the network doubles it, or somebody plays it again")]
     Replayed,
     #[error(
@@ -200,8 +200,21 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// Names for metrics, by [`Refusal::index`].
     pub(crate) const NAMES: [&'static str; 15] = [
-        "not_a_frame", "too_long", "other_version", "without_key", "other_key", "damaged", "other_cluster", "malformed",
-        "reflected", "namesake", "not_for_us", "for_earlier_us", "replayed", "older_generation", "too_many_senders",
+        "refused_not_a_frame",
+        "refused_too_long",
+        "refused_other_version",
+        "refused_without_key",
+        "refused_other_key",
+        "refused_damaged",
+        "refused_other_cluster",
+        "refused_malformed",
+        "refused_reflected",
+        "refused_namesake",
+        "refused_not_for_us",
+        "refused_for_earlier_us",
+        "refused_replayed",
+        "refused_older_generation",
+        "refused_too_many_senders",
     ];
 
     /// Its place in [`Refusal::NAMES`].
@@ -218,7 +231,7 @@ impl Refusal {
             Self::Reflected => 8,
             Self::Namesake => 9,
             Self::NotForUs => 10,
-            Self::ForEarlierUs => 11,
+            Self::ForEarlierUs(_) => 11,
             Self::Replayed => 12,
             Self::OlderGeneration => 13,
             Self::TooManySenders => 14,
@@ -273,8 +286,7 @@ pub(crate) fn open(keyring: &Keyring, us: Identity, speaks: u8, frame: &[u8]) ->
         if header.key == KeyId::NONE { Refusal::WithoutKey } else { Refusal::OtherKey(header.key) }
     })?;
     let (head, sealed) = frame.split_at_checked(HEADER_BYTES).ok_or(Refusal::NotAFrame)?;
-    let (sealed, tag) =
-        sealed.split_at_checked(sealed.len().wrapping_sub(TAG_BYTES)).ok_or(Refusal::NotAFrame)?;
+    let (sealed, tag) = sealed.split_at_checked(sealed.len().wrapping_sub(TAG_BYTES)).ok_or(Refusal::NotAFrame)?;
     let mut body = sealed.to_vec();
     key.cipher
         .decrypt_in_place_detached(XNonce::from_slice(&header.nonce), head, &mut body, Tag::from_slice(tag))
@@ -294,7 +306,7 @@ pub(crate) fn open(keyring: &Keyring, us: Identity, speaks: u8, frame: &[u8]) ->
     }
     Err(match opened.to.name == us.name {
         _ if is_for_anyone => Refusal::Malformed,
-        true => Refusal::ForEarlierUs,
+        true => Refusal::ForEarlierUs(opened.address),
         false => Refusal::NotForUs,
     })
 }

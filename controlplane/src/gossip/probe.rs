@@ -90,7 +90,12 @@ mod tests {
     const AT: Duration = Duration::from_secs(1_000_000);
 
     fn pong() -> Pong {
-        Pong { answers: 7, received: AT, sent: AT + Duration::from_millis(1), takes: vec![KeyId([1; 4]), KeyId([2; 4])] }
+        Pong {
+            answers: 7,
+            received: AT,
+            sent: AT + Duration::from_millis(1),
+            takes: vec![KeyId([1; 4]), KeyId([2; 4])],
+        }
     }
 
     #[test]

@@ -16,17 +16,7 @@ fn node(name: &str, generation: u64) -> Identity {
 }
 
 fn letter(to: Identity, kind: Kind, payload: &[u8]) -> Letter<'_> {
-    Letter {
-        version: 1,
-        speaks: 1,
-        from: node("a", 5),
-        address: ADDRESS,
-        to,
-        sequence: 9,
-        kind,
-        queued: 0,
-        payload,
-    }
+    Letter { version: 1, speaks: 1, from: node("a", 5), address: ADDRESS, to, sequence: 9, kind, queued: 0, payload }
 }
 
 fn sealed(keyring: &Keyring, letter: &Letter<'_>) -> Vec<u8> {
@@ -77,7 +67,11 @@ fn a_frame_is_good_for_one_life_of_one_node() {
     let keyring = ring("c", &[ONE]);
     assert_eq!(open_as(&keyring, node("x", 6), &frame()), Err(Refusal::NotForUs), "redirected");
     assert_eq!(open_as(&keyring, node("a", 5), &frame()), Err(Refusal::Reflected), "sent back");
-    assert_eq!(open_as(&keyring, node("b", 7), &frame()), Err(Refusal::ForEarlierUs), "recorded before a restart");
+    assert_eq!(
+        open_as(&keyring, node("b", 7), &frame()),
+        Err(Refusal::ForEarlierUs(ADDRESS)),
+        "recorded before a restart"
+    );
 }
 
 #[test]
@@ -172,8 +166,8 @@ fn each_refusal_has_a_name_of_its_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), Refusal::NAMES.len());
-    assert_eq!(Refusal::NAMES[Refusal::TooManySenders.index()], "too_many_senders");
-    assert_eq!(Refusal::NAMES[Refusal::OtherKey(KeyId::NONE).index()], "other_key");
+    assert_eq!(Refusal::NAMES[Refusal::TooManySenders.index()], "refused_too_many_senders");
+    assert_eq!(Refusal::NAMES[Refusal::OtherKey(KeyId::NONE).index()], "refused_other_key");
 }
 
 proptest! {
