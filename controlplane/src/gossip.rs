@@ -5,14 +5,23 @@
 //! Its task is watched: when it ends, another one starts under a higher generation. Absent: limits
 //! that are never exceeded (they need transfers, not gossip), secrets.
 
+mod frame;
 mod health;
 pub mod identity;
 pub mod keyring;
 mod life;
 pub mod network;
+mod peers;
+mod port;
+mod probe;
+mod queue;
 mod reader;
+mod refusals;
+mod replay;
 mod seeds;
+mod streams;
 mod supervisor;
+mod transport;
 mod twin;
 pub mod values;
 pub(crate) mod wire;
