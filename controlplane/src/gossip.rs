@@ -159,6 +159,7 @@ impl GossipPort {
             id: settings.id,
             cluster_name: settings.cluster_name,
             advertise: settings.advertise,
+            wire_generation: generation,
             interval: settings.interval,
             thresholds: settings.thresholds,
         });
