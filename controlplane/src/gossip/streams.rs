@@ -200,6 +200,13 @@ struct Hosted {
     unknown: usize,
 }
 
+#[cfg(test)]
+impl Inbound {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.connections == 0
+    }
+}
+
 /// A place among the connections of others, given back when it is dropped.
 struct Place {
     shared: Arc<Shared>,
