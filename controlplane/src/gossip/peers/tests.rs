@@ -91,7 +91,7 @@ fn a_restart_is_news_behind_every_address_of_the_node() {
     assert_eq!(peers.heard(&frame("b", 1, address(1)), at(0)), [address(1)]);
     let (asked, is_news, _) = peers.answered(&frame("b", 1, address(1)), &pong, at(0), WALL).unwrap();
     assert_eq!((asked, is_news), (address(2), true), "known by another address than its own");
-    assert_eq!(peers.heard(&frame("b", 1, address(1)), at(1)), []  as [SocketAddr; 0]);
+    assert_eq!(peers.heard(&frame("b", 1, address(1)), at(1)), [] as [SocketAddr; 0]);
     assert_eq!(peers.heard(&frame("b", 2, address(1)), at(2)), [address(1), address(2)]);
     assert_eq!(peers.route(address(2), at(3)).unwrap().to.generation, 2);
 }
