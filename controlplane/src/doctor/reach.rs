@@ -117,7 +117,7 @@ fn of_port(error: &WireError) -> Remark {
             io::ErrorKind::PermissionDenied => "take a `gossip.port` above 1024, or give the right to lower ones",
             _ => "set `bind_address` to an address of this machine (`ip addr`)",
         },
-        WireError::NoKeys(_) => "give gossip keys",
+        _ => "see the settings above",
     };
     Remark::wrong("the gossip port cannot be opened", error.to_string(), remedy)
 }

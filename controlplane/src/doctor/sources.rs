@@ -38,7 +38,7 @@ pub(super) async fn try_all(patient: &Patient<'_>, place: &Place, say: &mut dyn 
         match found {
             Some(found) => peers.extend(sorted_out(name, &around, found, say)),
             None => say(Remark::Note(format!(
-                "discovery {name} was not tried: what it needs belongs to the node that runs"
+                "discovery {name} was not tried: what it needs belongs to the node that runs, or is not in this build"
             ))),
         }
     }
@@ -106,6 +106,12 @@ async fn try_one(
             let mut source = crate::discovery::mdns::Mdns::new(service, around.clone());
             ("mdns", Some(peek_for_a_while(&mut source, around).await))
         }
+        #[cfg(not(feature = "kubernetes"))]
+        DiscoverySource::Kubernetes { .. } => ("kubernetes", None),
+        #[cfg(not(feature = "etcd"))]
+        DiscoverySource::Etcd { .. } => ("etcd", None),
+        #[cfg(not(feature = "mdns"))]
+        DiscoverySource::Mdns { .. } => ("mdns", None),
     }
 }
 
