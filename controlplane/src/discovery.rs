@@ -113,11 +113,6 @@ impl Surroundings {
     }
 }
 
-/// Addresses of all interfaces of this machine.
-pub(crate) fn machine_addresses() -> Vec<IpAddr> {
-    interfaces::all().into_iter().map(|interface| interface.address).collect()
-}
-
 /// Runs one source until `leaving` turns true, or the control loop is gone.
 pub(crate) async fn follow<S: Source>(
     mut source: S,
@@ -135,7 +130,7 @@ pub(crate) async fn follow<S: Source>(
         };
         let pause = match looked {
             Ok(found) => {
-                let machine = machine_addresses();
+                let machine: Vec<_> = own_addresses().collect();
                 let peers = admitted(&source, &surroundings, found, last.as_deref(), &machine);
                 let is_other = last.as_ref() != Some(&peers);
                 if is_other {

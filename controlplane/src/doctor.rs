@@ -4,7 +4,7 @@
 //! Registers nothing and changes nothing; to others it is a stranger that pings. Absent: what only
 //! another node can see, such as its own firewall towards us; its `doctor` says that.
 
-use crate::gossip::keyring::Keyring;
+use crate::cluster::{advertise, keyring};
 use crate::gossip::network::SystemNetwork;
 use serde_json::Value;
 use shared::clock::Clock;
@@ -12,7 +12,6 @@ use shared::config::model::Config;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-mod here;
 mod reach;
 mod running;
 mod settings;
@@ -55,25 +54,27 @@ pub struct Patient<'a> {
 /// Examines; every remark is said as soon as it is made. To be called inside a tokio runtime.
 pub async fn examine(patient: &Patient<'_>, say: &mut dyn FnMut(Remark)) {
     let cluster = &patient.config.cluster;
-    let remarks = settings::judge(cluster);
-    let is_hopeless = !cluster.enabled;
-    remarks.into_iter().for_each(&mut *say);
-    if is_hopeless {
+    let keyring = keyring(cluster);
+    settings::judge(cluster, &keyring).into_iter().for_each(&mut *say);
+    if !cluster.enabled {
         return;
     }
-    let place = match here::place(cluster) {
-        Ok(place) => place,
-        Err(finding) => return say(Remark::Wrong(finding)),
+    let listen = SocketAddr::new(cluster.bind_address, cluster.gossip.port);
+    let place = match advertise(cluster) {
+        Ok(advertise) => Place { listen, advertise },
+        Err(error) => {
+            let remedy = "give an IP address, or correct the name or this machine's DNS";
+            return say(Remark::wrong("the node does not start", error.to_string(), remedy));
+        }
     };
     settings::judge_advertised(cluster, place.advertise).into_iter().for_each(&mut *say);
-
     let mut peers = Vec::new();
     for found in sources::try_all(patient, &place, say).await {
         if !peers.contains(&found) {
             peers.push(found);
         }
     }
-    if let Ok(keyring) = Keyring::new(&cluster.cluster_name, &cluster.gossip.encryption_keys) {
+    if let Ok(keyring) = keyring {
         let probing = reach::Probing {
             network: Arc::new(SystemNetwork),
             keyring,

@@ -8,6 +8,9 @@
 mod cluster_rig;
 mod demo;
 mod departures;
+mod discovery_etcd;
+mod doctor;
+mod etcd_server;
 mod exit_codes;
 mod failover;
 mod fallbacks;

@@ -1,6 +1,7 @@
 //! What the configuration alone shows. Pure.
 
 use super::Remark;
+use crate::cluster::ClusterError;
 use crate::gossip::keyring::Keyring;
 use shared::config::model::{Cluster, DiscoverySource};
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ const INTERVAL_FAIR: Duration = Duration::from_secs(1);
 const PRIVILEGED_PORTS_END: u16 = 1_024;
 
 /// Everything but addresses.
-pub(super) fn judge(cluster: &Cluster) -> Vec<Remark> {
+pub(super) fn judge(cluster: &Cluster, keyring: &Result<Keyring, ClusterError>) -> Vec<Remark> {
     if !cluster.enabled {
         let cause = "`cluster_config` is missing, or its `enabled` is false: this node looks for nobody";
         let remedy = "set `cluster_config.enabled` to true and give it `peers` or a `discovery`";
@@ -25,7 +26,7 @@ pub(super) fn judge(cluster: &Cluster) -> Vec<Remark> {
     }
     let mut remarks = Vec::new();
     let gossip = &cluster.gossip;
-    match Keyring::new(&cluster.cluster_name, &gossip.encryption_keys) {
+    match keyring {
         Err(error) => {
             let remedy = "correct the key and compare it with the other nodes'";
             remarks.push(Remark::wrong("the node does not start", error.to_string(), remedy));
@@ -114,6 +115,10 @@ mod tests {
         load(&format!(r#"{{"cluster_config": {text}}}"#), &sources).expect("it loads").config.cluster
     }
 
+    fn judged(cluster: &Cluster) -> Vec<Remark> {
+        judge(cluster, &Ok(Keyring::new("c", &cluster.gossip.encryption_keys).expect("keys")))
+    }
+
     fn causes(remarks: &[Remark]) -> Vec<&str> {
         let cause = |remark| match remark {
             &Remark::Wrong(ref finding) => Some(finding.cause.as_str()),
@@ -124,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_node_that_looks_for_nobody_is_told_so() {
-        assert!(causes(&judge(&Cluster::default()))[0].contains("`enabled` is false"));
+        assert!(causes(&judged(&Cluster::default()))[0].contains("`enabled` is false"));
     }
 
     #[test]
@@ -133,7 +138,7 @@ mod tests {
             [("", 1), (r#", "bind_address": "127.0.0.1""#, 0), (r#", "gossip": {"port": 1, "insecure": true}"#, 0)]
         {
             let cluster = cluster(&format!(r#"{{"enabled": true, "peers": ["127.0.0.2:1"]{more}}}"#));
-            assert_eq!(causes(&judge(&cluster)).len(), count, "{more}");
+            assert_eq!(causes(&judged(&cluster)).len(), count, "{more}");
         }
     }
 

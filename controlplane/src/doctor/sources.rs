@@ -2,9 +2,9 @@
 
 use super::settings::{ALONE, FILTERED, joined};
 use super::{Patient, Place, Remark};
+use crate::cluster::keyring;
 use crate::discovery::static_list::StaticList;
-use crate::discovery::{Failure, Source, Surroundings, consul, dns, machine_addresses, udp};
-use crate::gossip::keyring::Keyring;
+use crate::discovery::{Failure, Source, Surroundings, consul, dns, own_addresses, udp};
 use shared::config::model::{Cluster, Discovery, DiscoverySource};
 use shared::secret::Secret;
 use std::net::SocketAddr;
@@ -93,10 +93,7 @@ async fn try_one(
         DiscoverySource::Udp { .. } if patient.status.is_some() => ("udp", None),
         DiscoverySource::Mdns { .. } if patient.status.is_some() => ("mdns", None),
         DiscoverySource::Udp { broadcast_port } => {
-            let cluster = &patient.config.cluster;
-            let Ok(keyring) = Keyring::new(&cluster.cluster_name, &cluster.gossip.encryption_keys) else {
-                return ("udp", None);
-            };
+            let Ok(keyring) = keyring(&patient.config.cluster) else { return ("udp", None) };
             let (_keys, keyring) = watch::channel(keyring);
             let mut source = udp::Udp::new(*broadcast_port, around.clone(), keyring, patient.clock);
             ("udp", Some(peek_for_a_while(&mut source, around).await))
@@ -153,7 +150,7 @@ fn sorted_out(
             return Vec::new();
         }
     };
-    let machine = machine_addresses();
+    let machine: Vec<_> = own_addresses().collect();
     let mut peers = Vec::new();
     let mut is_here = false;
     for mut peer in found.into_iter().take(PEERS_MAX) {
