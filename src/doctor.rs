@@ -1,15 +1,19 @@
 //! `deepintshield doctor`: looks for what keeps this node out of its cluster, and prints each
 //! finding with symptom, cause and remedy. What is looked for is `controlplane::doctor`'s matter.
 
-use crate::{admin_client, cluster};
+use crate::{admin_client, cluster, process};
 use clap::Args;
 use controlplane::doctor::{Finding, Patient, Remark, examine};
 use serde_json::Value;
 use shared::clock::Clock;
+use shared::config::model::LogFormat;
 use shared::config::{self, Sources};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+
+/// What of the log is shown, unless `RUST_LOG` says otherwise.
+const LOG_WARNINGS: &str = "warn";
 
 /// Of `deepintshield doctor`.
 #[derive(Args)]
@@ -42,6 +46,8 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
     let status: Option<Value> = status.and_then(|(_, body)| serde_json::from_str(&body).ok());
     let metrics = status.as_ref().and_then(|_| admin_client::get(admin, "/metrics").ok()).map(|(_, body)| body);
 
+    // What sources and gossip warn of is part of the picture; it goes to standard error.
+    process::start_logging(LogFormat::Text, LOG_WARNINGS);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return crate::fail(71, &format!("the examination could not start: {error}")),

@@ -186,7 +186,8 @@ fn sorted_out(
     if peers.is_empty() {
         let cause = format!("{name} works and sees no node{beside}");
         let remedy = format!(
-            "are others running? Compare `service_name` ({:?} here) and the settings of {name} with theirs",
+            "are others running? Compare `service_name` ({:?} here) and the settings of {name} with theirs, and see whether \
+             the log above complains",
             around.service_name
         );
         say(Remark::wrong("no new nodes discovered", cause, remedy));
