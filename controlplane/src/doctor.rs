@@ -69,7 +69,7 @@ pub async fn examine(patient: &Patient<'_>, say: &mut dyn FnMut(Remark)) {
     };
     settings::judge_advertised(cluster, place.advertise).into_iter().for_each(&mut *say);
     let mut peers = Vec::new();
-    for found in sources::try_all(patient, &place, say).await {
+    for found in Box::pin(sources::try_all(patient, &place, say)).await {
         if !peers.contains(&found) {
             peers.push(found);
         }
@@ -89,7 +89,9 @@ pub async fn examine(patient: &Patient<'_>, say: &mut dyn FnMut(Remark)) {
             running::judge(status, patient.metrics.unwrap_or_default(), &peers).into_iter().for_each(&mut *say);
         }
         None => {
-            say(Remark::Note("no node runs on this configuration: how it sees its cluster was not examined".to_owned()))
+            say(Remark::Note(
+                "no node runs on this configuration: how it sees its cluster was not examined".to_owned(),
+            ));
         }
     }
 }

@@ -4,6 +4,7 @@
 use crate::cluster_rig::{Cluster, OTHER_KEY};
 use crate::etcd_server::EtcdServer;
 use crate::node_rig::{outcome, text};
+use crate::source::{root, rust_files};
 use serde_json::{Value, json};
 use std::net::{TcpListener, UdpSocket};
 
@@ -103,7 +104,10 @@ fn nobody_at_an_address_and_somebody_at_ours() {
 fn a_configuration_that_cannot_make_a_cluster_is_said_to_be_so() {
     let cluster = Cluster::on_loopback(1, &json!({ "enabled": false }));
     check(&cluster, 0, &["cluster forms but only has 1 member", "`enabled` is false"]);
-    cluster.configure(0, &json!({ "peers": ["192.0.2.1:1"], "gossip": { "encryption_keys": [] }, "bind_address": "0.0.0.0" }));
+    cluster.configure(
+        0,
+        &json!({ "peers": ["192.0.2.1:1"], "gossip": { "encryption_keys": [] }, "bind_address": "0.0.0.0" }),
+    );
     check(&cluster, 0, &["the node does not start", "no encryption keys", "openssl rand -base64 32"]);
 }
 
@@ -154,4 +158,19 @@ fn what_etcd_refuses_or_hides_is_found() {
     check(&cluster, one, &["permission denied", "etcdctl role grant-permission ROLE readwrite /t/"]);
     server.stop();
     check(&cluster, one, &["etcd client error", "port 2379"]);
+}
+
+#[test]
+fn the_words_that_name_a_trouble_are_in_the_program() {
+    let page = std::fs::read_to_string(root().join("docs/troubleshooting.md")).expect("the page is there");
+    let program: String = rust_files().into_iter().map(|file| file.text).collect();
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with('|')) {
+        let words = row.split('|').nth(2).unwrap_or_default();
+        for quoted in words.split('`').skip(1).step_by(2) {
+            assert!(program.contains(quoted), "nothing says {quoted:?}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "the page's second column was not read");
 }

@@ -15,13 +15,8 @@ pub(crate) struct EtcdServer {
 
 impl EtcdServer {
     pub(crate) fn start() -> Self {
-        let mut server = Self {
-            child: None,
-            scratch: Scratch::new(),
-            client_port: free_port(),
-            peer_port: free_port(),
-            user: None,
-        };
+        let mut server =
+            Self { child: None, scratch: Scratch::new(), client_port: free_port(), peer_port: free_port(), user: None };
         server.run();
         server
     }

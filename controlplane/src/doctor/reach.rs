@@ -57,7 +57,9 @@ pub(super) async fn try_all(probing: &Probing<'_>, peers: &[SocketAddr], say: &m
         let Some(wire) = &wire else { return };
         let rounds = PROBING.as_millis() / STEP.as_millis().max(1);
         for _ in 0..rounds {
-            peers.iter().for_each(|peer| wire.probe(*peer));
+            for peer in peers {
+                wire.probe(*peer);
+            }
             sleep(STEP).await;
             let is_settled = |facts: &PeerFacts| facts.round_trip.is_some() && !facts.is_tcp_only;
             if peers.iter().all(|peer| is_settled(&wire.peer(*peer))) {
@@ -84,10 +86,8 @@ pub(super) async fn try_all(probing: &Probing<'_>, peers: &[SocketAddr], say: &m
 }
 
 async fn open(probing: &Probing<'_>) -> Result<Wire, WireError> {
-    let bind = match probing.is_running {
-        true => SocketAddr::new(probing.place.listen.ip(), 0),
-        false => probing.place.listen,
-    };
+    let listen = probing.place.listen;
+    let bind = if probing.is_running { SocketAddr::new(listen.ip(), 0) } else { listen };
     let port = if probing.is_running { 0 } else { probing.place.advertise.port() };
     let settings = WireSettings {
         node_id: name_for_one_visit(),

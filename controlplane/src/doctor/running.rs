@@ -39,7 +39,9 @@ pub(super) fn judge(status: &Value, metrics: &str, discovered: &[SocketAddr]) ->
         remarks.push(Remark::wrong("high memory usage in cluster", cause, remedy));
     }
     let peers = status["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    peers.iter().for_each(|peer| judge_peer(peer, &mut remarks));
+    for peer in peers {
+        judge_peer(peer, &mut remarks);
+    }
     judge_membership(status, peers, discovered, &mut remarks);
     for source in status["discovery"].as_array().into_iter().flatten() {
         let failure = &source["last_failure"];

@@ -1,6 +1,6 @@
 //! Tries every way to find peers once, and says who would be tried and who would not.
 
-use super::settings::{ALONE, FILTERED, joined};
+use super::settings::{FILTERED, joined};
 use super::{Patient, Place, Remark};
 use crate::cluster::keyring;
 use crate::discovery::static_list::StaticList;
