@@ -1,22 +1,27 @@
 //! A real etcd with one member, and `etcdctl` to look into it.
 
-use crate::node_rig::{Scratch, free_port, text, until};
+use crate::node_rig::{Scratch, text, until};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Ends with the value; its data too.
 pub(crate) struct EtcdServer {
     child: Option<Child>,
     scratch: Scratch,
-    client_port: u16,
-    peer_port: u16,
+    address: Ipv4Addr,
     /// `user:password` for `etcdctl`, once users are asked for.
     user: Option<&'static str>,
 }
 
 impl EtcdServer {
     pub(crate) fn start() -> Self {
-        let mut server =
-            Self { child: None, scratch: Scratch::new(), client_port: free_port(), peer_port: free_port(), user: None };
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // An address of its own, whose ports nobody takes while the server is stopped.
+        let number = std::process::id().wrapping_mul(16).wrapping_add(NUMBER.fetch_add(1, Ordering::Relaxed));
+        let [.., high, low] = number.to_be_bytes();
+        let address = Ipv4Addr::new(127, high.max(1), low, 200);
+        let mut server = Self { child: None, scratch: Scratch::new(), address, user: None };
         server.run();
         server
     }
@@ -24,7 +29,7 @@ impl EtcdServer {
     /// Starts it with the data that is there, and waits until it answers.
     pub(crate) fn run(&mut self) {
         let client = self.endpoint();
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let peer = format!("http://{}:2380", self.address);
         let mut command = Command::new("etcd");
         command.args(["--name", "e", "--log-level", "error", "--data-dir", text(&self.scratch.path("data"))]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
@@ -48,7 +53,7 @@ impl EtcdServer {
     }
 
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        format!("http://{}:2379", self.address)
     }
 
     /// What `etcdctl` prints; the test fails with it.
