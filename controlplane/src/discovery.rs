@@ -14,6 +14,10 @@ pub(crate) mod consul;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 mod pace;
+// The stand-ins are the ones that whole nodes are tested with.
+#[cfg(test)]
+#[path = "../../tests/it/stand_ins.rs"]
+mod stand_ins;
 
 use pace::Pace;
 
