@@ -20,7 +20,7 @@ pub(crate) struct StandIn {
 /// A certificate for 127.0.0.1 and localhost, its key, and the authority that made it.
 pub(crate) struct Certificate {
     pub(crate) authority: PathBuf,
-    certificate: PathBuf,
+    chain: PathBuf,
     key: PathBuf,
 }
 
@@ -32,8 +32,8 @@ impl StandIn {
         let mut command = Command::new("python3");
         // -B: no compiled files beside the sources.
         command.arg("-B").arg(folder.join(format!("{name}.py"))).stdin(Stdio::piped()).stdout(Stdio::piped());
-        if let Some(Certificate { certificate, key, .. }) = certificate {
-            command.arg(certificate).arg(key);
+        if let Some(Certificate { chain, key, .. }) = certificate {
+            command.arg(chain).arg(key);
         }
         let mut child = command.spawn().expect("python3 runs");
         let commands = child.stdin.take().expect("a pipe");
@@ -104,7 +104,7 @@ impl Certificate {
             let done = command.output().expect("openssl runs");
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         }
-        Self { authority: path("ca.pem"), certificate: path("certificate.pem"), key: path("key.pem") }
+        Self { authority: path("ca.pem"), chain: path("certificate.pem"), key: path("key.pem") }
     }
 }
 

@@ -142,7 +142,7 @@ impl Asker {
         }
         let mut within = self.surroundings.dial_timeout;
         if let (Some(wait), Some(index)) = (wait, datacenter.index) {
-            path.push_str(&format!("&index={index}&wait={}", written(wait)));
+            path = format!("{path}&index={index}&wait={}", written(wait));
             // Consul waits up to a sixteenth longer, so that not all clients come back at once.
             within = within.saturating_add(wait).saturating_add(wait / 16);
         }

@@ -2,7 +2,7 @@
 //! for each event. kube brings credentials and TLS; what comes back is bounded here, in time
 //! and in size, which kube's own reading is not.
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::{Response, StatusCode};
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::Pod;
@@ -155,17 +155,13 @@ impl Watch {
 
     fn take_line(&mut self) -> Option<Vec<u8>> {
         let unscanned = self.buffer.get(self.scanned..).unwrap_or_default();
-        match unscanned.iter().position(|byte| *byte == b'\n') {
-            Some(at) => {
-                let line = self.buffer.drain(..=self.scanned.saturating_add(at)).collect();
-                self.scanned = 0;
-                Some(line)
-            }
-            None => {
-                self.scanned = self.buffer.len();
-                None
-            }
-        }
+        let Some(at) = unscanned.iter().position(|byte| *byte == b'\n') else {
+            self.scanned = self.buffer.len();
+            return None;
+        };
+        let line = self.buffer.drain(..=self.scanned.saturating_add(at)).collect();
+        self.scanned = 0;
+        Some(line)
     }
 }
 
@@ -208,7 +204,7 @@ async fn send(client: &Client, request: hyper::Request<Vec<u8>>) -> Result<Respo
         return Ok(answer);
     }
     let body = Limited::new(answer.into_body(), STATUS_BYTES_MAX).collect().await;
-    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.map(Collected::to_bytes).unwrap_or_default();
     Err(trouble(status, serde_json::from_slice(&body).ok()))
 }
 

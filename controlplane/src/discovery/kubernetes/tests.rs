@@ -43,23 +43,7 @@ impl Rig {
     }
 
     fn source(&self) -> Kubernetes {
-        self.source_with(Some(self.folder.join("kubeconfig")).as_deref(), Some("app=gate"))
-    }
-
-    fn source_with(&self, kubeconfig: Option<&Path>, selector: Option<&str>) -> Kubernetes {
-        let surroundings = Surroundings {
-            node_id: "n1".to_owned(),
-            advertise: "127.0.0.1:10101".parse().expect("an address"),
-            service_name: "gate".to_owned(),
-            bind_port: 10_101,
-            dial_timeout: Duration::from_secs(1),
-            // Watches of two seconds.
-            interval: Duration::from_millis(300),
-            allowed: Vec::new(),
-        };
-        let kubeconfig = kubeconfig.map(|path| path.to_str().expect("UTF-8").to_owned());
-        let label_selector = selector.map(str::to_owned);
-        Kubernetes::new(&surroundings, Settings { namespace: "default".to_owned(), label_selector, kubeconfig })
+        source_with(Some(self.folder.join("kubeconfig")).as_deref(), Some("app=gate"))
     }
 
     fn put(&mut self, name: &str, ip: &str) {
@@ -76,6 +60,22 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn source_with(kubeconfig: Option<&Path>, selector: Option<&str>) -> Kubernetes {
+    let surroundings = Surroundings {
+        node_id: "n1".to_owned(),
+        advertise: "127.0.0.1:10101".parse().expect("an address"),
+        service_name: "gate".to_owned(),
+        bind_port: 10_101,
+        dial_timeout: Duration::from_secs(1),
+        // Watches of two seconds.
+        interval: Duration::from_millis(300),
+        allowed: Vec::new(),
+    };
+    let kubeconfig = kubeconfig.map(|path| path.to_str().expect("UTF-8").to_owned());
+    let label_selector = selector.map(str::to_owned);
+    Kubernetes::new(&surroundings, Settings { namespace: "default".to_owned(), label_selector, kubeconfig })
 }
 
 /// Looks until these are the peers; a look that fails is not expected.
@@ -274,7 +274,7 @@ async fn wrong_credentials_say_what_to_do_and_are_tried_again() {
     let mut rig = Rig::new();
     rig.put("gate-0", "127.0.0.2");
     let absent = rig.folder.join("absent");
-    let failure = fails(&mut rig.source_with(Some(&absent), Some("app=gate"))).await;
+    let failure = fails(&mut source_with(Some(&absent), Some("app=gate"))).await;
     assert_eq!(failure.line, "error getting kubernetes config", "{failure:?}");
     assert!(failure.remedy.contains("ServiceAccount") && failure.remedy.contains("KUBECONFIG"), "{failure:?}");
 
@@ -301,9 +301,9 @@ async fn a_selector_that_is_none_is_named_and_a_missing_one_finds_nobody() {
     let mut rig = Rig::new();
     rig.put("gate-0", "127.0.0.2");
     let kubeconfig = rig.folder.join("kubeconfig");
-    let failure = fails(&mut rig.source_with(Some(&kubeconfig), Some("app gate"))).await;
+    let failure = fails(&mut source_with(Some(&kubeconfig), Some("app gate"))).await;
     assert!(failure.cause.starts_with("400") && failure.remedy.contains("k8s_label_selector"), "{failure:?}");
-    let mut source = rig.source_with(Some(&kubeconfig), None);
+    let mut source = source_with(Some(&kubeconfig), None);
     assert_eq!(source.look().await, Ok(Vec::new()));
     assert!(timeout(Duration::from_millis(200), source.look()).await.is_err());
     assert_eq!(rig.seen("pods"), 1);
@@ -321,6 +321,6 @@ async fn another_authority_is_not_trusted() {
     kubeconfig["clusters"][0]["cluster"]["certificate-authority"] = json!(authority);
     let path = other.join("kubeconfig");
     std::fs::write(&path, kubeconfig.to_string()).expect("a file");
-    let failure = fails(&mut rig.source_with(Some(&path), Some("app=gate"))).await;
+    let failure = fails(&mut source_with(Some(&path), Some("app=gate"))).await;
     assert!(failure.cause.contains("certificate"), "{failure:?}");
 }
