@@ -3,4 +3,7 @@
 //!
 //! Absent: limits that are never exceeded (they need transfers, not gossip), secrets.
 
+pub mod keyring;
+pub mod network;
 pub mod values;
+pub(crate) mod wire;

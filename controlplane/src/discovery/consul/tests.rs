@@ -35,11 +35,10 @@ fn source(node_id: &str, advertise: SocketAddr, settings: Settings) -> Consul {
         node_id: node_id.to_owned(),
         advertise,
         service_name: "gate".to_owned(),
-        bind_port: 10_101,
         dial_timeout: Duration::from_secs(2),
         // Waits of three seconds.
         interval: Duration::from_millis(500),
-        allowed: Vec::new(),
+        ..crate::discovery::tests::surroundings()
     };
     Consul::new(surroundings, settings)
 }

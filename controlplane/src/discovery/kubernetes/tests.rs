@@ -64,14 +64,9 @@ impl Drop for Rig {
 
 fn source_with(kubeconfig: Option<&Path>, selector: Option<&str>) -> Kubernetes {
     let surroundings = Surroundings {
-        node_id: "n1".to_owned(),
-        advertise: "127.0.0.1:10101".parse().expect("an address"),
-        service_name: "gate".to_owned(),
-        bind_port: 10_101,
-        dial_timeout: Duration::from_secs(1),
         // Watches of two seconds.
         interval: Duration::from_millis(300),
-        allowed: Vec::new(),
+        ..crate::discovery::tests::surroundings()
     };
     let kubeconfig = kubeconfig.map(|path| path.to_str().expect("UTF-8").to_owned());
     let label_selector = selector.map(str::to_owned);
