@@ -8,6 +8,8 @@
 mod cluster_rig;
 mod demo;
 mod departures;
+mod discovery_consul;
+mod discovery_kubernetes;
 mod exit_codes;
 mod fallbacks;
 mod namespaces;
@@ -19,6 +21,7 @@ mod restart;
 mod rig;
 mod slow_clients;
 mod source;
+mod stand_ins;
 mod tidy;
 mod uploads;
 mod upstream_heads;
