@@ -87,7 +87,7 @@ class Consul(StandIn):
                     raise Refused(403, "Permission denied")
                 with self.changed:
                     if id not in self.catalogue["dc1"]:
-                        raise Refused(404, f'Unknown service "{id}"')
+                        raise Refused(500, f'Unknown service ID "{id}". Ensure that the service ID is passed, not the service name.')
                     self.forget(id)
                 request.send(200, "")
             case ["v1", "agent", "health", "service", "id", id]:

@@ -89,6 +89,8 @@ impl Asker {
         let answer = answer.map_err(|fault| unanswered(REGISTERING, agent, &fault))?;
         match answer.status {
             StatusCode::OK | StatusCode::NOT_FOUND => Ok(()),
+            // As agents of before 1.11 say that there is nothing to take back.
+            StatusCode::INTERNAL_SERVER_ERROR if agent.words(&answer.body).starts_with("Unknown service") => Ok(()),
             _ => Err(refused(REGISTERING, agent, &answer, &self.permission_to_write())),
         }
     }

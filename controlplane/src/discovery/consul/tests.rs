@@ -285,4 +285,5 @@ async fn leaving_takes_back_what_was_registered_or_gives_up_in_time() {
     source.look().await.expect("it registers again");
     source.leave().await;
     assert_eq!(server.just("instances"), json!({}));
+    assert_eq!(source.asker.deregister().await, Ok(()), "an agent that knows nothing of us has nothing to take back");
 }

@@ -25,6 +25,8 @@ const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A `Status`.
 const STATUS_BYTES_MAX: usize = 64 * 1024;
+/// A program that fetches credentials; some ask a cloud's own server first.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of what a server or a library says about a fault.
 const TEXT_CHARACTERS_MAX: usize = 400;
 
@@ -95,7 +97,11 @@ pub(super) async fn client(kubeconfig: Option<&str>, connect_timeout: Duration) 
     config.connect_timeout = Some(connect_timeout);
     // Whoever asks here backs off, and says why.
     config.default_retry = false;
-    Client::try_from(config).map_err(|fault| Trouble::Config(with_causes(&fault)))
+    // A kubeconfig may name a program that fetches a token; the control thread does not wait for it.
+    let made = tokio::task::spawn_blocking(|| Client::try_from(config));
+    let made = timeout(PROGRAM_TIMEOUT, made).await.map_err(|_| Trouble::Late(PROGRAM_TIMEOUT))?;
+    let made = made.map_err(|fault| Trouble::Config(fault.to_string()))?;
+    made.map_err(|fault| Trouble::Config(with_causes(&fault)))
 }
 
 /// One page; `continued` is the token of the page before.
