@@ -22,7 +22,7 @@ impl Pods {
         let scratch = cluster.scratch();
         let certificate = Certificate::new(&scratch.path("."));
         let server = StandIn::start("kubernetes", Some(&certificate));
-        let token = scratch.write("token", "first");
+        let token = scratch.write("token", "canary-1");
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{"name": "c", "cluster": {
@@ -38,7 +38,7 @@ impl Pods {
         }});
         (0..size).for_each(|number| cluster.configure(number, &config));
         let mut pods = Self { server, cluster, config };
-        pods.token("first", ALL);
+        pods.token("canary-1", ALL);
         pods
     }
 
@@ -93,18 +93,18 @@ fn credentials_are_told_from_rights_and_both_are_tried_again() {
     pods.cluster.start_all();
     pods.cluster.wait_for_line(&[0, 1], "error listing pods: Unauthorized");
     pods.cluster.wait_for_line(&[0, 1], "verify that the ServiceAccount exists");
-    pods.token("first", &["default/list"]);
+    pods.token("canary-1", &["default/list"]);
     pods.cluster.wait_together(&[0, 1]);
-    pods.token("second", ALL);
+    pods.token("canary-2", ALL);
     pods.server.just("end_watches");
     let added = pods.cluster.add(&pods.config);
     pods.cluster.start(added);
     pods.put(added);
     pods.cluster.wait_together(&[0, 1, added]);
-    let log = pods.cluster.stop(added);
-    assert!(!log.contains("second"), "no log has a token: {log}");
+    let log = pods.cluster.log(0) + &pods.cluster.stop(added);
+    assert!(!log.contains("canary"), "no log has a token: {log}");
 
-    pods.token("third", &[]);
+    pods.token("canary-3", &[]);
     pods.cluster.start(added);
     pods.cluster.wait_for_line(&[added], "cannot list resource");
     pods.cluster.wait_for_line(&[added], "with the verbs get, list and watch on pods, and a RoleBinding");
