@@ -191,6 +191,13 @@ impl Source for Consul {
         Ok(found)
     }
 
+    /// Whether a registration would be let, Consul says only when it is made; so this finds out
+    /// whether the agent can be reached and read from.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.look_around().await?;
+        Ok(self.found())
+    }
+
     async fn leave(&mut self) {
         if !self.registration.was_tried {
             return;

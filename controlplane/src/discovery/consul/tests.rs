@@ -287,3 +287,16 @@ async fn leaving_takes_back_what_was_registered_or_gives_up_in_time() {
     assert_eq!(server.just("instances"), json!({}));
     assert_eq!(source.asker.deregister().await, Ok(()), "an agent that knows nothing of us has nothing to take back");
 }
+
+#[tokio::test]
+async fn a_peek_registers_nothing() {
+    let mut server = StandIn::start("consul", None);
+    put(&mut server, "gate-x", "10.0.0.2", 7_000, "dc1");
+    let port = listener();
+    let mut source = source("a", address(&port), settings(&server));
+    assert_eq!(source.peek().await, Ok(vec!["10.0.0.2:7000".parse().expect("an address")]));
+    source.leave().await;
+    assert_eq!(server.tell("seen", json!({"text": "PUT"})), json!([]));
+    server.just("stop");
+    assert_eq!(source.peek().await.map_err(|failure| failure.line), Err("error asking Consul for instances"));
+}
