@@ -229,7 +229,7 @@ fn needing_a_restart(old: &Cluster, new: &Cluster) -> Vec<&'static str> {
 }
 
 /// The configured keys, or the one of the environment where there are none.
-fn keyring(cluster: &Cluster) -> Result<Keyring, ClusterError> {
+pub(crate) fn keyring(cluster: &Cluster) -> Result<Keyring, ClusterError> {
     let configured = &cluster.gossip.encryption_keys;
     if !configured.is_empty() {
         return Ok(Keyring::new(&cluster.cluster_name, configured)?);
@@ -251,7 +251,7 @@ fn key_of_environment(text: &str) -> Result<Secret, ClusterError> {
 
 /// What others are told to connect to: as configured, or where gossip listens; where that is
 /// everywhere, the address that packets to other hosts leave from.
-fn advertise(cluster: &Cluster) -> Result<SocketAddr, ClusterError> {
+pub(crate) fn advertise(cluster: &Cluster) -> Result<SocketAddr, ClusterError> {
     if let Some(configured) = &cluster.advertise_address {
         return resolved(configured, cluster.bind_address);
     }

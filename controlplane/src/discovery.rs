@@ -11,14 +11,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) mod consul;
-mod dns;
+pub(crate) mod dns;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 mod interfaces;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
 #[cfg(feature = "mdns")]
-mod mdns;
+pub(crate) mod mdns;
 mod names;
 mod pace;
 // The stand-ins are the ones that whole nodes are tested with.
@@ -26,8 +26,8 @@ mod pace;
 #[path = "../../tests/it/stand_ins.rs"]
 mod stand_ins;
 mod start;
-mod static_list;
-mod udp;
+pub(crate) mod static_list;
+pub(crate) mod udp;
 
 use pace::Pace;
 pub(crate) use start::{NotBuilt, Prepared, Running, prepare};
@@ -96,14 +96,14 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    fn allows(&self, address: IpAddr) -> bool {
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allowed.is_empty() || self.allowed.iter().any(|network| network.contains(&address))
     }
 
     /// Whether a packet to this peer would come back to this node. `machine` are the addresses of
     /// all interfaces.
-    fn is_own(&self, peer: SocketAddr, machine: &[IpAddr]) -> bool {
+    pub(crate) fn is_own(&self, peer: SocketAddr, machine: &[IpAddr]) -> bool {
         let is_everywhere = self.listen.ip().is_unspecified() && peer.port() == self.listen.port();
         peer == self.advertise
             || peer == self.listen
@@ -112,7 +112,7 @@ impl Surroundings {
 
     /// Whether gossip can send to this address: a socket of IPv4 cannot reach IPv6, and one of IPv6
     /// reaches both only when it is bound to no address.
-    fn speaks_to(&self, address: IpAddr) -> bool {
+    pub(crate) fn speaks_to(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.listen.is_ipv4() || self.listen.is_ipv6() && self.listen.ip().is_unspecified()
     }
 }
@@ -134,7 +134,7 @@ pub(crate) async fn follow<S: Source>(
         };
         let pause = match looked {
             Ok(found) => {
-                let machine: Vec<_> = interfaces::all().into_iter().map(|interface| interface.address).collect();
+                let machine: Vec<_> = own_addresses().collect();
                 let peers = admitted(&source, &surroundings, found, last.as_deref(), &machine);
                 let is_other = last.as_ref() != Some(&peers);
                 if is_other {

@@ -19,6 +19,7 @@ mod cluster;
 pub mod compile;
 mod control_loop;
 mod discovery;
+pub mod doctor;
 mod drain;
 pub mod event;
 pub mod gossip;
@@ -37,6 +38,7 @@ mod start;
 pub mod state;
 pub mod state_dir;
 pub mod sums;
+pub mod traffic;
 mod watch;
 
 pub use cluster::ClusterError;

@@ -191,8 +191,8 @@ impl Source for Consul {
         Ok(found)
     }
 
-    /// Whether a registration would be let, Consul says only when it is made; so this finds out
-    /// whether the agent can be reached and read from.
+    /// Consul has no way to ask whether it would register us; a token that may not is found out by
+    /// the node itself.
     async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
         self.look_around().await?;
         Ok(self.found())
