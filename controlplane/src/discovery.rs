@@ -21,6 +21,10 @@ pub(crate) mod kubernetes;
 pub(crate) mod mdns;
 mod names;
 mod pace;
+// The stand-ins are the ones that whole nodes are tested with.
+#[cfg(test)]
+#[path = "../../tests/it/stand_ins.rs"]
+mod stand_ins;
 mod start;
 pub(crate) mod static_list;
 pub(crate) mod udp;

@@ -8,7 +8,9 @@
 mod cluster_rig;
 mod demo;
 mod departures;
+mod discovery_consul;
 mod discovery_etcd;
+mod discovery_kubernetes;
 mod doctor;
 mod etcd_server;
 mod exit_codes;
@@ -23,6 +25,7 @@ mod restart;
 mod rig;
 mod slow_clients;
 mod source;
+mod stand_ins;
 mod tidy;
 mod uploads;
 mod upstream_heads;

@@ -17,6 +17,8 @@ use std::time::Duration;
 mod agent;
 mod answers;
 mod asker;
+#[cfg(test)]
+mod tests;
 
 /// Pause of another datacenter that cannot be asked; each further one doubles it.
 const PAUSE: Duration = Duration::from_secs(1);
