@@ -4,6 +4,7 @@
 //! Absent: limits that are never exceeded (they need transfers, not gossip), secrets.
 
 mod frame;
+pub mod gate;
 pub mod keyring;
 pub mod network;
 mod peers;
@@ -15,4 +16,4 @@ mod replay;
 mod streams;
 mod transport;
 pub mod values;
-pub(crate) mod wire;
+pub mod wire;

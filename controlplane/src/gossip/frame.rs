@@ -112,7 +112,7 @@ impl Kind {
         }
     }
 
-    fn of_number(number: u8) -> Option<Self> {
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Ping),
             2 => Some(Self::Pong),
@@ -250,6 +250,25 @@ pub(crate) fn seal(key: &GossipKey, letter: &Letter<'_>, nonce: [u8; NONCE_BYTES
     if letter.payload.len() > PAYLOAD_BYTES_MAX {
         return None;
     }
+    seal_body(key, letter, nonce, |frame| {
+        frame.push(letter.kind.number());
+        frame.push(letter.speaks);
+        frame.extend_from_slice(&v6(letter.address.ip()).octets());
+        frame.extend_from_slice(&letter.address.port().to_le_bytes());
+        if letter.version >= 2 {
+            frame.extend_from_slice(&letter.queued.to_le_bytes());
+        }
+        frame.extend_from_slice(letter.payload);
+    })
+}
+
+/// Seals whatever is written behind the header.
+pub(crate) fn seal_body(
+    key: &GossipKey,
+    letter: &Letter<'_>,
+    nonce: [u8; NONCE_BYTES],
+    write_body: impl FnOnce(&mut Vec<u8>),
+) -> Option<Vec<u8>> {
     let length = HEADER_BYTES + PRELUDE_BYTES_MAX + letter.payload.len() + TAG_BYTES;
     let mut frame = Vec::with_capacity(length);
     frame.extend_from_slice(&MAGIC);
@@ -264,14 +283,7 @@ pub(crate) fn seal(key: &GossipKey, letter: &Letter<'_>, nonce: [u8; NONCE_BYTES
     frame.extend_from_slice(&nonce);
     let header: [u8; HEADER_BYTES] = frame.as_slice().try_into().ok()?;
 
-    frame.push(letter.kind.number());
-    frame.push(letter.speaks);
-    frame.extend_from_slice(&v6(letter.address.ip()).octets());
-    frame.extend_from_slice(&letter.address.port().to_le_bytes());
-    if letter.version >= 2 {
-        frame.extend_from_slice(&letter.queued.to_le_bytes());
-    }
-    frame.extend_from_slice(letter.payload);
+    write_body(&mut frame);
     let body = frame.get_mut(HEADER_BYTES..)?;
     let tag = key.cipher.encrypt_in_place_detached(XNonce::from_slice(&nonce), &header, body).ok()?;
     frame.extend_from_slice(&tag);

@@ -299,8 +299,10 @@ impl Shared {
 
     fn ping(self: &Arc<Self>, state: &mut State, to: SocketAddr, whom: Identity, via: Via, key: &GossipKey) {
         let payload = Ping { takes: state.keyring.key_ids().collect() }.write();
-        // Whoever is there may speak the oldest version only.
-        let letter = self.letter(state, whom, VERSION_MIN, Kind::Ping, &payload);
+        // Who is not known may speak the oldest version only.
+        let known = state.peers.route(to, self.clock.now()).filter(|route| route.to == whom);
+        let speaks = known.map_or(VERSION_MIN, |route| route.speaks);
+        let letter = self.letter(state, whom, speaks, Kind::Ping, &payload);
         state.peers.pinged(letter.sequence, to, via, self.clock.now(), self.clock.wall());
         self.send_letter(state, to, key, &letter, Some(via));
     }
