@@ -17,8 +17,7 @@
 //! before, see [`super::replay`].
 
 use super::keyring::{ClusterTag, GossipKey, KeyId, Keyring};
-use chacha20poly1305::aead::AeadInPlace as _;
-use chacha20poly1305::{Tag, XNonce};
+use chacha20poly1305::aead::AeadInOut as _;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -285,7 +284,7 @@ pub(crate) fn seal_body(
 
     write_body(&mut frame);
     let body = frame.get_mut(HEADER_BYTES..)?;
-    let tag = key.cipher.encrypt_in_place_detached(XNonce::from_slice(&nonce), &header, body).ok()?;
+    let tag = key.cipher.encrypt_inout_detached(&nonce.into(), &header, body.into()).ok()?;
     frame.extend_from_slice(&tag);
     Some(frame)
 }
@@ -299,10 +298,9 @@ pub(crate) fn open(keyring: &Keyring, us: Identity, speaks: u8, frame: &mut [u8]
         if header.key == KeyId::NONE { Refusal::WithoutKey } else { Refusal::OtherKey(header.key) }
     })?;
     let (head, sealed) = frame.split_at_mut_checked(HEADER_BYTES).ok_or(Refusal::NotAFrame)?;
-    let length = sealed.len().checked_sub(TAG_BYTES).ok_or(Refusal::NotAFrame)?;
-    let (body, tag) = sealed.split_at_mut_checked(length).ok_or(Refusal::NotAFrame)?;
+    let (body, tag) = sealed.split_last_chunk_mut::<TAG_BYTES>().ok_or(Refusal::NotAFrame)?;
     key.cipher
-        .decrypt_in_place_detached(XNonce::from_slice(&header.nonce), head, body, Tag::from_slice(tag))
+        .decrypt_inout_detached(&header.nonce.into(), head, body.into(), &(*tag).into())
         .map_err(|_| Refusal::Damaged)?;
 
     // From here on, whoever sent it has the key.

@@ -153,7 +153,7 @@ impl GossipKey {
         cluster_tag.iter_mut().zip(cluster.iter()).for_each(|(to, from)| *to = *from);
         Self {
             id,
-            cipher: XChaCha20Poly1305::new(sealing.as_slice().into()),
+            cipher: XChaCha20Poly1305::new((&*sealing).into()),
             cluster_tag,
             beacon: derived(secret, &[b"beacons", cluster_name.as_bytes()]),
         }

@@ -342,15 +342,17 @@ impl Shared {
 
     fn letter<'p>(&self, state: &mut State, to: Identity, speaks: u8, kind: Kind, payload: &'p [u8]) -> Letter<'p> {
         state.sequence += 1;
+        let version = self.speaks.min(speaks).max(VERSION_MIN);
+        let queued = if version >= 2 { state.lines.queued() } else { 0 };
         Letter {
-            version: self.speaks.min(speaks),
+            version,
             speaks: self.speaks,
             from: self.us,
             address: self.advertise,
             to,
             sequence: state.sequence,
             kind,
-            queued: u16::try_from(state.lines.queued()).unwrap_or(u16::MAX),
+            queued: u16::try_from(queued).unwrap_or(u16::MAX),
             payload,
         }
     }
@@ -391,28 +393,28 @@ async fn receive_datagrams(shared: Arc<Shared>) {
     let mut junk_in_a_row = 0_u32;
     loop {
         let mut received = shared.datagrams.receive(&mut buffer).await;
-        for _ in 0..DATAGRAMS_A_TURN {
-            match received {
-                Ok((length, source)) => {
-                    let frame = buffer.get_mut(..length).unwrap_or_default();
-                    let taken = shared.take_datagram(frame, source);
-                    junk_in_a_row = if taken.is_ok() { 0 } else { junk_in_a_row.saturating_add(1) };
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Such as an answer that somebody's port is closed. It ends no socket.
-                Err(_) => {
-                    shared.lock().counts.socket_errors += 1;
-                    tokio::time::sleep(REST).await;
-                    break;
-                }
+        let mut turn = 0;
+        while let Ok((length, source)) = received {
+            let frame = buffer.get_mut(..length).unwrap_or_default();
+            let taken = shared.take_datagram(frame, source);
+            junk_in_a_row = if taken.is_ok() { 0 } else { junk_in_a_row.saturating_add(1) };
+            turn += 1;
+            if turn >= DATAGRAMS_A_TURN {
+                break;
             }
             received = shared.datagrams.try_receive(&mut buffer);
         }
-        if junk_in_a_row >= JUNK_IN_A_ROW {
-            junk_in_a_row = 0;
-            tokio::time::sleep(REST).await;
-        } else {
-            tokio::task::yield_now().await;
+        match received {
+            // Such as an answer that somebody's port is closed. It ends no socket.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                shared.lock().counts.socket_errors += 1;
+                tokio::time::sleep(REST).await;
+            }
+            _ if junk_in_a_row >= JUNK_IN_A_ROW => {
+                junk_in_a_row = 0;
+                tokio::time::sleep(REST).await;
+            }
+            _ => tokio::task::yield_now().await,
         }
     }
 }
