@@ -90,3 +90,34 @@ impl Gate {
 fn identity(id: &str) -> Identity {
     Identity { name: NodeName::new(id).unwrap_or_default(), generation: 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use shared::secret::Secret;
+
+    fn gate() -> Gate {
+        let key = Secret::new("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
+        Gate::new(Keyring::new("c", &[key]).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_peer_says_is_read_or_dropped_and_once(
+            kind in 1..4_u8,
+            payload in prop::collection::vec(prop_oneof![Just(0), Just(1), any::<u8>()], 0..200),
+            is_of_chitchat: bool,
+        ) {
+            let mut gate = gate();
+            // The start of each message of chitchat.
+            let start: &[u8] = if is_of_chitchat { &[0x53, 0xb0, 0] } else { &[] };
+            let frame = gate.sealed(kind, &[start, &payload].concat()).unwrap();
+            prop_assert!(!matches!(gate.take(&mut frame.clone()), Taken::Refused(_)));
+            prop_assert_eq!(gate.take(&mut frame.clone()), Taken::Refused("refused_replayed"));
+            let frame = gate.sealed_around(&payload).unwrap();
+            gate.take(&mut frame.clone());
+            prop_assert_ne!(gate.take(&mut frame.clone()), Taken::Read);
+        }
+    }
+}
