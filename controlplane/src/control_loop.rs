@@ -5,9 +5,9 @@
 //! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
 //! costs O(state).
 
-use crate::collect::Collector;
-use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
 use crate::admin::Question;
+use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
+use crate::collect::Collector;
 use crate::compile::{NodeFacts, compile};
 use crate::drain::{Drain, Finished};
 use crate::event::Event;
@@ -16,7 +16,7 @@ use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
 use crate::metrics::process::Process;
-use crate::metrics::{Facts, render};
+use crate::metrics::{ClusterFacts, Facts, render};
 use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
 use crate::start::{ConfigSource, ReadError, read_config};
@@ -333,7 +333,15 @@ impl ControlLoop {
             started_at: self.started_at,
             process: Process::read(),
         };
-        render(self.state.totals(), &self.publisher.limits(self.clock.now()), &facts)
+        let now = self.clock.now();
+        let around = ClusterFacts {
+            live: self.state.live(),
+            view: self.state.view(),
+            own: self.collector.values(),
+            discovered: self.state.discovered().collect(),
+            now,
+        };
+        render(self.state.totals(), &self.publisher.limits(now), &around, &facts)
     }
 
     fn status(&self) -> Box<Status> {
