@@ -3,4 +3,5 @@
 //!
 //! Absent: limits that are never exceeded (they need transfers, not gossip), secrets.
 
+pub mod rotation;
 pub mod values;

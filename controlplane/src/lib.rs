@@ -150,7 +150,9 @@ impl ControlPlane {
         let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT_MAX);
         let (question_sender, questions) = mpsc::channel(admin::QUESTIONS_IN_FLIGHT_MAX);
         let listener = tokio::net::TcpListener::from_std(admin)?;
-        let admin = tokio::spawn(admin::serve(listener, admin::routes(question_sender, settings.version)));
+        let on_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let routes = admin::routes(question_sender, settings.version, on_loopback);
+        let admin = tokio::spawn(admin::serve(listener, routes));
 
         let cores_watched = facts.cores;
         let mut control_loop = ControlLoop {
