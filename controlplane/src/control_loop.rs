@@ -22,8 +22,8 @@ use crate::metrics::process::Process;
 use crate::metrics::{ClusterFacts, Facts, render};
 use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
-use crate::start::{ConfigSource, Read, ReadError, read_config};
 use crate::signals::{Signals, Told};
+use crate::start::{ConfigSource, Read, ReadError, read_config};
 use crate::state::{ClusterState, Outcome};
 use crate::sums;
 use crate::watch::{Verdict, Watch};
@@ -32,6 +32,7 @@ use shared::clock::{Clock, Nanos};
 use shared::config::model::{Cluster, Server};
 use shared::phase::{Phase, SharedPhase};
 use shared::ring::ReportReceiver;
+use shared::secret::Secret;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -81,6 +82,8 @@ pub(crate) struct ControlLoop {
     /// Which configuration is published.
     pub(crate) configuration: ConfigurationMark,
     pub(crate) cluster: ClusterPart,
+    /// `cluster_config` of the newest configuration, for the last good snapshot.
+    pub(crate) cluster_text: Option<Secret>,
     /// Of the newest configuration; empty where its text is not known.
     pub(crate) configuration_hash: String,
     /// Another live node has this node's id.
@@ -284,6 +287,7 @@ impl ControlLoop {
             epoch: self.epoch,
             secrets: &secrets,
             server: &self.server,
+            cluster: self.cluster_text.as_ref(),
             lookup_key: &self.facts.lookup_key,
         };
         self.keeper.write(&content, now, self.clock.wall());
@@ -335,8 +339,9 @@ impl ControlLoop {
 
     fn take_configuration(&mut self, read_again: Option<ReadAgain>) {
         self.reading = None;
-        if let Some(ReadAgain { compiled, cluster, hash }) = read_again {
+        if let Some(ReadAgain { compiled, cluster, cluster_text, hash }) = read_again {
             self.configuration_hash = hash;
+            self.cluster_text = cluster_text;
             self.apply(Event::Configured(Box::new(compiled)));
             self.cluster.reconfigure(cluster);
         }
@@ -448,12 +453,13 @@ async fn read(reading: &mut Option<JoinHandle<Option<ReadAgain>>>) -> Option<Rea
 pub(crate) struct ReadAgain {
     compiled: Compiled,
     cluster: Cluster,
+    cluster_text: Option<Secret>,
     hash: String,
 }
 
 /// Reads and compiles; faults are logged and change nothing.
 fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Option<ReadAgain> {
-    let Read { config, warnings, hash } = match read_config(source) {
+    let Read { config, warnings, hash, cluster_text } = match read_config(source) {
         Ok(read) => read,
         Err(ReadError::Io(error)) => {
             tracing::error!(file = source.name(), %error, "the configuration could not be read; the node keeps the one it has");
@@ -476,7 +482,7 @@ fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Opti
     match compile(&config, facts) {
         Ok(compiled) => {
             compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Some(ReadAgain { compiled, cluster: config.cluster, hash })
+            Some(ReadAgain { compiled, cluster: config.cluster, cluster_text, hash })
         }
         Err(error) => {
             tracing::error!(%error, "the configuration cannot be used; the node keeps the one it has");

@@ -147,6 +147,7 @@ async fn run(
         state_dir,
         node_id,
         cluster,
+        cluster_text,
         configuration_hash,
         lookup_key,
         admin,
@@ -163,7 +164,7 @@ async fn run(
     });
     let (compiled, cluster_config) = match from {
         StartsFrom::Config(config) => (compile(&config, &facts)?, config.cluster),
-        StartsFrom::LastGood(last_good) => (last_good.compiled, last_good.cluster),
+        StartsFrom::LastGood(last_good) => *last_good,
     };
     compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
@@ -202,6 +203,7 @@ async fn run(
         collector: Collector::default(),
         configuration: ConfigurationMark::default(),
         cluster,
+        cluster_text,
         configuration_hash,
         is_duplicate: false,
     };

@@ -23,14 +23,18 @@ impl Rig {
     fn with(ids: &[&str]) -> Self {
         let mut rig = Self::new();
         rig.run(2 * SECOND, ids, ids);
-        ids.iter().for_each(|id| assert_eq!(rig.health(id), Some(Health::Healthy)));
+        for id in ids {
+            assert_eq!(rig.health(id), Some(Health::Healthy));
+        }
         rig
     }
 
     /// One round after `pause`: `known` are in the digest, `heard` have new heartbeats.
     fn round(&mut self, pause: Duration, known: &[&str], heard: &[&str]) {
         self.now = self.now.after(pause);
-        heard.iter().for_each(|id| *self.pulses.entry((*id).to_owned()).or_default() += 1);
+        for id in heard {
+            *self.pulses.entry((*id).to_owned()).or_default() += 1;
+        }
         let sights = known.iter().map(|id| Sight {
             id,
             generation: 1,
@@ -111,7 +115,9 @@ fn our_own_pause_kills_nobody_and_makes_us_doubt_ourselves() {
     let mut rig = Rig::with(THREE);
     rig.round(60 * SECOND, THREE, &[]);
     assert!(rig.machine.doubts_itself());
-    THREE.iter().for_each(|id| assert_eq!(rig.health(id), Some(Health::Healthy)));
+    for id in THREE {
+        assert_eq!(rig.health(id), Some(Health::Healthy));
+    }
     rig.run(2 * SECOND, THREE, THREE);
     assert!(!rig.machine.doubts_itself());
 }
@@ -144,7 +150,13 @@ fn a_node_that_said_goodbye_departs_and_does_not_die() {
     let mut leave = |pulse| {
         rig.now = rig.now.after(ROUND);
         let sights = [("a", false, rig.now.0), ("b", true, pulse)];
-        let sights = sights.map(|(id, is_leaving, pulse)| Sight { id, generation: 1, pulse, heard_directly_at: None, is_leaving });
+        let sights = sights.map(|(id, is_leaving, pulse)| Sight {
+            id,
+            generation: 1,
+            pulse,
+            heard_directly_at: None,
+            is_leaving,
+        });
         rig.machine.look(sights, rig.now);
         rig.machine.nodes().find(|(id, _)| *id == "b").map(|(_, standing)| standing.health)
     };
@@ -162,7 +174,13 @@ fn a_restart_begins_anew_and_the_old_generation_no_longer_counts() {
     let mut look = |generations: &[u64]| {
         rig.now = rig.now.after(ROUND);
         let pulse = rig.now.0;
-        let sights = generations.iter().map(|&generation| Sight { id: "a", generation, pulse, heard_directly_at: None, is_leaving: false });
+        let sights = generations.iter().map(|&generation| Sight {
+            id: "a",
+            generation,
+            pulse,
+            heard_directly_at: None,
+            is_leaving: false,
+        });
         rig.machine.look(sights, rig.now);
         rig.machine.nodes().map(|(_, standing)| (standing.generation, standing.health)).collect::<Vec<_>>()
     };
