@@ -156,8 +156,7 @@ impl ClusterState {
             }
             Event::Discovered { source, peers } => {
                 self.discovered.entry(source).or_default().saw(peers);
-                outcome.follow_peers =
-                    Some(self.discovered.values().flat_map(|sight| &sight.peers).copied().collect());
+                outcome.follow_peers = Some(self.discovered.values().flat_map(|sight| &sight.peers).copied().collect());
             }
             Event::DiscoveryFailed { source, failure } => {
                 self.discovered.entry(source).or_default().failed(failure, now);
