@@ -138,6 +138,19 @@ impl Request {
         }
     }
 
+    /// Takes the body if all of it came with the head, so that the connection can go on although
+    /// nobody looks at it.
+    pub(crate) fn take_what_came(&mut self, core: &Core) {
+        let Framing::Length(length) = self.head.framing() else { return };
+        let there = self.buffer.len().saturating_sub(self.head_len);
+        if let Ok(len) = usize::try_from(length)
+            && len <= there
+        {
+            self.body = Body::Whole { len };
+            self.carry_over(core);
+        }
+    }
+
     /// Reads the body into memory, or its beginning when it is larger than `keep` bytes.
     pub(crate) async fn collect(
         &mut self,

@@ -51,7 +51,6 @@ const TABLE: &[Inactive] = &[
     // Read and checked, to be acted on later.
     row("cluster_config.enabled", "the node runs alone yet"),
     row("config_store.enabled", STORE),
-    row("load_balancer_config.enabled", "weights stay as they are configured yet"),
     row("governance.budgets", "money is not counted yet"),
     row("governance.teams", "groups have no limits of their own yet"),
     row("governance.customers", "groups have no limits of their own yet"),
