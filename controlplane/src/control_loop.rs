@@ -5,17 +5,18 @@
 //! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
 //! costs O(state).
 
-use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
 use crate::admin::Question;
+use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
+use crate::collect::Collector;
 use crate::compile::{NodeFacts, compile};
 use crate::drain::{Drain, Finished};
 use crate::event::Event;
-use crate::gossip::values::NodeValues;
+use crate::gossip::values::About;
 use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
 use crate::metrics::process::Process;
-use crate::metrics::{Facts, render};
+use crate::metrics::{ClusterFacts, Facts, render};
 use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
 use crate::start::{ConfigSource, ReadError, read_config};
@@ -73,8 +74,8 @@ pub(crate) struct ControlLoop {
     /// Told to read it while it was being read.
     pub(crate) must_read_again: bool,
     pub(crate) watch: Watch,
-    /// What this node publishes of itself.
-    pub(crate) own: NodeValues,
+    /// What this node tells of itself.
+    pub(crate) collector: Collector,
     /// Grows with every start; 0 where this node is not part of a cluster.
     pub(crate) generation: u64,
 }
@@ -144,6 +145,7 @@ impl ControlLoop {
         self.apply(Event::Tick);
         self.look_at_identity();
         self.carry_out();
+        self.collect();
         self.keep().await;
         match self.phase.get() {
             // Somebody else in the process asked for it.
@@ -218,6 +220,25 @@ impl ControlLoop {
             tracing::debug!(epoch, "snapshot published");
         }
         Ok(())
+    }
+
+    fn collect(&mut self) {
+        let now = self.clock.now();
+        if self.collector.is_due(now) {
+            let (limits, about) = (self.publisher.limits(now), self.about());
+            self.collector.collect(&self.state, &limits, about, false, now);
+        }
+    }
+
+    fn about(&self) -> About {
+        About {
+            version: self.version.to_owned(),
+            region: self.state.region().to_owned(),
+            state: state_of(&self.state.readiness()).0.to_owned(),
+            client_address: self.server.listen.to_string(),
+            started_ms: u64::try_from(self.started_at.as_millis()).unwrap_or(u64::MAX),
+            ..About::default()
+        }
     }
 
     /// Writes the last good snapshot when it is time. Not before every name was looked up once:
@@ -312,11 +333,19 @@ impl ControlLoop {
             started_at: self.started_at,
             process: Process::read(),
         };
-        render(self.state.totals(), &self.publisher.limits(self.clock.now()), &facts)
+        let now = self.clock.now();
+        let around = ClusterFacts {
+            live: self.state.live(),
+            view: self.state.view(),
+            own: self.collector.values(),
+            discovered: self.state.discovered().collect(),
+            now,
+        };
+        render(self.state.totals(), &self.publisher.limits(now), &around, &facts)
     }
 
     fn status(&self) -> Box<Status> {
-        let (live, view, own, now) = (self.state.live(), self.state.view(), &self.own, self.clock.now());
+        let (live, view, own, now) = (self.state.live(), self.state.view(), self.collector.values(), self.clock.now());
         let (state, reason) = state_of(&live.readiness);
         Box::new(Status {
             local_node: self.state.local_node().to_owned(),

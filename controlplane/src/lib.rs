@@ -14,6 +14,7 @@
 
 pub mod addresses;
 pub mod admin;
+pub mod collect;
 pub mod compile;
 mod control_loop;
 mod discovery;
@@ -33,6 +34,7 @@ mod start;
 pub mod state;
 pub mod state_dir;
 pub mod sums;
+pub mod traffic;
 mod watch;
 
 pub use drain::Finished;
@@ -40,10 +42,10 @@ pub use last_good::{EncryptionKey, EncryptionKeyTooShort};
 pub use listener_identity::IdentityError;
 pub use start::{ConfigSource, Settings, StartError};
 
+use crate::collect::Collector;
 use crate::compile::{CompileError, NodeFacts, compile};
 use crate::control_loop::ControlLoop;
 use crate::event::Event;
-use crate::gossip::values::NodeValues;
 use crate::keep::Keeper;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
@@ -174,7 +176,7 @@ impl ControlPlane {
             reading: None,
             must_read_again: false,
             watch: Watch::new(cores_watched, settings.clock.now()),
-            own: NodeValues::default(),
+            collector: Collector::default(),
             generation: 0,
         };
         // Published before the first tick, so that a node with known addresses serves at once.

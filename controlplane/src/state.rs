@@ -8,6 +8,7 @@
 use crate::addresses::Addresses;
 use crate::compile::{Compiled, TableSecret};
 use crate::event::Event;
+use crate::gossip::values::ConfigurationMark;
 use crate::member::View;
 use crate::metrics::Totals;
 use shared::clock::Nanos;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+mod mark;
 mod source_sight;
 
 pub use source_sight::SourceSight;
@@ -62,6 +64,7 @@ enum Newest {
 
 /// What is to be published, without what changes by itself.
 struct Configuration {
+    mark: ConfigurationMark,
     record: SnapshotRecord,
     secrets: Arc<[TableSecret]>,
 }
@@ -252,6 +255,19 @@ impl ClusterState {
         &self.totals
     }
 
+    /// Which configuration this node runs: the number of those that it took from its own file, and
+    /// no author, since nobody else made it.
+    pub fn configuration_mark(&self) -> &ConfigurationMark {
+        const NONE: &ConfigurationMark =
+            &ConfigurationMark { epoch: 0, author: String::new(), hash: String::new() };
+        self.configuration.as_ref().map_or(NONE, |configuration| &configuration.mark)
+    }
+
+    /// Keys that rest because of what this node itself was answered. Some may be over.
+    pub fn own_rests(&self) -> impl Iterator<Item = &RestingKey> {
+        self.resting_keys.iter()
+    }
+
     /// What every discovery source sees, by its name.
     pub fn discovered(&self) -> impl Iterator<Item = (&'static str, &SourceSight)> {
         self.discovered.iter().map(|(source, sight)| (*source, sight))
@@ -264,7 +280,12 @@ impl ClusterState {
 
     fn configure(&mut self, compiled: Compiled, outcome: &mut Outcome) {
         self.addresses.follow(&compiled.record.providers);
-        self.configuration = Some(Configuration { record: compiled.record, secrets: compiled.secrets.into() });
+        let mark = ConfigurationMark {
+            epoch: self.configuration_mark().epoch.saturating_add(1),
+            author: String::new(),
+            hash: mark::hash_of(&compiled.record),
+        };
+        self.configuration = Some(Configuration { mark, record: compiled.record, secrets: compiled.secrets.into() });
         outcome.publish = true;
         outcome.is_new_configuration = true;
         outcome.follow_hosts = Some(self.addresses.hosts());
