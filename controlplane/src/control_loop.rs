@@ -11,6 +11,7 @@ use crate::collect::Collector;
 use crate::compile::{NodeFacts, compile};
 use crate::drain::{Drain, Finished};
 use crate::event::Event;
+use crate::failover::ProviderNote;
 use crate::gossip::values::About;
 use crate::keep::Keeper;
 use crate::last_good::Content;
@@ -226,7 +227,10 @@ impl ControlLoop {
         let now = self.clock.now();
         if self.collector.is_due(now) {
             let (limits, about) = (self.publisher.limits(now), self.about());
-            self.collector.collect(&self.state, &limits, about, false, now);
+            let is_overloaded = self.state.overload().reason().is_some();
+            let own = self.collector.collect(&self.state, &limits, about, is_overloaded, now);
+            let outcome = self.state.looked(own, now);
+            self.remember(outcome);
         }
     }
 
@@ -460,12 +464,25 @@ fn log(note: &Note, now: Nanos) {
         Note::Readiness(Readiness::Starting(reason)) => tracing::info!(reason, "starting"),
         // The beginning of the drain says so itself.
         Note::Readiness(Readiness::Draining) => {}
+        Note::Readiness(Readiness::Overloaded(reason)) => {
+            tracing::warn!(reason, "overloaded: some new requests are answered with 503");
+        }
+        Note::Provider(ProviderNote::Demoted { provider, is_own_problem: true }) => {
+            tracing::warn!(provider, "half of this node's requests to the provider fail; it is asked after others");
+        }
+        Note::Provider(ProviderNote::Demoted { provider, is_own_problem: false }) => {
+            tracing::warn!(provider, "the provider fails for most nodes that use it; it is asked after others");
+        }
+        Note::Provider(ProviderNote::Restored { provider }) => {
+            tracing::info!(provider, "the provider has come back and is asked as before");
+        }
         Note::KeyRests(key) => tracing::info!(
             provider = key.provider,
             key = key.key,
             model = key.model,
+            reason = key.reason.name(),
             seconds = key.until.since(now).as_secs(),
-            "a key rests, as its provider asked"
+            "a key rests"
         ),
     }
 }

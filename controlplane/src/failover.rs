@@ -6,7 +6,6 @@
 //! asked after the others; whoever has nothing else is still asked.
 
 mod demotion;
-mod recent;
 mod rests;
 mod weights;
 
@@ -16,31 +15,24 @@ pub(crate) use rests::RESTING_KEYS_MAX;
 
 use crate::gossip::values::NodeValues;
 use crate::member::View;
+use crate::metrics::Totals;
 use demotion::Demotions;
-use recent::Recent;
 use rests::{Learned, Rests};
 use shared::clock::Nanos;
 use shared::published::{KeyWeight, Live, ProviderShare, RestingKey};
 use shared::report::{KeyLabels, Report};
 use shared::snapshot::SnapshotRecord;
 use std::collections::BTreeSet;
-use std::time::Duration;
 use weights::Weights;
-
-/// How often providers and weights are looked at.
-const JUDGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Default)]
 pub struct Failover {
     known: BTreeSet<KeyLabels>,
     follows_load: bool,
-    recent: Recent,
     rests: Rests,
     demotions: Demotions,
     weights: Weights,
-    /// `None`: to be done now.
-    judged_at: Option<Nanos>,
     /// What the cores were told.
     told: Told,
 }
@@ -68,9 +60,10 @@ impl Failover {
     /// Another configuration: what is of keys that it does not have ends.
     pub fn configure(&mut self, record: &SnapshotRecord) {
         let provider = |index: u32| record.providers.get(index as usize).map(|provider| provider.name.clone());
-        let known = record.keys.iter().filter_map(|key| {
-            Some(KeyLabels { provider: provider(key.provider)?, key: key.name.clone() })
-        });
+        let known = record
+            .keys
+            .iter()
+            .filter_map(|key| Some(KeyLabels { provider: provider(key.provider)?, key: key.name.clone() }));
         self.known = known.collect();
         self.rests.configure(self.known.clone());
         self.follows_load = record.settings.follows_load;
@@ -81,7 +74,6 @@ impl Failover {
 
     /// A core reported.
     pub fn report(&mut self, report: &Report, now: Nanos) -> Changed {
-        self.recent.add(report, now);
         let mut changed = Changed::default();
         let denied: Vec<_> =
             report.denials.iter().filter_map(|denial| self.rests.denied(denial.clone(), now)).collect();
@@ -101,23 +93,22 @@ impl Failover {
         self.rests.hear(view, now);
     }
 
-    /// Time passed.
-    pub fn tick(&mut self, view: &View, now: Nanos) -> Changed {
-        let mut changed = Changed::default();
-        if self.judged_at.is_none_or(|at| now.since(at) >= JUDGE_INTERVAL) {
-            self.judged_at = Some(now);
-            self.recent.forget(now);
-            changed.providers = self.demotions.judge(&self.recent, &view.members, now);
-            if self.follows_load {
-                let (providers, rows) = (self.recent.providers(), self.recent.rows());
-                self.weights.follow(&self.known, &providers, &rows, &view.members);
-            }
+    /// Once a second, after this node looked at itself: providers and weights.
+    pub fn look(&mut self, own: &NodeValues, totals: &Totals, view: &View, now: Nanos) -> Changed {
+        let providers = self.demotions.judge(&own.providers, totals, &view.members, now);
+        if self.follows_load {
+            self.weights.follow(&self.known, &own.providers, &own.traffic, &view.members);
         }
+        Changed { providers, ..self.tick(now) }
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Nanos) -> Changed {
         let (resting_keys, ramps) = self.rests.now(now);
         let told = self.with_weights(resting_keys, ramps);
-        changed.is_live = told != self.told;
+        let is_live = told != self.told;
         self.told = told;
-        changed
+        Changed { is_live, ..Changed::default() }
     }
 
     /// Tells the cores.
@@ -130,11 +121,9 @@ impl Failover {
         live.key_weights = key_weights;
     }
 
-    /// Tells the other nodes.
-    pub fn publish(&self, values: &mut NodeValues, now: Nanos) {
-        values.rests = self.rests.told(now);
-        values.providers = self.recent.providers();
-        values.traffic = self.recent.rows();
+    /// Keys that rest because of what this node itself was answered. Some may be over.
+    pub fn own_rests(&self) -> impl Iterator<Item = &RestingKey> {
+        self.rests.own()
     }
 
     fn with_weights(&self, resting_keys: Vec<RestingKey>, ramps: Vec<KeyWeight>) -> Told {
@@ -154,7 +143,9 @@ impl Failover {
 mod tests {
     use super::*;
     use crate::compile::tests::{FULL, compiled};
+    use crate::gossip::values::{ProviderTraffic, Rest};
     use crate::member::{Health, Member};
+    use crate::traffic::Traffic;
     use shared::published::RestReason;
     use shared::report::AttemptLabels;
 
@@ -163,11 +154,29 @@ mod tests {
         Nanos(milliseconds * 1_000_000)
     }
 
-    /// Attempts that one core made.
-    pub(super) fn report(provider: &str, key: &str, outcome: &'static str, count: u64) -> Report {
-        let mut report = Report::default();
-        report.attempts.insert(AttemptLabels { provider: provider.into(), key: key.into(), outcome }, count);
-        report
+    /// What a node's cores did, and what it tells of that.
+    #[derive(Default)]
+    pub(super) struct Cores {
+        pub(super) totals: Totals,
+        traffic: Traffic,
+        is_begun: bool,
+    }
+
+    impl Cores {
+        pub(super) fn did(&mut self, provider: &str, key: &str, outcome: &'static str, count: u64) {
+            if !self.is_begun {
+                self.traffic.update(&self.totals, Nanos(0));
+                self.is_begun = true;
+            }
+            let mut report = Report::default();
+            report.attempts.insert(AttemptLabels { provider: provider.into(), key: key.into(), outcome }, count);
+            self.totals.add(&report);
+        }
+
+        pub(super) fn providers(&mut self, now: Nanos) -> Vec<ProviderTraffic> {
+            self.traffic.update(&self.totals, now);
+            self.traffic.providers()
+        }
     }
 
     pub(super) fn member(id: &str, health: Health, values: NodeValues) -> Member {
@@ -185,39 +194,53 @@ mod tests {
         }
     }
 
-    fn nodes<const N: usize>() -> [Failover; N] {
-        std::array::from_fn(|_| {
-            let mut failover = Failover::default();
-            failover.configure(&compiled(FULL).record);
-            failover
-        })
-    }
+    /// Nodes that hear everything at once.
+    struct Cluster<const N: usize>([(Failover, Cores); N]);
 
-    /// Every node hears what the others published.
-    fn gossip(nodes: &mut [Failover], now: Nanos) -> Vec<View> {
-        let told: Vec<NodeValues> = nodes
-            .iter()
-            .map(|node| {
-                let mut values = NodeValues::default();
-                node.publish(&mut values, now);
-                values
-            })
-            .collect();
-        let mut views = Vec::new();
-        for (at, node) in nodes.iter_mut().enumerate() {
-            let others = told.iter().enumerate().filter(|(other, _)| *other != at);
-            let members = others.map(|(id, values)| member(&format!("n{id}"), Health::Healthy, values.clone()));
-            let view = View { members: members.collect(), ..View::default() };
-            node.hear(&view, now);
-            node.tick(&view, now);
-            views.push(view);
+    impl<const N: usize> Cluster<N> {
+        fn new() -> Self {
+            Self(std::array::from_fn(|_| {
+                let mut failover = Failover::default();
+                failover.configure(&compiled(FULL).record);
+                (failover, Cores::default())
+            }))
         }
-        views
+
+        /// Everybody looks at itself, and hears what the others published.
+        fn gossip(&mut self, now: Nanos) {
+            let told: Vec<NodeValues> = self
+                .0
+                .iter_mut()
+                .map(|(node, cores)| {
+                    let own = node.own_rests().filter(|own| own.until > now);
+                    let rests = own.zip(1..).map(|(own, number)| Rest {
+                        provider: own.provider.clone(),
+                        key: own.key.clone(),
+                        model: own.model.clone(),
+                        reason: own.reason.name().into(),
+                        remaining_ms: u64::try_from(own.until.since(now).as_millis()).unwrap(),
+                        number,
+                    });
+                    NodeValues { rests: rests.collect(), providers: cores.providers(now), ..NodeValues::default() }
+                })
+                .collect();
+            for (at, (node, cores)) in self.0.iter_mut().enumerate() {
+                let others = told.iter().enumerate().filter(|(other, _)| *other != at);
+                let members = others.map(|(id, values)| member(&format!("n{id}"), Health::Healthy, values.clone()));
+                let view = View { members: members.collect(), ..View::default() };
+                node.hear(&view, now);
+                node.look(&told[at], &cores.totals, &view, now);
+            }
+        }
+
+        fn behind(&self) -> Vec<usize> {
+            self.0.iter().map(|(node, _)| node.told.providers.len()).collect()
+        }
     }
 
     #[test]
     fn a_key_that_one_node_saw_refused_rests_on_all() {
-        let mut nodes = nodes::<3>();
+        let mut cluster = Cluster::<3>::new();
         let resting = RestingKey {
             provider: "openai".into(),
             key: "first".into(),
@@ -226,42 +249,36 @@ mod tests {
             until: at(61_000),
         };
         let report = Report { resting_keys: vec![resting], ..Report::default() };
-        assert_eq!(nodes[0].report(&report, at(1_000)).resting.len(), 1);
-        gossip(&mut nodes, at(1_200));
-        for node in &nodes {
+        assert_eq!(cluster.0[0].0.report(&report, at(1_000)).resting.len(), 1);
+        cluster.gossip(at(1_200));
+        for (node, _) in &cluster.0 {
             assert_eq!(node.told.resting_keys.len(), 1);
             assert_eq!(node.told.key_weights.len(), 1, "it will come back gradually");
         }
-        gossip(&mut nodes, at(61_300));
-        assert!(nodes.iter().all(|node| node.told.resting_keys.is_empty()), "it is over everywhere");
+        cluster.gossip(at(61_300));
+        assert!(cluster.0.iter().all(|(node, _)| node.told.resting_keys.is_empty()), "it is over everywhere");
     }
 
     #[test]
     fn a_provider_that_fails_for_two_of_three_is_behind_on_the_third_too() {
-        let mut nodes = nodes::<3>();
-        for (node, outcome) in nodes.iter_mut().zip(["error", "timeout", "ok"]) {
-            node.report(&report("openai", "first", outcome, 10), at(0));
+        for (outcomes, behind) in [(["error", "timeout", "ok"], [1, 1, 1]), (["error", "ok", "ok"], [1, 0, 0])] {
+            let mut cluster = Cluster::<3>::new();
+            for ((_, cores), outcome) in cluster.0.iter_mut().zip(outcomes) {
+                cores.did("openai", "first", outcome, 10);
+            }
+            cluster.gossip(at(1_000));
+            assert_eq!(cluster.behind(), behind, "{outcomes:?}");
         }
-        gossip(&mut nodes, at(100));
-        gossip(&mut nodes, at(1_200));
-        assert!(nodes.iter().all(|node| node.told.providers.len() == 1));
-        let mut nodes = self::nodes::<3>();
-        for (node, outcome) in nodes.iter_mut().zip(["error", "ok", "ok"]) {
-            node.report(&report("openai", "first", outcome, 10), at(0));
-        }
-        gossip(&mut nodes, at(100));
-        gossip(&mut nodes, at(1_200));
-        let behind: Vec<_> = nodes.iter().map(|node| node.told.providers.len()).collect();
-        assert_eq!(behind, [1, 0, 0], "its own problem");
     }
 
     #[test]
     fn what_the_cores_are_told_is_told_once() {
-        let [mut node] = nodes();
-        node.report(&report("openai", "first", "error", 10), at(0));
-        let changed = node.tick(&View::default(), at(100));
+        let Cluster([(mut node, mut cores)]) = Cluster::new();
+        cores.did("openai", "first", "error", 10);
+        let own = NodeValues { providers: cores.providers(at(100)), ..NodeValues::default() };
+        let changed = node.look(&own, &cores.totals, &View::default(), at(100));
         assert!(changed.is_live && changed.providers.len() == 1);
-        assert_eq!(node.tick(&View::default(), at(150)), Changed::default());
-        assert_eq!(node.tick(&View::default(), at(1_150)), Changed::default());
+        assert_eq!(node.tick(at(150)), Changed::default());
+        assert_eq!(node.look(&own, &cores.totals, &View::default(), at(1_100)), Changed::default());
     }
 }

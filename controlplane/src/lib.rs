@@ -20,6 +20,7 @@ mod control_loop;
 mod discovery;
 mod drain;
 pub mod event;
+pub mod failover;
 pub mod gossip;
 pub mod health;
 mod keep;
@@ -27,6 +28,7 @@ pub mod last_good;
 mod listener_identity;
 pub mod member;
 pub mod metrics;
+pub mod overload;
 pub mod publish;
 pub mod resolver;
 pub mod sources;
@@ -47,6 +49,7 @@ use crate::compile::{CompileError, NodeFacts, compile};
 use crate::control_loop::ControlLoop;
 use crate::event::Event;
 use crate::keep::Keeper;
+use crate::overload::Overload;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
 use crate::start::{Start, StartsFrom};
@@ -153,6 +156,7 @@ impl ControlPlane {
         let admin = tokio::spawn(admin::serve(listener, admin::routes(question_sender, settings.version)));
 
         let cores_watched = facts.cores;
+        let overload = server.overload;
         let mut control_loop = ControlLoop {
             clock: settings.clock,
             started_at: settings.clock.wall(),
@@ -162,7 +166,7 @@ impl ControlPlane {
             publisher: Publisher::new(cores, facts.lookup_key),
             facts,
             phase,
-            state: ClusterState::new(addresses),
+            state: ClusterState::new(addresses).with_overload(Overload::new(overload)),
             resolver: Resolver::new(sender, settings.clock),
             keeper: Keeper::new(state_dir, settings.encryption_key),
             identity,

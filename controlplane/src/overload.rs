@@ -113,12 +113,9 @@ mod tests {
 
     #[test]
     fn each_threshold_counts_for_itself() {
-        for (load, is_overloaded) in [
-            (load(249, 949, 949), false),
-            (load(250, 0, 0), true),
-            (load(0, 950, 0), true),
-            (load(0, 0, 950), true),
-        ] {
+        for (load, is_overloaded) in
+            [(load(249, 949, 949), false), (load(250, 0, 0), true), (load(0, 950, 0), true), (load(0, 0, 950), true)]
+        {
             let mut overload = Overload::default();
             looks(&mut overload, 10, &load);
             assert_eq!(overload.reason().is_some(), is_overloaded, "{load:?}");

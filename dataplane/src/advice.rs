@@ -21,6 +21,7 @@ const DENIALS_MAX: usize = 64;
 const DENIAL_MEMORY: Duration = Duration::from_secs(30);
 
 /// See the module.
+#[derive(Default)]
 pub(crate) struct Advice {
     live: RefCell<Arc<Live>>,
     /// Keys that this core learned should rest; the others hear of them through the control thread.
@@ -54,18 +55,6 @@ struct Denied {
 }
 
 impl Advice {
-    pub(crate) fn new(live: Live) -> Self {
-        Self {
-            live: RefCell::new(Arc::new(live)),
-            resting: RefCell::default(),
-            denials: RefCell::default(),
-            are_keys_weighed: Cell::new(false),
-            are_providers_demoted: Cell::new(false),
-            shed_permille: Cell::new(0),
-            shed: Share::default(),
-        }
-    }
-
     pub(crate) fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live.borrow())
     }
@@ -213,21 +202,7 @@ impl Advice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::published::{KeyWeight, ProviderShare, Readiness};
-
-    fn live() -> Live {
-        Live {
-            readiness: Readiness::Ready,
-            members: 1,
-            healthy_members: 1,
-            is_cluster_healthy: true,
-            resting_keys: Vec::new(),
-            providers: Vec::new(),
-            provider_weights: Vec::new(),
-            key_weights: Vec::new(),
-            shed_permille: 0,
-        }
-    }
+    use shared::published::{KeyWeight, ProviderShare};
 
     fn rest(key: &str, model: Option<&str>, reason: RestReason, until: u64) -> RestingKey {
         let model = model.map(str::to_owned);
@@ -248,14 +223,14 @@ mod tests {
 
     #[test]
     fn a_rest_is_found_for_its_key_and_model_only() {
-        let advice = Advice::new(live());
+        let advice = Advice::default();
         let resting_keys = vec![
             rest("a", Some("m"), RestReason::Denied, 90),
             rest("a", Some("m"), RestReason::Limited, 50),
             rest("b", None, RestReason::Refused, 20),
             rest("d", None, RestReason::Limited, 20),
         ];
-        advice.adopt(Arc::new(Live { resting_keys, ..live() }));
+        advice.adopt(Arc::new(Live { resting_keys, ..Live::default() }));
         let found = |key, model, now| advice.rests_until("p", key, model, Nanos(now));
         assert_eq!(found("a", "m", 10), Some((Nanos(50), RestReason::Limited)));
         assert_eq!(found("a", "m", 60), Some((Nanos(90), RestReason::Denied)));
@@ -268,7 +243,7 @@ mod tests {
 
     #[test]
     fn weights_of_a_key_are_multiplied() {
-        let advice = Advice::new(live());
+        let advice = Advice::default();
         let weight = |key: &str, model: Option<&str>, permille| KeyWeight {
             provider: "p".into(),
             key: key.into(),
@@ -277,7 +252,7 @@ mod tests {
         };
         let key_weights = vec![weight("a", None, 500), weight("a", Some("m"), 100), weight("b", None, 10)];
         let providers = vec![ProviderShare { provider: "p".into(), permille: 10 }];
-        advice.adopt(Arc::new(Live { key_weights, providers, ..live() }));
+        advice.adopt(Arc::new(Live { key_weights, providers, ..Live::default() }));
         assert!(advice.are_keys_weighed() && advice.are_providers_demoted());
         let weights = [("a", "m"), ("a", "n"), ("b", "m"), ("c", "m")].map(|(k, m)| advice.key_weight("p", k, m));
         assert!(weights.iter().zip([0.05, 0.5, 0.01, 1.0]).all(|(is, be)| (is - be).abs() < 1e-9), "{weights:?}");

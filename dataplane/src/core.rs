@@ -12,7 +12,7 @@ use crate::upstream::{ProviderState, Providers};
 use rustls::ServerConfig;
 use shared::clock::Clock;
 use shared::phase::{Phase, SharedPhase};
-use shared::published::{Live, Published, RestingKey};
+use shared::published::{Published, RestingKey};
 use shared::snapshot::ArchivedSnapshotRecord;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -76,17 +76,6 @@ impl Serving {
 impl Core {
     pub(crate) fn new(id: u32, clock: Clock, phase: SharedPhase) -> Self {
         let seed = ahash::RandomState::new().hash_one(id);
-        let starting = Live {
-            readiness: shared::published::Readiness::Starting("no configuration yet".to_owned()),
-            members: 1,
-            healthy_members: 0,
-            is_cluster_healthy: false,
-            resting_keys: Vec::new(),
-            providers: Vec::new(),
-            provider_weights: Vec::new(),
-            key_weights: Vec::new(),
-            shed_permille: 0,
-        };
         Self {
             id,
             clock,
@@ -94,7 +83,7 @@ impl Core {
             buffers: Buffers::default(),
             deadlines: Rc::new(Deadlines::default()),
             counters: Counters::new(id),
-            advice: Advice::new(starting),
+            advice: Advice::default(),
             buffered_body_bytes: Rc::default(),
             connections: Cell::new(0),
             is_saying_farewell: Cell::new(false),

@@ -417,7 +417,9 @@ pub(crate) fn choose_key(
             count += 1;
         }
     }
-    if count == 0 && let Some(at) = denied {
+    if count == 0
+        && let Some(at) = denied
+    {
         candidates[0] = (at, 1.0);
         (count, total) = (1, 1.0);
     }
@@ -487,6 +489,23 @@ mod tests {
     fn sessions_that_differ_in_one_byte_are_spread() {
         let low = (0..100).filter(|n| fraction(hash_of(format!("session-{n}").as_bytes())) < 0.5).count();
         assert!((30..70).contains(&low), "{low}");
+    }
+
+    #[test]
+    fn providers_that_fail_go_behind_the_others_and_keep_their_order() {
+        for (behind, order) in [
+            (&[][..], [0, 1, 2, 3]),
+            (&[0], [1, 2, 3, 0]),
+            (&[0, 2], [1, 3, 0, 2]),
+            (&[3], [0, 1, 2, 3]),
+            (&[0, 1, 2, 3], [0, 1, 2, 3]),
+        ] {
+            let step = |provider: u8| Step { provider: provider.into(), place: provider, model: Name::EMPTY };
+            let mut plan = Plan { first: step(0), fallbacks: [1, 2, 3].map(step).into() };
+            plan.put_behind(|step| behind.contains(&step.provider));
+            let found: Vec<_> = (0..4).filter_map(|at| plan.step(at)).map(|step| step.place).collect();
+            assert_eq!(found, order, "{behind:?}");
+        }
     }
 
     #[test]

@@ -69,6 +69,23 @@ pub struct Live {
     pub shed_permille: u16,
 }
 
+impl Default for Live {
+    /// What holds before anything is known: alone, and not ready.
+    fn default() -> Self {
+        Self {
+            readiness: Readiness::Starting("no configuration yet".to_owned()),
+            members: 1,
+            healthy_members: 0,
+            is_cluster_healthy: false,
+            resting_keys: Vec::new(),
+            providers: Vec::new(),
+            provider_weights: Vec::new(),
+            key_weights: Vec::new(),
+            shed_permille: 0,
+        }
+    }
+}
+
 /// A part of what a provider would get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderShare {

@@ -4,8 +4,9 @@
 //! A provider that nobody else can stand in for still gets its requests: who has no other step in
 //! its plan is not refused. Coming back is gradual, each step held for a while without failures.
 
-use super::recent::{Attempts, Recent};
+use crate::gossip::values::ProviderTraffic;
 use crate::member::{Health, Member};
+use crate::metrics::Totals;
 use shared::clock::Nanos;
 use shared::published::ProviderShare;
 use std::collections::BTreeMap;
@@ -19,6 +20,41 @@ const STEP_HELD: Duration = Duration::from_secs(5);
 const STEP_HELD_UNTRIED: Duration = Duration::from_secs(15);
 /// Attempts in ten seconds below which a node has no opinion.
 const ATTEMPTS_MIN: u64 = 5;
+
+/// Attempts at one provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Attempts {
+    all: u64,
+    /// Those that failed for the provider's own reasons.
+    failed: u64,
+}
+
+impl Attempts {
+    fn of(traffic: &ProviderTraffic) -> Self {
+        Self { all: traffic.attempts, failed: traffic.failures }
+    }
+
+    /// All since the start.
+    fn total(totals: &Totals, provider: &str) -> Self {
+        let mut sum = Self::default();
+        for (labels, count) in totals.attempts().filter(|(labels, _)| labels.provider == provider) {
+            sum.all = sum.all.saturating_add(*count);
+            if matches!(labels.outcome, "error" | "unreachable" | "timeout") {
+                sum.failed = sum.failed.saturating_add(*count);
+            }
+        }
+        // An attempt whose answer was cut had begun well, and is counted so.
+        for (_, _, cut) in totals.requests().filter(|(labels, _, _)| labels.provider == provider) {
+            sum.failed = sum.failed.saturating_add(cut);
+        }
+        sum
+    }
+
+    /// At least half of them failed.
+    fn fail(self) -> bool {
+        self.failed > 0 && self.failed.saturating_mul(2) >= self.all
+    }
+}
 
 /// See the module.
 #[derive(Default)]
@@ -49,24 +85,30 @@ pub enum ProviderNote {
 }
 
 impl Demotions {
-    /// Looks at every provider.
-    pub(super) fn judge(&mut self, recent: &Recent, members: &[Member], now: Nanos) -> Vec<ProviderNote> {
+    /// Looks at every provider: at what this node met in the last ten seconds, at what others say
+    /// they did, and at the sums since the start for what came since a step began.
+    pub(super) fn judge(
+        &mut self,
+        own: &[ProviderTraffic],
+        totals: &Totals,
+        members: &[Member],
+        now: Nanos,
+    ) -> Vec<ProviderNote> {
         let mut notes = Vec::new();
-        let own = recent.attempts();
         let mut failing: BTreeMap<&str, bool> = BTreeMap::new();
-        for (provider, attempts) in &own {
-            if attempts.all >= ATTEMPTS_MIN && attempts.fail() {
-                failing.insert(provider, true);
+        for traffic in own {
+            if traffic.attempts >= ATTEMPTS_MIN && Attempts::of(traffic).fail() {
+                failing.insert(&traffic.provider, true);
             }
         }
-        for (provider, (used, failed)) in opinions(&own, members) {
+        for (provider, (used, failed)) in opinions(own, members) {
             // What one node alone says is that node's own problem.
             if failed >= 2 && failed * 2 > used {
                 failing.insert(provider, false);
             }
         }
         for (provider, is_own_problem) in &failing {
-            let before = recent.total(provider);
+            let before = Attempts::total(totals, provider);
             let demoted = self.0.entry((*provider).to_owned()).or_insert_with(|| {
                 let provider = (*provider).to_owned();
                 notes.push(ProviderNote::Demoted { provider, is_own_problem: *is_own_problem });
@@ -78,7 +120,7 @@ impl Demotions {
             }
         }
         self.0.retain(|provider, demoted| {
-            let all = recent.total(provider);
+            let all = Attempts::total(totals, provider);
             let since = Attempts {
                 all: all.all.saturating_sub(demoted.before.all),
                 failed: all.failed.saturating_sub(demoted.before.failed),
@@ -115,31 +157,32 @@ impl Demotions {
 
 /// Of how many nodes each provider is used, and for how many of them it fails. Who was not heard
 /// of lately has no opinion.
-fn opinions<'n>(own: &BTreeMap<&'n str, Attempts>, members: &'n [Member]) -> BTreeMap<&'n str, (u32, u32)> {
+fn opinions<'n>(own: &'n [ProviderTraffic], members: &'n [Member]) -> BTreeMap<&'n str, (u32, u32)> {
     let healthy = members.iter().filter(|member| member.health == Health::Healthy);
-    let others = healthy.flat_map(|member| &member.values.providers).map(|traffic| {
-        (traffic.provider.as_str(), Attempts { all: traffic.attempts, failed: traffic.failures })
-    });
+    let all = own.iter().chain(healthy.flat_map(|member| &member.values.providers));
     let mut opinions: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-    for (provider, attempts) in own.iter().map(|(provider, attempts)| (*provider, *attempts)).chain(others) {
-        if attempts.all >= ATTEMPTS_MIN {
-            let (used, failed) = opinions.entry(provider).or_default();
-            *used += 1;
-            *failed += u32::from(attempts.fail());
-        }
+    for traffic in all.filter(|traffic| traffic.attempts >= ATTEMPTS_MIN) {
+        let (used, failed) = opinions.entry(&traffic.provider).or_default();
+        *used += 1;
+        *failed += u32::from(Attempts::of(traffic).fail());
     }
     opinions
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{at, member, report};
+    use super::super::tests::{Cores, at, member};
     use super::*;
-    use crate::gossip::values::{NodeValues, ProviderTraffic};
+    use crate::gossip::values::NodeValues;
 
     fn saying(id: &str, attempts: u64, failures: u64) -> Member {
         let traffic = ProviderTraffic { provider: "p".into(), attempts, failures, first_byte_us: 0 };
         member(id, Health::Healthy, NodeValues { providers: vec![traffic], ..NodeValues::default() })
+    }
+
+    fn judge(demotions: &mut Demotions, cores: &mut Cores, members: &[Member], now: u64) -> Vec<ProviderNote> {
+        let own = cores.providers(at(now));
+        demotions.judge(&own, &cores.totals, members, at(now))
     }
 
     fn share(demotions: &Demotions) -> Option<u16> {
@@ -148,16 +191,16 @@ mod tests {
 
     #[test]
     fn a_provider_that_fails_here_goes_behind_here() {
-        let (mut demotions, mut recent) = (Demotions::default(), Recent::default());
-        recent.add(&report("p", "k", "error", 4), at(0));
-        assert_eq!(demotions.judge(&recent, &[], at(0)), [], "too few to tell");
-        recent.add(&report("p", "k", "timeout", 1), at(100));
+        let (mut demotions, mut cores) = (Demotions::default(), Cores::default());
+        cores.did("p", "k", "error", 4);
+        assert_eq!(judge(&mut demotions, &mut cores, &[], 0), [], "too few to tell");
+        cores.did("p", "k", "timeout", 1);
         let note = ProviderNote::Demoted { provider: "p".into(), is_own_problem: true };
-        assert_eq!(demotions.judge(&recent, &[saying("a", 100, 0)], at(100)), [note]);
+        assert_eq!(judge(&mut demotions, &mut cores, &[saying("a", 100, 0)], 100), [note]);
         assert_eq!(share(&demotions), Some(10));
-        recent.add(&report("q", "k", "error", 9), at(100));
-        recent.add(&report("q", "k", "ok", 10), at(100));
-        demotions.judge(&recent, &[], at(200));
+        cores.did("q", "k", "error", 9);
+        cores.did("q", "k", "ok", 10);
+        judge(&mut demotions, &mut cores, &[], 200);
         assert_eq!(demotions.shares().len(), 1, "more than half of the other's are well");
     }
 
@@ -171,39 +214,38 @@ mod tests {
             (&[(100, 60), (100, 50), (4, 0)], true),
             (&[(4, 4), (4, 4)], false),
         ] {
-            let (mut demotions, mut recent) = (Demotions::default(), Recent::default());
+            let (mut demotions, mut cores) = (Demotions::default(), Cores::default());
             let names = ["a", "b", "c"].into_iter();
             let members: Vec<_> = names.zip(others).map(|(id, (all, failed))| saying(id, *all, *failed)).collect();
             if others.len() == 3 && others[2].1 == 0 && others[2].0 == 100 {
-                recent.add(&report("p", "k", "ok", 10), at(0));
+                cores.did("p", "k", "ok", 10);
             }
-            demotions.judge(&recent, &members, at(0));
+            judge(&mut demotions, &mut cores, &members, 0);
             assert_eq!(share(&demotions).is_some(), is_behind, "{others:?}");
         }
     }
 
     #[test]
     fn what_the_dead_said_last_is_no_opinion() {
-        let (mut demotions, recent) = (Demotions::default(), Recent::default());
+        let (mut demotions, mut cores) = (Demotions::default(), Cores::default());
         let mut members = vec![saying("a", 100, 100), saying("b", 100, 100)];
         members[1].health = Health::Dead;
-        demotions.judge(&recent, &members, at(0));
+        judge(&mut demotions, &mut cores, &members, 0);
         assert_eq!(share(&demotions), None);
     }
 
     #[test]
     fn a_provider_comes_back_step_by_step_and_falls_back_by_a_failure() {
-        let (mut demotions, mut recent) = (Demotions::default(), Recent::default());
-        recent.add(&report("p", "k", "error", 10), at(0));
-        demotions.judge(&recent, &[], at(0));
+        let (mut demotions, mut cores) = (Demotions::default(), Cores::default());
+        cores.did("p", "k", "error", 10);
+        judge(&mut demotions, &mut cores, &[], 0);
         let mut seen = vec![share(&demotions)];
         for second in 1..=60 {
-            recent.add(&report("p", "k", "ok", 1), at(second * 1000));
+            cores.did("p", "k", "ok", 1);
             if second == 33 {
-                recent.add(&report("p", "k", "error", 5), at(second * 1000));
+                cores.did("p", "k", "error", 5);
             }
-            recent.forget(at(second * 1000));
-            demotions.judge(&recent, &[], at(second * 1000));
+            judge(&mut demotions, &mut cores, &[], second * 1000);
             if seen.last() != Some(&share(&demotions)) {
                 seen.push(share(&demotions));
             }
@@ -215,11 +257,10 @@ mod tests {
 
     #[test]
     fn a_provider_that_nobody_asks_for_comes_back_by_itself() {
-        let (mut demotions, mut recent) = (Demotions::default(), Recent::default());
-        recent.add(&report("p", "k", "error", 10), at(0));
+        let (mut demotions, mut cores) = (Demotions::default(), Cores::default());
+        cores.did("p", "k", "error", 10);
         for second in 0..=90 {
-            recent.forget(at(second * 1000));
-            let notes = demotions.judge(&recent, &[], at(second * 1000));
+            let notes = judge(&mut demotions, &mut cores, &[], second * 1000);
             let is_back = notes == [ProviderNote::Restored { provider: "p".into() }];
             // Ten seconds until its failures are forgotten, and five steps of fifteen.
             assert_eq!(is_back, second == 84, "{second}: {notes:?}");

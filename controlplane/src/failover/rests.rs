@@ -20,10 +20,6 @@ pub(crate) const RESTING_KEYS_MAX: usize = 4_096;
 const HEARD_PER_NODE_MAX: usize = 64;
 /// Rests of all other nodes.
 const HEARD_MAX: usize = 2_048;
-/// Rests that others are told: the longest ones.
-const TOLD_MAX: usize = 32;
-/// What is left of a rest is told in steps of this, so that waiting alone changes nothing.
-const TOLD_STEP: Duration = Duration::from_secs(5);
 /// Denials that wait for a second virtual key, and how long.
 const DENIALS_MAX: usize = 256;
 const DENIAL_MEMORY: Duration = Duration::from_secs(60);
@@ -40,12 +36,11 @@ const RAMP_STEP_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Rests {
     /// Keys of the configuration; others that peers speak of are none of ours.
     known: BTreeSet<KeyLabels>,
-    own: Vec<Own>,
+    own: Vec<RestingKey>,
     heard: BTreeMap<HeardId, Heard>,
     /// Keys that rest or have just woken: when the rest is over, and a step's length.
     ramps: BTreeMap<(KeyLabels, Option<String>), Ramp>,
     denials: Vec<(Denial, Nanos)>,
-    last_number: u64,
 }
 
 /// What a core's word about a key was worth.
@@ -57,11 +52,6 @@ pub(super) enum Learned {
     Longer,
     /// The key did not rest.
     News,
-}
-
-struct Own {
-    resting: RestingKey,
-    number: u64,
 }
 
 /// Which rest of which node.
@@ -116,31 +106,26 @@ impl Rests {
         if resting.until <= now {
             return Learned::Nothing;
         }
-        let same = |known: &Own| {
-            let known = &known.resting;
+        let same = |known: &RestingKey| {
             known.provider == resting.provider && known.key == resting.key && known.model == resting.model
         };
-        let number = self.last_number + 1;
-        let learned = match self.own.iter_mut().find(|known| same(known)) {
-            Some(known) if known.resting.until >= resting.until => return Learned::Nothing,
+        match self.own.iter_mut().find(|known| same(known)) {
+            Some(known) if known.until >= resting.until => Learned::Nothing,
             Some(known) => {
-                // A new number, or the others would go on counting the shorter one.
-                *known = Own { resting, number };
+                *known = resting;
                 Learned::Longer
             }
             None => {
                 if self.own.len() >= RESTING_KEYS_MAX {
-                    let soonest = self.own.iter().enumerate().min_by_key(|(_, known)| known.resting.until);
+                    let soonest = self.own.iter().enumerate().min_by_key(|(_, known)| known.until);
                     if let Some((at, _)) = soonest {
                         self.own.swap_remove(at);
                     }
                 }
-                self.own.push(Own { resting, number });
+                self.own.push(resting);
                 Learned::News
             }
-        };
-        self.last_number = number;
-        learned
+        }
     }
 
     /// A virtual key was told that a key may not use a model. After a second one was, the key
@@ -206,15 +191,14 @@ impl Rests {
     /// What an owner says for longer than it is believed stays known, so that it is not believed
     /// anew; of owners that say nothing any more nothing stays behind its time.
     fn forget_dead(&mut self, alive: &BTreeMap<&str, &Member>, now: Nanos) {
-        let says = |id: &HeardId| {
-            alive.get(id.member.as_str()).is_some_and(|member| member.generation == id.generation)
-        };
+        let says =
+            |id: &HeardId| alive.get(id.member.as_str()).is_some_and(|member| member.generation == id.generation);
         self.heard.retain(|id, heard| heard.resting.until > now || says(id));
     }
 
     /// Forgets what is over. Returns what the cores are told.
     pub(super) fn now(&mut self, now: Nanos) -> (Vec<RestingKey>, Vec<KeyWeight>) {
-        self.own.retain(|own| own.resting.until > now);
+        self.own.retain(|own| own.until > now);
         if self.own.is_empty() && self.heard.is_empty() && self.ramps.is_empty() {
             return Default::default();
         }
@@ -227,7 +211,7 @@ impl Rests {
     pub(super) fn resting(&self, now: Nanos) -> Vec<RestingKey> {
         let mut all: BTreeMap<(KeyLabels, Option<&str>), &RestingKey> = BTreeMap::new();
         let heard = self.heard.values().map(|heard| &heard.resting).filter(|resting| resting.until > now);
-        let own = self.own.iter().map(|own| &own.resting).filter(|resting| resting.until > now);
+        let own = self.own.iter().filter(|resting| resting.until > now);
         for resting in own.chain(heard) {
             let best = all.entry((labels(resting), resting.model.as_deref())).or_insert(resting);
             let rank = |one: &RestingKey| (one.reason != RestReason::Denied, one.until);
@@ -276,24 +260,9 @@ impl Rests {
         weights.collect()
     }
 
-    /// What the others are told.
-    pub(super) fn told(&self, now: Nanos) -> Vec<Rest> {
-        let mut own: Vec<&Own> = self.own.iter().filter(|own| own.resting.until > now).collect();
-        own.sort_by_key(|own| std::cmp::Reverse(own.resting.until));
-        let told = own.into_iter().take(TOLD_MAX).map(|own| {
-            let resting = &own.resting;
-            let left = u64::try_from(resting.until.since(now).as_millis()).unwrap_or(u64::MAX);
-            let step = u64::try_from(TOLD_STEP.as_millis()).unwrap_or(u64::MAX);
-            Rest {
-                provider: resting.provider.clone(),
-                key: resting.key.clone(),
-                model: resting.model.clone(),
-                reason: resting.reason.name().to_owned(),
-                remaining_ms: if left > step { left.div_ceil(step).saturating_mul(step) } else { left },
-                number: own.number,
-            }
-        });
-        told.collect()
+    /// Those that this node's own cores learned of. Some may be over.
+    pub(super) fn own(&self) -> impl Iterator<Item = &RestingKey> {
+        self.own.iter()
     }
 }
 

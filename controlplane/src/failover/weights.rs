@@ -117,9 +117,10 @@ impl Weights {
 
     /// Providers with less than their weight.
     pub(super) fn providers(&self) -> Vec<ProviderShare> {
-        let told = self.providers.iter().filter_map(|(provider, part)| {
-            Some(ProviderShare { provider: provider.clone(), permille: told(*part)? })
-        });
+        let told = self
+            .providers
+            .iter()
+            .filter_map(|(provider, part)| Some(ProviderShare { provider: provider.clone(), permille: told(*part)? }));
         told.collect()
     }
 }

@@ -121,20 +121,6 @@ fn a_key_that_wakes_gets_its_share_step_by_step() {
     assert_eq!([0, 2_000, 2_500, 4_499, 4_500].map(&mut share), [Some(10), Some(10), Some(50), Some(500), None]);
 }
 
-#[test]
-fn what_others_are_told_changes_with_a_rest_and_seldom_otherwise() {
-    let mut rests = rests();
-    rests.rest(own("a", RestReason::Limited, 60_000), at(0));
-    let first = rests.told(at(0));
-    assert_eq!(first, [said("a", "limited", 60_000, 1)]);
-    assert_eq!(rests.told(at(4_900)), first);
-    assert_eq!(rests.told(at(5_000))[0].remaining_ms, 55_000);
-    assert_eq!(rests.told(at(57_000))[0].remaining_ms, 3_000);
-    rests.rest(own("a", RestReason::Limited, 90_000), at(10_000));
-    assert_eq!(rests.told(at(10_000))[0].number, 2, "prolonged: the others have to count anew");
-    assert!(rests.told(at(90_000)).is_empty());
-}
-
 proptest! {
     /// Whatever nodes say, a key rests no longer than the last word about it allows.
     #[test]
