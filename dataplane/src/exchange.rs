@@ -132,7 +132,7 @@ async fn serve(
         return answer_page(core, serving, socket, request, manner, page, told).await;
     }
     if core.advice.sheds() {
-        request.take_what_came(core);
+        request.skip_small(core, socket).await?;
         let text = "this node has more to do than it can; others may have room";
         return Err(Rejection::new(Cause::Overloaded, text).after(SHED_RETRY_AFTER));
     }

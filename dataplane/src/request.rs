@@ -60,6 +60,9 @@ pub(crate) struct Request {
     pace: Pace,
 }
 
+/// Reading on costs less than another connection up to this size.
+const SKIPPED_BODY_BYTES_MAX: u64 = 8 * 1024;
+
 /// Bytes of the core's memory for bodies, given back when this is dropped: also by a panic.
 #[derive(Default)]
 struct Claim {
@@ -138,16 +141,13 @@ impl Request {
         }
     }
 
-    /// Takes the body if all of it came with the head, so that the connection can go on although
-    /// nobody looks at it.
-    pub(crate) fn take_what_came(&mut self, core: &Core) {
-        let Framing::Length(length) = self.head.framing() else { return };
-        let there = self.buffer.len().saturating_sub(self.head_len);
-        if let Ok(len) = usize::try_from(length)
-            && len <= there
-        {
-            self.body = Body::Whole { len };
-            self.carry_over(core);
+    /// Reads a small body that nobody looks at, so that the connection can go on after it.
+    pub(crate) async fn skip_small(&mut self, core: &Core, socket: &mut Socket) -> Result<(), Rejection> {
+        match self.head.framing() {
+            Framing::Length(length) if length <= SKIPPED_BODY_BYTES_MAX && !self.head.expect_continue() => {
+                self.collect(core, socket, BUFFER_BYTES, u64::MAX, length).await
+            }
+            _ => Ok(()),
         }
     }
 
