@@ -243,8 +243,11 @@ impl ControlLoop {
         let now = self.clock.now();
         if self.collector.is_due(now) {
             self.cluster.settle_keys(self.state.view());
-            let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded: false };
-            self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
+            let is_overloaded = self.state.overload().reason().is_some();
+            let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
+            let own = self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
+            let outcome = self.state.looked(own, now);
+            self.remember(outcome);
         } else if self.collector.values().about.state != state_of(&self.state.readiness()).0 {
             self.collector.renew(self.about());
         } else {

@@ -191,7 +191,7 @@ mod tests {
             members: 2,
             healthy_members: 1,
             is_cluster_healthy: false,
-            resting_keys: Vec::new(),
+            ..Live::default()
         };
         let view = View { members, digest_bytes: 102, counters: vec![("frames_sent", 9)], ..View::default() };
         let sight = SourceSight { failures: 3, ..SourceSight::default() };
