@@ -6,7 +6,7 @@ use super::health::{HealthMachine, Sight, Thresholds};
 use super::reader::{LEAVING_KEY, Reader, Sighting};
 use super::seeds::Seeds;
 use super::twin::{Twins, Verdict};
-use super::wire::Wire;
+use super::wire::{Namesake, Wire};
 use crate::event::Event;
 use crate::member::{Health, Member, View};
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
@@ -26,6 +26,8 @@ const DEAD_NODE_GRACE: Duration = Duration::from_secs(10 * 60);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Probes in one round.
 const PROBES_PER_ROUND_MAX: usize = 32;
+/// Other addresses under our id that are probed, in every round.
+const TWINS_PROBED_MAX: usize = 4;
 /// A view goes to the control loop this often, though it says the same.
 const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// chitchat is given up when its own heartbeat stands still for this long.
@@ -73,6 +75,8 @@ pub(super) struct Life {
     shown_at: Option<Nanos>,
     /// Healthy members' addresses.
     live: BTreeSet<SocketAddr>,
+    /// Where other starts under our id were.
+    twin_addresses: BTreeSet<SocketAddr>,
     /// Last member that was probed.
     probed: Option<String>,
     told: Option<SocketAddr>,
@@ -115,6 +119,7 @@ impl Life {
             shown_doubt: false,
             shown_at: None,
             live: BTreeSet::new(),
+            twin_addresses: BTreeSet::new(),
             probed: None,
             told: None,
             heartbeat: 0,
@@ -228,13 +233,16 @@ impl Life {
         if now.since(self.heartbeat_at) > STUCK_AFTER.max(self.rules.interval * 5) {
             return Some(End::Failed("its own heartbeat stands still".to_owned()));
         }
+        let elsewhere = sighting.twins.iter().map(|twin| twin.address).filter(|address| *address != self.rules.advertise);
+        self.twin_addresses = elsewhere.take(TWINS_PROBED_MAX).collect();
         if let Some(end) = self.look_for_twins(&sighting, now) {
             return Some(end);
         }
         let sights = sighting.others.iter().map(|(id, seen)| Sight {
             id,
             generation: seen.generation,
-            pulse: seen.pulse.saturating_add(self.heard_directly(id, seen.address)),
+            pulse: seen.pulse,
+            heard_directly_at: self.heard_directly(id, seen.address),
             is_leaving: seen.is_leaving,
         });
         let sights: Vec<_> = sights.collect();
@@ -244,23 +252,28 @@ impl Life {
     }
 
     fn look_for_twins(&mut self, sighting: &Sighting, now: Nanos) -> Option<End> {
-        let others = sighting.twins.iter().map(|twin| {
-            let heard = self.heard_directly(self.rules.id.as_str(), twin.address);
-            ((twin.generation, twin.address), twin.pulse.saturating_add(heard))
-        });
-        let others: Vec<_> = others.collect();
-        match self.twins.look(self.generation, others, now) {
+        let others = sighting.twins.iter().map(|twin| ((twin.generation, twin.address), twin.pulse));
+        let mut verdict = self.twins.look(self.generation, others, now);
+        if let Some(Namesake { address, generation, heard_at }) = self.wire.namesake()
+            && let answered @ Verdict::Duplicate { .. } =
+                self.twins.answered(self.wire.generation(), (generation, address), heard_at)
+        {
+            verdict = answered;
+        }
+        if let Some(generation) = self.wire.later_life() {
+            return Some(End::Outdated { generation });
+        }
+        match verdict {
             Verdict::Alone => None,
             Verdict::Outdated { generation } => Some(End::Outdated { generation }),
             Verdict::Duplicate { generation, address } => Some(End::Duplicate { generation, address }),
         }
     }
 
-    /// When a node itself was heard last, as a number that grows.
-    fn heard_directly(&self, id: &str, address: SocketAddr) -> u64 {
+    /// When a frame of the node itself came last.
+    fn heard_directly(&self, id: &str, address: SocketAddr) -> Option<Nanos> {
         let facts = self.wire.peer(address);
-        let is_it = facts.id.as_deref() == Some(id);
-        facts.last_heard.filter(|_| is_it).map_or(0, |at| at.0)
+        facts.last_heard.filter(|_| facts.id.as_deref() == Some(id))
     }
 
     fn show(&mut self, sighting: &Sighting, now: Nanos) {
@@ -329,6 +342,8 @@ impl Life {
             last = Some(shown.id.clone());
         }
         self.probed = last;
+        // Only somebody who lives can answer.
+        self.twin_addresses.iter().for_each(|address| self.wire.probe(*address));
     }
 }
 
