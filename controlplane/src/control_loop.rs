@@ -5,31 +5,32 @@
 //! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
 //! costs O(state).
 
-use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
+mod answers;
+
 use crate::admin::Question;
+use crate::admin::status::state_of;
 use crate::cluster::{ClusterPart, PROTOCOL};
+use crate::collect::{Collector, Own};
 use crate::compile::{Compiled, NodeFacts, compile};
 use crate::drain::{Drain, Finished};
 use crate::event::Event;
-use crate::gossip::values::{About, ConfigurationMark, NodeValues};
+use crate::gossip::values::{About, ConfigurationMark};
 use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
 use crate::log_lines::log;
-use crate::metrics::process::Process;
-use crate::metrics::{Facts, render};
 use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
-use crate::start::{ConfigSource, Read, ReadError, read_config};
 use crate::signals::{Signals, Told};
+use crate::start::{ConfigSource, Read, ReadError, read_config};
 use crate::state::{ClusterState, Outcome};
-use crate::sums;
 use crate::watch::{Verdict, Watch};
 use shared::bounds::REPORTS_IN_FLIGHT_MAX;
 use shared::clock::{Clock, Nanos};
 use shared::config::model::{Cluster, Server};
 use shared::phase::{Phase, SharedPhase};
 use shared::ring::ReportReceiver;
+use shared::secret::Secret;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -40,8 +41,6 @@ use tokio::time::MissedTickBehavior;
 const TICK: Duration = Duration::from_millis(50);
 /// How often the listener's certificate files are looked at.
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the others are told how this node is.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A slow disk must not keep a node from ending.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -76,15 +75,15 @@ pub(crate) struct ControlLoop {
     /// Told to read it while it was being read.
     pub(crate) must_read_again: bool,
     pub(crate) watch: Watch,
-    /// What this node publishes of itself.
-    pub(crate) own: NodeValues,
-    /// Grows with every start; 0 where this node is not part of a cluster.
-    pub(crate) generation: u64,
+    /// What this node tells of itself.
+    pub(crate) collector: Collector,
+    /// Which configuration is published.
+    pub(crate) configuration: ConfigurationMark,
     pub(crate) cluster: ClusterPart,
+    /// `cluster_config` of the newest configuration, for the last good snapshot.
+    pub(crate) cluster_text: Option<Secret>,
     /// Of the newest configuration; empty where its text is not known.
     pub(crate) configuration_hash: String,
-    /// When the others were told of this node last.
-    pub(crate) told_at: Option<Nanos>,
     /// Another live node has this node's id.
     pub(crate) is_duplicate: bool,
 }
@@ -233,7 +232,7 @@ impl ControlLoop {
         let limits = record.limits.len();
         if is_new_configuration {
             let (author, hash) = (self.facts.node_id.clone(), self.configuration_hash.clone());
-            self.own.configuration = ConfigurationMark { epoch, author, hash };
+            self.configuration = ConfigurationMark { epoch, author, hash };
             tracing::info!(epoch, providers, virtual_keys, limits, "configuration published");
         } else {
             tracing::debug!(epoch, "snapshot published");
@@ -241,25 +240,35 @@ impl ControlLoop {
         Ok(())
     }
 
-    /// Says what this node is, once a second and when it becomes ready or stops to be.
+    /// Collects what this node is once a second, and tells the others; also when it becomes ready
+    /// or stops to be.
     fn tell_others(&mut self) {
         let now = self.clock.now();
-        let (state, _) = state_of(&self.state.readiness());
-        let is_due = self.told_at.is_none_or(|at| now.since(at) >= TELL_INTERVAL);
-        if !self.cluster.is_running() || !is_due && self.own.about.state == state {
+        if self.collector.is_due(now) {
+            self.cluster.settle_keys(self.state.view());
+            let is_overloaded = self.state.overload().reason().is_some();
+            let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
+            let own = self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
+            let outcome = self.state.looked(own, now);
+            self.remember(outcome);
+        } else if self.collector.values().about.state != state_of(&self.state.readiness()).0 {
+            self.collector.renew(self.about());
+        } else {
             return;
         }
-        self.told_at = Some(now);
-        self.own.about = About {
+        self.cluster.publish(self.collector.values());
+    }
+
+    fn about(&self) -> About {
+        About {
             version: self.version.to_owned(),
-            protocol: PROTOCOL,
+            protocol: if self.cluster.is_running() { PROTOCOL } else { 0 },
             region: self.state.region().to_owned(),
-            state: state.to_owned(),
+            state: state_of(&self.state.readiness()).0.to_owned(),
             client_address: self.server.listen.to_string(),
             started_ms: u64::try_from(self.started_at.as_millis()).unwrap_or(u64::MAX),
             gossip_keys: self.cluster.key_ids(),
-        };
-        self.cluster.publish(&self.own);
+        }
     }
 
     /// Writes the last good snapshot when it is time. Not before every name was looked up once:
@@ -279,6 +288,7 @@ impl ControlLoop {
             epoch: self.epoch,
             secrets: &secrets,
             server: &self.server,
+            cluster: self.cluster_text.as_ref(),
             lookup_key: &self.facts.lookup_key,
         };
         self.keeper.write(&content, now, self.clock.wall());
@@ -330,61 +340,15 @@ impl ControlLoop {
 
     fn take_configuration(&mut self, read_again: Option<ReadAgain>) {
         self.reading = None;
-        if let Some(ReadAgain { compiled, cluster, hash }) = read_again {
+        if let Some(ReadAgain { compiled, cluster, cluster_text, hash }) = read_again {
             self.configuration_hash = hash;
+            self.cluster_text = cluster_text;
             self.apply(Event::Configured(Box::new(compiled)));
             self.cluster.reconfigure(cluster);
         }
         if std::mem::take(&mut self.must_read_again) {
             self.reload();
         }
-    }
-
-    fn answer(&self, question: Question) {
-        // Whoever asked may be gone by now.
-        match question {
-            Question::Metrics(answer) => drop(answer.send(self.metrics())),
-            Question::Status(answer) => drop(answer.send(self.status())),
-        }
-    }
-
-    fn metrics(&self) -> String {
-        let facts = Facts {
-            build: self.version,
-            region: self.state.region().to_owned(),
-            epoch: self.epoch,
-            readiness: self.state.readiness(),
-            started_at: self.started_at,
-            process: Process::read(),
-        };
-        render(self.state.totals(), &self.publisher.limits(self.clock.now()), &facts)
-    }
-
-    fn status(&self) -> Box<Status> {
-        let (live, view, own, now) = (self.state.live(), self.state.view(), &self.own, self.clock.now());
-        let (state, reason) = state_of(&live.readiness);
-        Box::new(Status {
-            local_node: self.state.local_node().to_owned(),
-            members: live.members,
-            healthy_members: live.healthy_members,
-            cluster_health: cluster_health(&live),
-            state,
-            reason,
-            region: self.state.region().to_owned(),
-            epoch: self.epoch,
-            cores: self.state.totals().cores(),
-            requests_in_flight: self.state.totals().requests_in_flight(),
-            version: self.version,
-            generation: self.generation,
-            protocol: own.about.protocol,
-            doubts_itself: view.doubts_itself,
-            digest_bytes: view.digest_bytes,
-            configuration: own.configuration.clone(),
-            load: own.load.clone(),
-            limits: sums::limits(own, &view.members),
-            discovery: discovery_of(self.state.discovered(), now),
-            peers: peers_of(view, &own.configuration, now),
-        })
     }
 
     async fn stop(mut self, finished: Finished) -> Finished {
@@ -426,12 +390,13 @@ async fn read(reading: &mut Option<JoinHandle<Option<ReadAgain>>>) -> Option<Rea
 pub(crate) struct ReadAgain {
     compiled: Compiled,
     cluster: Cluster,
+    cluster_text: Option<Secret>,
     hash: String,
 }
 
 /// Reads and compiles; faults are logged and change nothing.
 fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Option<ReadAgain> {
-    let Read { config, warnings, hash } = match read_config(source) {
+    let Read { config, warnings, hash, cluster_text } = match read_config(source) {
         Ok(read) => read,
         Err(ReadError::Io(error)) => {
             tracing::error!(file = source.name(), %error, "the configuration could not be read; the node keeps the one it has");
@@ -454,7 +419,7 @@ fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Opti
     match compile(&config, facts) {
         Ok(compiled) => {
             compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Some(ReadAgain { compiled, cluster: config.cluster, hash })
+            Some(ReadAgain { compiled, cluster: config.cluster, cluster_text, hash })
         }
         Err(error) => {
             tracing::error!(%error, "the configuration cannot be used; the node keeps the one it has");

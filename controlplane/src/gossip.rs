@@ -19,6 +19,7 @@ mod queue;
 mod reader;
 mod refusals;
 mod replay;
+pub mod rotation;
 mod seeds;
 mod streams;
 mod supervisor;
@@ -160,7 +161,6 @@ impl GossipPort {
             id: settings.id,
             cluster_name: settings.cluster_name,
             advertise: settings.advertise,
-            wire_generation: generation,
             interval: settings.interval,
             thresholds: settings.thresholds,
         });

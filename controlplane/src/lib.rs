@@ -16,12 +16,14 @@
 pub mod addresses;
 pub mod admin;
 mod cluster;
+pub mod collect;
 pub mod compile;
 mod control_loop;
 mod discovery;
 pub mod doctor;
 mod drain;
 pub mod event;
+pub mod failover;
 pub mod gossip;
 pub mod health;
 mod keep;
@@ -30,6 +32,7 @@ mod listener_identity;
 mod log_lines;
 pub mod member;
 pub mod metrics;
+pub mod overload;
 pub mod publish;
 pub mod resolver;
 mod signals;
@@ -48,11 +51,13 @@ pub use listener_identity::IdentityError;
 pub use start::{ConfigSource, Settings, StartError};
 
 use crate::cluster::ClusterPart;
+use crate::collect::Collector;
 use crate::compile::{CompileError, NodeFacts, compile};
 use crate::control_loop::ControlLoop;
 use crate::event::Event;
-use crate::gossip::values::NodeValues;
+use crate::gossip::values::ConfigurationMark;
 use crate::keep::Keeper;
+use crate::overload::Overload;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
 use crate::start::{Start, StartsFrom};
@@ -146,6 +151,7 @@ async fn run(
         state_dir,
         node_id,
         cluster,
+        cluster_text,
         configuration_hash,
         lookup_key,
         admin,
@@ -162,17 +168,20 @@ async fn run(
     });
     let (compiled, cluster_config) = match from {
         StartsFrom::Config(config) => (compile(&config, &facts)?, config.cluster),
-        StartsFrom::LastGood(last_good) => (last_good.compiled, last_good.cluster),
+        StartsFrom::LastGood(last_good) => *last_good,
     };
     compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
     let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT_MAX);
     let (question_sender, questions) = mpsc::channel(admin::QUESTIONS_IN_FLIGHT_MAX);
     let listener = tokio::net::TcpListener::from_std(admin)?;
-    let admin = tokio::spawn(admin::serve(listener, admin::routes(question_sender, settings.version)));
+    let on_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let routes = admin::routes(question_sender, settings.version, on_loopback);
+    let admin = tokio::spawn(admin::serve(listener, routes));
     let cluster = ClusterPart::begin(cluster, cluster_config, &sender);
 
     let cores_watched = facts.cores;
+    let overload = Overload::new(server.overload);
     let mut control_loop = ControlLoop {
         clock: settings.clock,
         started_at: settings.clock.wall(),
@@ -182,7 +191,7 @@ async fn run(
         publisher: Publisher::new(cores, facts.lookup_key),
         facts,
         phase,
-        state: ClusterState::new(addresses),
+        state: ClusterState::new(addresses).with_overload(overload),
         resolver: Resolver::new(sender, settings.clock),
         keeper: Keeper::new(state_dir, settings.encryption_key),
         identity,
@@ -196,11 +205,11 @@ async fn run(
         reading: None,
         must_read_again: false,
         watch: Watch::new(cores_watched, settings.clock.now()),
-        own: NodeValues::default(),
-        generation: cluster.generation(),
+        collector: Collector::default(),
+        configuration: ConfigurationMark::default(),
         cluster,
+        cluster_text,
         configuration_hash,
-        told_at: None,
         is_duplicate: false,
     };
     // Published before the first tick, so that a node with known addresses serves at once.

@@ -4,7 +4,11 @@
 //! reach. Nothing here waits for a peer: a frame leaves at once, waits in a bounded queue, or is
 //! dropped and counted. Nothing that is not authenticated is answered.
 
-use super::frame::{DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, Opened, Refusal, VERSION_MIN, open, seal};
+mod lives;
+
+use super::frame::{
+    DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, NodeName, Opened, Refusal, VERSION_MIN, open, seal,
+};
 use super::keyring::{GossipKey, Keyring};
 use super::network::{Datagrams, Listener, Network};
 use super::peers::{Peers, Remark, Via};
@@ -17,6 +21,7 @@ use super::wire::{Namesake, NodeMessage};
 use shared::clock::{Clock, Nanos};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -38,7 +43,9 @@ const LETTERS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What the tasks of one port share.
 pub(super) struct Shared {
-    us: Identity,
+    name: NodeName,
+    /// Grows when gossip starts again.
+    generation: AtomicU64,
     speaks: u8,
     pub(super) advertise: SocketAddr,
     pub(super) bind_ip: IpAddr,
@@ -65,6 +72,8 @@ pub(super) struct State {
     pub(super) peers: Peers,
     pub(super) refusals: Refusals,
     pub(super) namesake: Option<Namesake>,
+    /// A generation above ours that others know us by.
+    pub(super) later_us: Option<u64>,
     pub(super) lines: Lines,
     pub(super) counts: Counts,
 }
@@ -100,7 +109,8 @@ impl Shared {
         (datagrams, bind_ip): (Box<dyn Datagrams>, IpAddr),
     ) -> Self {
         Self {
-            us,
+            name: us.name,
+            generation: AtomicU64::new(us.generation),
             speaks,
             advertise,
             bind_ip,
@@ -115,6 +125,7 @@ impl Shared {
                 peers: Peers::default(),
                 refusals: Refusals::default(),
                 namesake: None,
+                later_us: None,
                 lines: Lines::default(),
                 counts: Counts::default(),
             }),
@@ -187,6 +198,9 @@ impl Shared {
                 if let Refusal::ForEarlierUs(sender) = refusal {
                     self.probe(&mut state, sender);
                 }
+                if let Refusal::ForLaterUs(generation) = refusal {
+                    state.later_us = state.later_us.max(Some(generation));
+                }
                 state.refuse(source, refusal, now);
                 Err(refusal)
             }
@@ -200,11 +214,14 @@ impl Shared {
         via: Via,
         now: Nanos,
     ) -> Result<Opened, Refusal> {
-        let opened = open(&state.keyring, self.us, self.speaks, frame)?;
+        let opened = open(&state.keyring, self.us(), self.speaks, frame)?;
         let is_new = state.windows.admit(opened.from, opened.sequence, now);
-        if opened.from.name == self.us.name {
+        if opened.from.name == self.name {
             self.meet_namesake(state, &opened, is_new.is_ok(), via, now);
             return Err(Refusal::Namesake);
+        }
+        if is_new == Err(Refusal::OlderGeneration) {
+            self.tell_of_later_life(state, &opened, via, now);
         }
         is_new.map(|()| opened)
     }
@@ -229,7 +246,7 @@ impl Shared {
     }
 
     fn dispatch(self: &Arc<Self>, state: &mut State, opened: Opened, via: Via, now: Nanos) {
-        if opened.to != self.us {
+        if opened.to != self.us() {
             // A ping for nobody in particular may have been recorded in our former life. It is worth
             // an answer, and a question of our own to whoever it is from, and nothing else.
             self.pong(state, &opened, via);
@@ -347,7 +364,7 @@ impl Shared {
         Letter {
             version,
             speaks: self.speaks,
-            from: self.us,
+            from: self.us(),
             address: self.advertise,
             to,
             sequence: state.sequence,

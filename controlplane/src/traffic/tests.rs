@@ -11,8 +11,7 @@ struct Node {
 
 impl Node {
     fn answered(&mut self, model: &str, status: u16, code: &'static str, requests: u64, first_byte_us: u64) {
-        let labels =
-            TrafficLabels { provider: "openai".into(), model: model.into(), endpoint: "chat", status, code };
+        let labels = TrafficLabels { provider: "openai".into(), model: model.into(), endpoint: "chat", status, code };
         let mut row = report::Traffic { requests, ..report::Traffic::default() };
         (0..requests).for_each(|_| row.first_byte.record_us(first_byte_us));
         self.totals.add(&Report { traffic: [(labels, row)].into_iter().collect(), ..Report::default() });
