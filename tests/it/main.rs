@@ -5,11 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod avahi;
 mod cluster_rig;
 mod demo;
 mod departures;
+mod discovery_dns;
+mod discovery_mdns;
+mod discovery_udp;
 mod exit_codes;
 mod fallbacks;
+mod name_server;
 mod namespaces;
 mod node_pages;
 mod node_rig;
