@@ -23,7 +23,7 @@ impl<'s> Avahi<'s> {
             "bus.conf",
             &format!(
                 "<busconfig><type>system</type><listen>unix:path={}</listen><policy context=\"default\">\
-                 <allow user=\"*\"/><allow own=\"*\"/><allow send_destination=\"*\"/></policy></busconfig>",
+                 <allow user=\"*\"/><allow own=\"*\"/><allow send_destination=\"*\"/><allow receive_sender=\"*\"/></policy></busconfig>",
                 text(&bus)
             ),
         );
