@@ -10,21 +10,33 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) mod consul;
 mod dns;
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
 mod interfaces;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
 #[cfg(feature = "mdns")]
 mod mdns;
 mod names;
 mod pace;
+mod start;
 mod static_list;
 mod udp;
 
 use pace::Pace;
+pub(crate) use start::{NotBuilt, Prepared, Running, prepare};
 
 /// Peers of one source that are kept; more are left out, and said so.
 pub(crate) const PEERS_PER_SOURCE_MAX: usize = 1_024;
 /// A source has this long to take back what it registered.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Addresses of this machine's interfaces that are up.
+pub(crate) fn own_addresses() -> impl Iterator<Item = IpAddr> {
+    interfaces::all().into_iter().map(|interface| interface.address)
+}
 
 /// One way to find peers.
 pub(crate) trait Source {
@@ -37,19 +49,25 @@ pub(crate) trait Source {
     /// await does no harm.
     async fn look(&mut self) -> Result<Vec<SocketAddr>, Failure>;
 
+    /// The first look of somebody who only wants to know whether it works: registers nothing, and
+    /// where a registration is needed, finds out whether it would be let.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.look().await
+    }
+
     /// Takes back what was registered, so that others need not wait for it to expire.
     async fn leave(&mut self) {}
 }
 
 /// Why a source sees nothing. Its last list stays in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// The log line, in the public page's words where it names one: `dns lookup error` …
-    pub(crate) line: &'static str,
+    pub line: &'static str,
     /// What happened, without secrets.
-    pub(crate) cause: String,
+    pub cause: String,
     /// What to do about it.
-    pub(crate) remedy: String,
+    pub remedy: String,
 }
 
 /// What every source may know of its node and of its settings.
@@ -104,6 +122,7 @@ pub(crate) async fn follow<S: Source>(
 ) {
     let mut pace = Pace::new();
     let mut last: Option<Vec<SocketAddr>> = None;
+    let mut has_failed = false;
     loop {
         let looked = tokio::select! {
             looked = source.look() => looked,
@@ -113,9 +132,12 @@ pub(crate) async fn follow<S: Source>(
             Ok(found) => {
                 let machine: Vec<_> = interfaces::all().into_iter().map(|interface| interface.address).collect();
                 let peers = admitted(&source, &surroundings, found, last.as_deref(), &machine);
-                if last.as_ref() != Some(&peers) {
+                let is_other = last.as_ref() != Some(&peers);
+                if is_other {
                     say_found(source.name(), &peers, last.as_deref());
                     last = Some(peers.clone());
+                }
+                if is_other || std::mem::take(&mut has_failed) {
                     if events.send(Event::Discovered { source: source.name(), peers }).await.is_err() {
                         return;
                     }
@@ -126,6 +148,10 @@ pub(crate) async fn follow<S: Source>(
                 let pause = pace.after_failure();
                 if pause.is_worth_saying {
                     say_failed(source.name(), &failure, last.as_ref().map_or(0, Vec::len));
+                }
+                has_failed = true;
+                if events.send(Event::DiscoveryFailed { source: source.name(), failure }).await.is_err() {
+                    return;
                 }
                 pause
             }
