@@ -18,6 +18,7 @@ mod queue;
 mod reader;
 mod refusals;
 mod replay;
+pub mod rotation;
 mod seeds;
 mod streams;
 mod supervisor;
@@ -159,7 +160,6 @@ impl GossipPort {
             id: settings.id,
             cluster_name: settings.cluster_name,
             advertise: settings.advertise,
-            wire_generation: generation,
             interval: settings.interval,
             thresholds: settings.thresholds,
         });

@@ -13,6 +13,7 @@ mod discovery_dns;
 mod discovery_mdns;
 mod discovery_udp;
 mod exit_codes;
+mod failover;
 mod fallbacks;
 mod name_server;
 mod namespaces;

@@ -40,8 +40,6 @@ pub(super) struct Rules {
     pub(super) id: NodeId,
     pub(super) cluster_name: String,
     pub(super) advertise: SocketAddr,
-    /// That frames carry: the one of the start.
-    pub(super) wire_generation: u64,
     pub(super) interval: Duration,
     pub(super) thresholds: Thresholds,
 }
@@ -243,7 +241,8 @@ impl Life {
         let sights = sighting.others.iter().map(|(id, seen)| Sight {
             id,
             generation: seen.generation,
-            pulse: seen.pulse.saturating_add(self.heard_directly(id, seen.address)),
+            pulse: seen.pulse,
+            heard_directly_at: self.heard_directly(id, seen.address),
             is_leaving: seen.is_leaving,
         });
         let sights: Vec<_> = sights.collect();
@@ -257,9 +256,12 @@ impl Life {
         let mut verdict = self.twins.look(self.generation, others, now);
         if let Some(Namesake { address, generation, heard_at }) = self.wire.namesake()
             && let answered @ Verdict::Duplicate { .. } =
-                self.twins.answered(self.rules.wire_generation, (generation, address), heard_at)
+                self.twins.answered(self.wire.generation(), (generation, address), heard_at)
         {
             verdict = answered;
+        }
+        if let Some(generation) = self.wire.later_life() {
+            return Some(End::Outdated { generation });
         }
         match verdict {
             Verdict::Alone => None,
@@ -268,11 +270,10 @@ impl Life {
         }
     }
 
-    /// When a node itself was heard last, as a number that grows.
-    fn heard_directly(&self, id: &str, address: SocketAddr) -> u64 {
+    /// When a frame of the node itself came last.
+    fn heard_directly(&self, id: &str, address: SocketAddr) -> Option<Nanos> {
         let facts = self.wire.peer(address);
-        let is_it = facts.id.as_deref() == Some(id);
-        facts.last_heard.filter(|_| is_it).map_or(0, |at| at.0)
+        facts.last_heard.filter(|_| facts.id.as_deref() == Some(id))
     }
 
     fn show(&mut self, sighting: &Sighting, now: Nanos) {

@@ -4,7 +4,9 @@
 //! reach. Nothing here waits for a peer: a frame leaves at once, waits in a bounded queue, or is
 //! dropped and counted. Nothing that is not authenticated is answered.
 
-use super::frame::{DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, Opened, Refusal, open, seal};
+use super::frame::{
+    DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, NodeName, Opened, Refusal, VERSION_MIN, open, seal,
+};
 use super::keyring::{GossipKey, Keyring};
 use super::network::{Datagrams, Listener, Network};
 use super::peers::{Peers, Remark, Via};
@@ -17,6 +19,7 @@ use super::wire::{Namesake, NodeMessage};
 use shared::clock::{Clock, Nanos};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -38,7 +41,9 @@ const LETTERS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What the tasks of one port share.
 pub(super) struct Shared {
-    us: Identity,
+    name: NodeName,
+    /// Grows when gossip starts again.
+    generation: AtomicU64,
     speaks: u8,
     pub(super) advertise: SocketAddr,
     pub(super) bind_ip: IpAddr,
@@ -65,6 +70,8 @@ pub(super) struct State {
     pub(super) peers: Peers,
     pub(super) refusals: Refusals,
     pub(super) namesake: Option<Namesake>,
+    /// A generation above ours that others know us by.
+    pub(super) later_us: Option<u64>,
     pub(super) lines: Lines,
     pub(super) counts: Counts,
 }
@@ -100,7 +107,8 @@ impl Shared {
         (datagrams, bind_ip): (Box<dyn Datagrams>, IpAddr),
     ) -> Self {
         Self {
-            us,
+            name: us.name,
+            generation: AtomicU64::new(us.generation),
             speaks,
             advertise,
             bind_ip,
@@ -115,6 +123,7 @@ impl Shared {
                 peers: Peers::default(),
                 refusals: Refusals::default(),
                 namesake: None,
+                later_us: None,
                 lines: Lines::default(),
                 counts: Counts::default(),
             }),
@@ -123,6 +132,18 @@ impl Shared {
             letters: Queue::new(LETTERS_MAX, LETTERS_BYTES_MAX),
             tasks: Mutex::new(Some(JoinSet::new())),
         }
+    }
+
+    /// This node in its present life.
+    pub(super) fn us(&self) -> Identity {
+        Identity { name: self.name, generation: self.generation.load(Ordering::Relaxed) }
+    }
+
+    /// Begins a later life; an earlier one changes nothing.
+    pub(super) fn live_again(&self, generation: u64) {
+        self.generation.fetch_max(generation, Ordering::Relaxed);
+        let mut state = self.lock();
+        state.later_us = state.later_us.filter(|later| *later > generation);
     }
 
     /// Starts to receive.
@@ -168,10 +189,10 @@ impl Shared {
     }
 
     /// A frame has come, from whoever.
-    pub(super) fn take(self: &Arc<Self>, frame: &[u8], source: SocketAddr, via: Via) -> Result<(), Refusal> {
+    pub(super) fn take(self: &Arc<Self>, frame: &mut [u8], source: SocketAddr, via: Via) -> Result<(), Refusal> {
         let now = self.clock.now();
         let mut state = self.lock();
-        let taken = self.open_frame(&mut state, frame, now);
+        let taken = self.open_frame(&mut state, frame, via, now);
         match taken {
             Ok(opened) => {
                 state.counts.bytes_received += frame.len() as u64;
@@ -187,41 +208,75 @@ impl Shared {
                 if let Refusal::ForEarlierUs(sender) = refusal {
                     self.probe(&mut state, sender);
                 }
+                if let Refusal::ForLaterUs(generation) = refusal {
+                    state.later_us = state.later_us.max(Some(generation));
+                }
                 state.refuse(source, refusal, now);
                 Err(refusal)
             }
         }
     }
 
-    fn open_frame(self: &Arc<Self>, state: &mut State, frame: &[u8], now: Nanos) -> Result<Opened, Refusal> {
-        let opened = open(&state.keyring, self.us, self.speaks, frame)?;
-        if opened.from.name == self.us.name {
-            self.meet_namesake(state, &opened, now);
+    fn open_frame(
+        self: &Arc<Self>,
+        state: &mut State,
+        frame: &mut [u8],
+        via: Via,
+        now: Nanos,
+    ) -> Result<Opened, Refusal> {
+        let opened = open(&state.keyring, self.us(), self.speaks, frame)?;
+        let is_new = state.windows.admit(opened.from, opened.sequence, now);
+        if opened.from.name == self.name {
+            self.meet_namesake(state, &opened, is_new.is_ok(), via, now);
             return Err(Refusal::Namesake);
         }
-        state.windows.admit(opened.from, opened.sequence, now)?;
-        Ok(opened)
+        if is_new == Err(Refusal::OlderGeneration) {
+            self.tell_of_later_life(state, &opened, via, now);
+        }
+        is_new.map(|()| opened)
+    }
+
+    /// A node whose clock went back cannot know that we wait for its later life; a frame for that one
+    /// tells it.
+    fn tell_of_later_life(self: &Arc<Self>, state: &mut State, opened: &Opened, via: Via, now: Nanos) {
+        let Some(generation) = state.windows.newest_to_tell(opened.from.name, now) else { return };
+        let later = Identity { name: opened.from.name, generation };
+        let payload = Ping { takes: state.keyring.key_ids().collect() }.write();
+        let letter = self.letter(state, later, VERSION_MIN, Kind::Ping, &payload);
+        let keyring = state.keyring.clone();
+        let key = keyring.find(opened.key).unwrap_or_else(|| keyring.sealing());
+        self.send_letter(state, opened.address, key, &letter, Some(via));
     }
 
     /// Our id, another life: a recording of our past, or a second node. Only one that lives can
     /// answer a ping.
-    fn meet_namesake(self: &Arc<Self>, state: &mut State, opened: &Opened, now: Nanos) {
+    fn meet_namesake(self: &Arc<Self>, state: &mut State, opened: &Opened, is_new: bool, via: Via, now: Nanos) {
         if opened.address == self.advertise {
             return;
         }
-        let is_live = opened.kind == Kind::Pong
-            && Pong::read(&opened.payload)
-                .is_some_and(|pong| state.peers.answered(opened, &pong, now, self.clock.wall()).is_some());
-        if is_live {
-            let generation = opened.from.generation;
-            state.namesake = Some(Namesake { address: opened.address, generation, heard_at: now });
+        if let Some(pong) = Pong::read(&opened.payload).filter(|_| opened.kind == Kind::Pong) {
+            if state.peers.answered(opened, &pong, now, self.clock.wall()).is_some() {
+                let generation = opened.from.generation;
+                state.namesake = Some(Namesake { address: opened.address, generation, heard_at: now });
+            }
         } else if opened.kind == Kind::Ping {
-            self.pong(state, opened, Via::Tcp);
+            if is_new {
+                self.pong(state, opened, via);
+            }
             self.probe(state, opened.address);
         }
     }
 
     fn dispatch(self: &Arc<Self>, state: &mut State, opened: Opened, via: Via, now: Nanos) {
+        if opened.to != self.us() {
+            // A ping for nobody in particular may have been recorded in our former life. It is worth
+            // an answer, and a question of our own to whoever it is from, and nothing else.
+            self.pong(state, &opened, via);
+            if state.peers.get(opened.address).and_then(|peer| peer.identity) != Some(opened.from) {
+                self.probe(state, opened.address);
+            }
+            return;
+        }
         let mut news = state.peers.heard(&opened, now);
         match opened.kind {
             Kind::Ping => {
@@ -268,26 +323,36 @@ impl Shared {
             say(to, remark);
         }
         let keyring = state.keyring.clone();
-        let takes = state.peers.get(to).map(|peer| peer.takes.clone()).unwrap_or_default();
-        let key = if round.unanswered == 0 {
-            keyring.sealing_for(&takes)
-        } else {
-            // It may be behind in a rotation, or ahead of us.
-            keyring.in_turn(round.unanswered as usize)
+        let known = state.peers.get(to).filter(|_| round.unanswered == 0);
+        let (whom, key) = match known.and_then(|peer| Some((peer.identity?, &peer.takes))) {
+            Some((identity, takes)) => (identity, keyring.sealing_for(takes)),
+            // Somebody else may be there by now, behind in a rotation of keys, or ahead of us.
+            None => (Identity::ANYONE, keyring.in_turn(round.unanswered as usize)),
         };
         for (via, is_due) in [(Via::Udp, round.udp), (Via::Tcp, round.tcp)] {
             if is_due {
-                self.ping(state, to, via, key);
+                self.ping(state, to, whom, via, key);
             }
         }
     }
 
-    pub(super) fn ping(self: &Arc<Self>, state: &mut State, to: SocketAddr, via: Via, key: &GossipKey) {
+    fn ping(self: &Arc<Self>, state: &mut State, to: SocketAddr, whom: Identity, via: Via, key: &GossipKey) {
         let payload = Ping { takes: state.keyring.key_ids().collect() }.write();
         // Whoever is there may speak the oldest version only.
-        let letter = self.letter(state, Identity::ANYONE, 1, Kind::Ping, &payload);
+        let letter = self.letter(state, whom, VERSION_MIN, Kind::Ping, &payload);
         state.peers.pinged(letter.sequence, to, via, self.clock.now(), self.clock.wall());
         self.send_letter(state, to, key, &letter, Some(via));
+    }
+
+    /// Tells all known peers which keys are taken now.
+    pub(super) fn tell_keys(self: &Arc<Self>, state: &mut State) {
+        let keyring = state.keyring.clone();
+        for address in state.peers.known() {
+            if let Some(route) = state.peers.route(address, self.clock.now()) {
+                let via = if route.prefers_tcp { Via::Tcp } else { Via::Udp };
+                self.ping(state, address, route.to, via, keyring.sealing_for(&route.takes));
+            }
+        }
     }
 
     fn pong(self: &Arc<Self>, state: &mut State, ping: &Opened, via: Via) {
@@ -317,7 +382,7 @@ impl Shared {
         Letter {
             version: self.speaks.min(speaks),
             speaks: self.speaks,
-            from: self.us,
+            from: self.us(),
             address: self.advertise,
             to,
             sequence: state.sequence,
@@ -366,7 +431,7 @@ async fn receive_datagrams(shared: Arc<Shared>) {
         for _ in 0..DATAGRAMS_A_TURN {
             match received {
                 Ok((length, source)) => {
-                    let frame = buffer.get(..length).unwrap_or_default();
+                    let frame = buffer.get_mut(..length).unwrap_or_default();
                     let taken = shared.take_datagram(frame, source);
                     junk_in_a_row = if taken.is_ok() { 0 } else { junk_in_a_row.saturating_add(1) };
                 }
@@ -390,7 +455,7 @@ async fn receive_datagrams(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn take_datagram(self: &Arc<Self>, frame: &[u8], source: SocketAddr) -> Result<(), Refusal> {
+    fn take_datagram(self: &Arc<Self>, frame: &mut [u8], source: SocketAddr) -> Result<(), Refusal> {
         if frame.len() > DATAGRAM_BYTES_MAX {
             self.refuse(source, Refusal::TooLong);
             return Err(Refusal::TooLong);

@@ -4,7 +4,6 @@
 use super::frame::{Identity, Kind, NodeName, PAYLOAD_BYTES_MAX, Refusal, VERSION_MAX};
 use super::keyring::Keyring;
 use super::network::Network;
-use super::peers::Via;
 use super::port::{Shared, lock};
 use shared::clock::{Clock, Nanos};
 use std::io;
@@ -187,11 +186,7 @@ impl Wire {
         let shared = self.shared();
         let mut state = shared.lock();
         state.keyring = keyring;
-        for address in state.peers.known() {
-            let keyring = state.keyring.clone();
-            let takes = state.peers.get(address).map(|peer| peer.takes.clone()).unwrap_or_default();
-            shared.ping(&mut state, address, Via::Udp, keyring.sealing_for(&takes));
-        }
+        shared.tell_keys(&mut state);
     }
 
     /// Asks whoever is at `to` for a sign of life; to be called about once a second for each
@@ -232,6 +227,21 @@ impl Wire {
     /// Another live node that goes by our id, as far as one was heard.
     pub(crate) fn namesake(&self) -> Option<Namesake> {
         self.shared().lock().namesake
+    }
+
+    /// The present generation of this node, as frames carry it.
+    pub(crate) fn generation(&self) -> u64 {
+        self.shared().us().generation
+    }
+
+    /// A generation above ours that others know this node by: they take no frames of a lower one.
+    pub(crate) fn later_life(&self) -> Option<u64> {
+        self.shared().lock().later_us
+    }
+
+    /// From now on frames carry this generation, if it is higher than before.
+    pub(crate) fn live_again(&self, generation: u64) {
+        self.shared().live_again(generation);
     }
 
     /// Sends a message to a node at an address where it was heard. Nobody else can read it, nor can
