@@ -151,7 +151,7 @@ impl Udp {
         let peer = SocketAddr::new(sender.ip(), beacon.gossip_port);
         match beacon.kind {
             Kind::Beacon | Kind::Question => {
-                if self.answers.take(now) {
+                if self.asks_as == Kind::Beacon && self.answers.take(now) {
                     let answer = self.message(Kind::Acknowledgement, beacon.nonce);
                     // A lost answer is made up for by the next beacon of either side.
                     drop(sockets.asks.try_send_to(&answer, sender));
