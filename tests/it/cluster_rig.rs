@@ -298,9 +298,8 @@ impl Cluster {
                 missing = numbers.to_vec();
                 missing.retain(|number| !is_so(&self.log(*number), &self.status(*number).unwrap_or_default()));
             }
-            if clock.now() > end {
-                panic!("not within {WAIT_MAX:?}, on {missing:?}: {what}\n{}", self.account());
-            }
+            let is_in_time = clock.now() < end;
+            assert!(is_in_time, "not within {WAIT_MAX:?}, on {missing:?}: {what}\n{}", self.account());
             std::thread::sleep(POLL);
         }
     }
@@ -313,7 +312,8 @@ impl Cluster {
             let log = self.log(number);
             let lines: Vec<_> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(40)..].join("\n");
-            account.push_str(&format!("--- node {number} at {}: {status}\n{last}\n", seat.address));
+            let address = seat.address;
+            account.extend(["--- node ", &format!("{number} at {address}: {status}"), "\n", &last, "\n"]);
         }
         account
     }
