@@ -88,9 +88,9 @@ impl OpenCluster {
         let advertise = advertise(cluster)?;
         let Identity { id, generations } = identity;
         let node_id = id.as_str().to_owned();
-        let settings = GossipSettings::new(cluster, id, generations, keyring, advertise);
+        let settings = GossipSettings::new(cluster, id, generations, keyring.clone(), advertise);
         let port = GossipPort::open(settings, network, clock).await?;
-        let sources = prepare(cluster, &node_id, port.advertise(), clock)?;
+        let sources = prepare(cluster, &node_id, port.advertise(), keyring, clock)?;
         Ok(Self { port, sources, rotation })
     }
 
@@ -240,6 +240,7 @@ impl Running {
             Ok(keyring) => {
                 let ids = self.rotation.ids();
                 tracing::info!(keys = ids.len(), sending = ids.first(), "the gossip keys have changed");
+                self.sources.rekey(keyring.clone());
                 self.gossip.rekey(keyring);
             }
             Err(error) => tracing::error!(%error, "the node keeps the gossip keys that it has"),

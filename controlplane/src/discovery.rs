@@ -141,10 +141,10 @@ pub(crate) async fn follow<S: Source>(
                     say_found(source.name(), &peers, last.as_deref());
                     last = Some(peers.clone());
                 }
-                if is_other || std::mem::take(&mut has_failed) {
-                    if events.send(Event::Discovered { source: source.name(), peers }).await.is_err() {
-                        return;
-                    }
+                // Also after failures, which are over now.
+                let is_news = is_other || std::mem::take(&mut has_failed);
+                if is_news && events.send(Event::Discovered { source: source.name(), peers }).await.is_err() {
+                    return;
                 }
                 pace.after_success()
             }

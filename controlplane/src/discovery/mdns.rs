@@ -56,7 +56,7 @@ impl Mdns {
         Self { service, surroundings, running: None, seen: Seen::default(), has_looked: false }
     }
 
-    fn start(&self) -> Result<Running, Failure> {
+    fn start(&self, registers: bool) -> Result<Running, Failure> {
         if !is_service(&self.service) {
             return Err(Failure {
                 line: "mdns service not valid",
@@ -91,7 +91,9 @@ impl Mdns {
         };
         let loopback = vec![IfKind::LoopbackV4, IfKind::LoopbackV6];
         running.daemon.disable_interface(loopback).map_err(refused)?;
-        running.daemon.register(info).map_err(refused)?;
+        if registers {
+            running.daemon.register(info).map_err(refused)?;
+        }
         Ok(running)
     }
 
@@ -166,10 +168,19 @@ impl Source for Mdns {
 
     async fn look(&mut self) -> Result<Vec<SocketAddr>, Failure> {
         if self.running.is_none() {
-            self.running = Some(self.start()?);
+            self.running = Some(self.start(true)?);
         }
         self.listen().await?;
         self.has_looked = true;
+        Ok(self.seen.peers())
+    }
+
+    /// Browses only.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        if self.running.is_none() {
+            self.running = Some(self.start(false)?);
+        }
+        self.listen().await?;
         Ok(self.seen.peers())
     }
 

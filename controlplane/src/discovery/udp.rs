@@ -55,6 +55,7 @@ pub(crate) struct Udp {
     datagrams: Allowance,
     remarks: Remarks,
     has_looked: bool,
+    asks_as: Kind,
 }
 
 impl Udp {
@@ -74,6 +75,7 @@ impl Udp {
             datagrams: Allowance::new(DATAGRAMS_MAX, Duration::from_secs(1)),
             remarks: Remarks::new(),
             has_looked: false,
+            asks_as: Kind::Beacon,
             surroundings,
         }
     }
@@ -86,8 +88,9 @@ impl Udp {
             let now = self.clock.now();
             let has_changed = self.heard.expire(now);
             if now >= self.next_beacon {
-                self.next_beacon = now.after(self.pause());
+                // One that could not be sent stays due.
                 self.ask(sockets).await?;
+                self.next_beacon = now.after(self.pause());
             }
             if has_changed || now >= end {
                 return Ok(());
@@ -147,13 +150,13 @@ impl Udp {
         }
         let peer = SocketAddr::new(sender.ip(), beacon.gossip_port);
         match beacon.kind {
-            Kind::Beacon => {
-                if self.answers.take(now) {
+            Kind::Beacon | Kind::Question => {
+                if self.asks_as == Kind::Beacon && self.answers.take(now) {
                     let answer = self.message(Kind::Acknowledgement, beacon.nonce);
                     // A lost answer is made up for by the next beacon of either side.
                     drop(sockets.asks.try_send_to(&answer, sender));
                 }
-                self.heard.hear(peer, now)
+                beacon.kind == Kind::Beacon && self.heard.hear(peer, now)
             }
             Kind::Acknowledgement => self.asked.contains(&beacon.nonce) && self.heard.hear(peer, now),
             Kind::Farewell => self.heard.forget(peer),
@@ -171,9 +174,10 @@ impl Udp {
             self.asked.pop_front();
         }
         self.asked.push_back(nonce);
+        let message = self.message(self.asks_as, nonce);
+        self.send_everywhere(sockets, &message).await?;
         self.beacons_sent = self.beacons_sent.saturating_add(1);
-        let message = self.message(Kind::Beacon, nonce);
-        self.send_everywhere(sockets, &message).await
+        Ok(())
     }
 
     async fn send_everywhere(&self, sockets: &Sockets, message: &[u8]) -> Result<(), Failure> {
@@ -210,7 +214,7 @@ impl Udp {
     }
 
     fn pause(&self) -> Duration {
-        FIRST_PAUSE.saturating_mul(1 << self.beacons_sent.min(16)).min(self.surroundings.interval)
+        FIRST_PAUSE.saturating_mul(1 << self.beacons_sent.saturating_sub(1).min(16)).min(self.surroundings.interval)
     }
 
     fn remark(&mut self, sender: IpAddr, remark: &'static str, now: Nanos) {
@@ -259,6 +263,12 @@ impl Source for Udp {
         looked?;
         self.has_looked = true;
         Ok(self.heard.list())
+    }
+
+    /// Asks without becoming a peer of those who hear it.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.asks_as = Kind::Question;
+        self.look().await
     }
 
     /// Says farewell, so that others forget this node at once.

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Acknowledgement,
     /// Not any more.
     Farewell,
+    /// Who is there? From one who only wants to know, and is no node.
+    Question,
 }
 
 /// One message.
@@ -115,11 +117,13 @@ impl Kind {
             Self::Beacon => 1,
             Self::Acknowledgement => 2,
             Self::Farewell => 3,
+            Self::Question => 4,
         }
     }
 
     fn of(number: u8) -> Option<Self> {
-        [Self::Beacon, Self::Acknowledgement, Self::Farewell].into_iter().find(|kind| kind.number() == number)
+        let all = [Self::Beacon, Self::Acknowledgement, Self::Farewell, Self::Question];
+        all.into_iter().find(|kind| kind.number() == number)
     }
 }
 
@@ -156,7 +160,7 @@ mod tests {
     #[test]
     fn what_is_sent_is_what_is_heard() {
         let (service, keyring) = (service_hash("a"), ring("c", &[ONE]));
-        for kind in [Kind::Beacon, Kind::Acknowledgement, Kind::Farewell] {
+        for kind in [Kind::Beacon, Kind::Acknowledgement, Kind::Farewell, Kind::Question] {
             let sent = Beacon { kind, ..beacon() };
             let bytes = sent.encode(&service, &keyring);
             assert_eq!(bytes.len(), BYTES);
@@ -209,7 +213,7 @@ mod tests {
             bytes.extend(tag);
             Beacon::decode(&bytes, &service, &keyring)
         };
-        for (at, byte) in [(4, 2), (5, 0), (5, 4), (40, 0), (40, 13), (41, b' '), (41, 0xff)] {
+        for (at, byte) in [(4, 2), (5, 0), (5, 5), (40, 0), (40, 13), (41, b' '), (41, 0xff)] {
             assert_eq!(signed(at, byte), Err(Refused::NotABeacon), "{byte} at {at}");
         }
         assert!(signed(63, 1).is_ok(), "the zeros are for later versions");

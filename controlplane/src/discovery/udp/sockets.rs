@@ -87,7 +87,8 @@ pub(super) fn targets(surroundings: &Surroundings, port: u16) -> Result<Vec<Sock
         targets.push(SocketAddr::new(Ipv4Addr::BROADCAST.into(), port));
     }
     if targets.is_empty() {
-        let own: Vec<_> = interfaces.iter().map(|interface| interface.address.to_string()).collect();
+        let own = interfaces.iter().map(|interface| interface.address).filter(IpAddr::is_ipv4);
+        let own: Vec<_> = own.map(|address| address.to_string()).collect();
         return Err(Failure {
             line: "not in allowed address space",
             cause: format!("none of this node's own IPv4 addresses is: {}", own.join(", ")),

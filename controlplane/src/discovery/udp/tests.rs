@@ -87,6 +87,16 @@ async fn an_answer_is_as_long_as_its_question_and_goes_to_its_sender() {
     assert_eq!((beacon.kind, beacon.nonce, beacon.gossip_port), (Kind::Acknowledgement, 77, 7));
 }
 
+#[tokio::test]
+async fn who_only_asks_finds_nodes_and_is_found_by_none() {
+    let port = free_port();
+    let (mut node, mut asker) = (source(port, 1, 7, ONE), source(port, 2, 7, ONE));
+    node.surroundings.dial_timeout = Duration::from_millis(300);
+    let asks = async { while asker.peek().await.unwrap().is_empty() {} };
+    let (heard, ()) = tokio::join!(node.look(), asks);
+    assert_eq!(heard, Ok(vec![]));
+}
+
 /// A source with sockets, to which messages are given by hand.
 fn deaf() -> (Udp, Sockets) {
     let source = source(free_port(), 1, 7, ONE);
