@@ -2,7 +2,7 @@
 
 mod rests;
 
-use crate::gossip::values::{About, NodeValues};
+use crate::gossip::values::{About, ConfigurationMark, NodeValues};
 use crate::health::Sampler;
 use crate::metrics::LimitRow;
 use crate::state::ClusterState;
@@ -13,6 +13,16 @@ use std::time::Duration;
 
 /// How often everything is collected.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What only the control loop knows.
+pub struct Own {
+    /// Who this node is.
+    pub about: About,
+    /// What it runs.
+    pub configuration: ConfigurationMark,
+    /// It sheds load.
+    pub is_overloaded: bool,
+}
 
 /// See the module.
 #[derive(Default)]
@@ -32,20 +42,14 @@ impl Collector {
 
     /// Reads the machine and adds up the rest. What did not change since the last time has the
     /// same text in gossip.
-    pub fn collect(
-        &mut self,
-        state: &ClusterState,
-        limits: &[LimitRow],
-        about: About,
-        is_overloaded: bool,
-        now: Nanos,
-    ) -> &NodeValues {
+    pub fn collect(&mut self, own: Own, state: &ClusterState, limits: &[LimitRow], now: Nanos) -> &NodeValues {
+        let Own { about, configuration, is_overloaded } = own;
         self.traffic.update(state.totals(), now);
         let first_number = about.started_ms;
         self.values = NodeValues {
             about,
             load: self.sampler.sample(state.totals(), is_overloaded, now),
-            configuration: state.configuration_mark().clone(),
+            configuration,
             rests: self.rests.update(state.own_rests(), first_number, now),
             providers: self.traffic.providers(),
             traffic: self.traffic.rows().to_vec(),
@@ -54,6 +58,11 @@ impl Collector {
         };
         self.collected_at = Some(now);
         &self.values
+    }
+
+    /// Says who this node is before it is time for everything.
+    pub fn renew(&mut self, about: About) {
+        self.values.about = about;
     }
 
     /// What was collected last.

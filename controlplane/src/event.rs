@@ -41,6 +41,13 @@ pub enum Event {
     },
     /// Gossip has another view of the cluster.
     Gossiped(Box<View>),
+    /// Another live node has this node's id: one of them has to go.
+    DuplicateNode {
+        /// The id.
+        id: String,
+        /// Where the other one is.
+        address: SocketAddr,
+    },
     /// A core counted something.
     Report(Box<Report>),
     /// The node is asked to finish. Cannot be taken back.

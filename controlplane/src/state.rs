@@ -2,17 +2,17 @@
 //! what was counted, and whether it is ready. Pure: no sockets, no clock, no tasks.
 //!
 //! One function changes it. The loop applies events here and does what the [`Outcome`] says; a
-//! simulator does the same in virtual time. Gossip and peers are not here yet: a node alone is a
-//! cluster of one.
+//! simulator does the same in virtual time. A node alone is a cluster of one.
 
 use crate::addresses::Addresses;
 use crate::compile::{Compiled, TableSecret};
 use crate::event::Event;
 use crate::failover::{Changed, Failover, ProviderNote};
-use crate::gossip::values::{ConfigurationMark, NodeValues};
+use crate::gossip::values::NodeValues;
 use crate::member::View;
 use crate::metrics::Totals;
 use crate::overload::Overload;
+use membership::{Count, Membership};
 use shared::clock::Nanos;
 use shared::published::{Live, Readiness, RestingKey};
 use shared::snapshot::SnapshotRecord;
@@ -20,9 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-mod mark;
+mod membership;
 mod source_sight;
 
+pub use membership::{Change, NodeName};
 pub use source_sight::SourceSight;
 
 /// See the module.
@@ -39,6 +40,7 @@ pub struct ClusterState {
     discovered: BTreeMap<&'static str, SourceSight>,
     /// What gossip says of the others.
     view: View,
+    membership: Membership,
     /// How far the newest change came, until the node is ready.
     newest: Newest,
     /// Was ready once. A node that serves does not become unready because a new configuration
@@ -65,7 +67,6 @@ enum Newest {
 
 /// What is to be published, without what changes by itself.
 struct Configuration {
-    mark: ConfigurationMark,
     record: SnapshotRecord,
     secrets: Arc<[TableSecret]>,
 }
@@ -83,6 +84,8 @@ pub struct Outcome {
     pub follow_hosts: Option<BTreeSet<String>>,
     /// Gossip has to be tried with exactly these addresses, besides the members it knows.
     pub follow_peers: Option<BTreeSet<SocketAddr>>,
+    /// Another live node has this id of ours: this one has to end.
+    pub duplicate_node: Option<String>,
     /// What an operator should read.
     pub notes: Vec<Note>,
 }
@@ -119,6 +122,8 @@ pub enum Note {
     KeyRests(RestingKey),
     /// A provider is asked after the others, or as before again.
     Provider(ProviderNote),
+    /// Something happened in the cluster.
+    Cluster(Change),
     /// The node became ready, or is not ready for another reason than before.
     Readiness(Readiness),
 }
@@ -168,10 +173,13 @@ impl ClusterState {
                 self.discovered.entry(source).or_default().failed(failure, now);
             }
             Event::Gossiped(view) => {
+                let tried = self.discovered.values().map(|sight| sight.peers.len()).sum();
+                outcome.notes.extend(self.membership.compare(&self.view, &view, tried, now));
                 self.failover.hear(&view, now);
                 self.view = *view;
                 outcome.publish_live = true;
             }
+            Event::DuplicateNode { id, .. } => outcome.duplicate_node = Some(id),
             Event::Report(report) => {
                 self.totals.add(&report);
                 let changed = self.failover.report(&report, now);
@@ -228,11 +236,12 @@ impl ClusterState {
 
     /// What changes often, for the cores. Resting keys that are over may still be in it.
     pub fn live(&self) -> Live {
+        let Count { members, healthy, is_healthy } = Count::of(&self.view);
         let mut live = Live {
             readiness: self.readiness(),
-            members: 1,
-            healthy_members: 1,
-            is_cluster_healthy: true,
+            members,
+            healthy_members: healthy,
+            is_cluster_healthy: is_healthy,
             shed_permille: self.overload.shed_permille(),
             ..Live::default()
         };
@@ -285,13 +294,6 @@ impl ClusterState {
         &self.totals
     }
 
-    /// Which configuration this node runs: the number of those that it took from its own file, and
-    /// no author, since nobody else made it.
-    pub fn configuration_mark(&self) -> &ConfigurationMark {
-        const NONE: &ConfigurationMark = &ConfigurationMark { epoch: 0, author: String::new(), hash: String::new() };
-        self.configuration.as_ref().map_or(NONE, |configuration| &configuration.mark)
-    }
-
     /// Keys that rest because of what this node itself was answered. Some may be over.
     pub fn own_rests(&self) -> impl Iterator<Item = &RestingKey> {
         self.failover.own_rests()
@@ -310,12 +312,7 @@ impl ClusterState {
     fn configure(&mut self, compiled: Compiled, outcome: &mut Outcome) {
         self.addresses.follow(&compiled.record.providers);
         self.failover.configure(&compiled.record);
-        let mark = ConfigurationMark {
-            epoch: self.configuration_mark().epoch.saturating_add(1),
-            author: String::new(),
-            hash: mark::hash_of(&compiled.record),
-        };
-        self.configuration = Some(Configuration { mark, record: compiled.record, secrets: compiled.secrets.into() });
+        self.configuration = Some(Configuration { record: compiled.record, secrets: compiled.secrets.into() });
         outcome.publish = true;
         outcome.is_new_configuration = true;
         outcome.follow_hosts = Some(self.addresses.hosts());

@@ -1,0 +1,1 @@
+//! Three nodes over loopback: joining, hearing, dying, leaving.
