@@ -19,14 +19,21 @@ mod interfaces;
 pub(crate) mod kubernetes;
 mod names;
 mod pace;
+mod start;
 mod static_list;
 
 use pace::Pace;
+pub(crate) use start::{NotBuilt, Prepared, Running, prepare};
 
 /// Peers of one source that are kept; more are left out, and said so.
 pub(crate) const PEERS_PER_SOURCE_MAX: usize = 1_024;
 /// A source has this long to take back what it registered.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Addresses of this machine's interfaces that are up.
+pub(crate) fn own_addresses() -> impl Iterator<Item = IpAddr> {
+    interfaces::all().into_iter().map(|interface| interface.address)
+}
 
 /// One way to find peers.
 pub(crate) trait Source {

@@ -5,14 +5,23 @@
 //! Its task is watched: when it ends, another one starts under a higher generation. Absent: limits
 //! that are never exceeded (they need transfers, not gossip), secrets.
 
+mod frame;
 mod health;
 pub mod identity;
 pub mod keyring;
 mod life;
 pub mod network;
+mod peers;
+mod port;
+mod probe;
+mod queue;
 mod reader;
+mod refusals;
+mod replay;
 mod seeds;
+mod streams;
 mod supervisor;
+mod transport;
 mod twin;
 pub mod values;
 pub(crate) mod wire;
@@ -50,6 +59,13 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct GossipError(#[from] WireError);
+
+impl GossipError {
+    /// Whether the port could not be opened; otherwise the configuration is not enough.
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self.0, WireError::Bind { .. })
+    }
+}
 
 /// What gossip has to know of its node.
 pub struct GossipSettings {
@@ -143,6 +159,7 @@ impl GossipPort {
             id: settings.id,
             cluster_name: settings.cluster_name,
             advertise: settings.advertise,
+            wire_generation: generation,
             interval: settings.interval,
             thresholds: settings.thresholds,
         });

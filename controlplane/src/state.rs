@@ -2,14 +2,14 @@
 //! what was counted, and whether it is ready. Pure: no sockets, no clock, no tasks.
 //!
 //! One function changes it. The loop applies events here and does what the [`Outcome`] says; a
-//! simulator does the same in virtual time. Gossip and peers are not here yet: a node alone is a
-//! cluster of one.
+//! simulator does the same in virtual time. A node alone is a cluster of one.
 
 use crate::addresses::Addresses;
 use crate::compile::{Compiled, TableSecret};
 use crate::event::Event;
 use crate::member::View;
 use crate::metrics::Totals;
+use membership::{Count, Membership};
 use shared::clock::Nanos;
 use shared::published::{Live, Readiness, RestingKey};
 use shared::snapshot::SnapshotRecord;
@@ -17,8 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+mod membership;
 mod source_sight;
 
+pub use membership::{Change, NodeName};
 pub use source_sight::SourceSight;
 
 /// Keys that may rest at once. A core reports one only after a provider's own answer, so that
@@ -36,6 +38,7 @@ pub struct ClusterState {
     discovered: BTreeMap<&'static str, SourceSight>,
     /// What gossip says of the others.
     view: View,
+    membership: Membership,
     /// How far the newest change came, until the node is ready.
     newest: Newest,
     /// Was ready once. A node that serves does not become unready because a new configuration
@@ -115,6 +118,8 @@ pub enum Note {
     },
     /// A key was refused or limited by its provider and is left alone for a while.
     KeyRests(RestingKey),
+    /// Something happened in the cluster.
+    Cluster(Change),
     /// The node became ready, or is not ready for another reason than before.
     Readiness(Readiness),
 }
@@ -158,6 +163,8 @@ impl ClusterState {
                 self.discovered.entry(source).or_default().failed(failure, now);
             }
             Event::Gossiped(view) => {
+                let tried = self.discovered.values().map(|sight| sight.peers.len()).sum();
+                outcome.notes.extend(self.membership.compare(&self.view, &view, tried, now));
                 self.view = *view;
                 outcome.publish_live = true;
             }
@@ -204,11 +211,12 @@ impl ClusterState {
 
     /// What changes often, for the cores. Resting keys that are over may still be in it.
     pub fn live(&self) -> Live {
+        let Count { members, healthy, is_healthy } = Count::of(&self.view);
         Live {
             readiness: self.readiness(),
-            members: 1,
-            healthy_members: 1,
-            is_cluster_healthy: true,
+            members,
+            healthy_members: healthy,
+            is_cluster_healthy: is_healthy,
             resting_keys: self.resting_keys.clone(),
         }
     }

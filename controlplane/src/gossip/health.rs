@@ -20,7 +20,7 @@ const LATE_MIN: Duration = Duration::from_secs(1);
 /// While we doubt ourselves, others have this many times the usual time.
 const DOUBT_STRETCH: u32 = 2;
 /// Other nodes that are kept track of.
-pub const MEMBERS_MAX: usize = 1_024;
+const MEMBERS_MAX: usize = 1_024;
 
 /// When silence means something.
 #[derive(Clone, Copy, Debug)]

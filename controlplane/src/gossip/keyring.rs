@@ -41,6 +41,11 @@ pub enum KeyringError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub [u8; 4]);
 
+impl KeyId {
+    /// Of the key that everybody knows.
+    pub(crate) const NONE: Self = Self([0; 4]);
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -74,7 +79,7 @@ impl Keyring {
             return Err(KeyringError::TooMany);
         }
         if secrets.is_empty() {
-            let key = GossipKey::derive(NO_SECRET, cluster_name, KeyId([0; 4]));
+            let key = GossipKey::derive(NO_SECRET, cluster_name, KeyId::NONE);
             return Ok(Self { keys: Arc::from([key]), is_plain: true });
         }
         let mut keys = Vec::with_capacity(secrets.len());
@@ -148,7 +153,7 @@ impl GossipKey {
         cluster_tag.iter_mut().zip(cluster.iter()).for_each(|(to, from)| *to = *from);
         Self {
             id,
-            cipher: XChaCha20Poly1305::new(sealing.as_slice().into()),
+            cipher: XChaCha20Poly1305::new((&*sealing).into()),
             cluster_tag,
             beacon: derived(secret, &[b"beacons", cluster_name.as_bytes()]),
         }

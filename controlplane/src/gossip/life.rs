@@ -6,7 +6,7 @@ use super::health::{HealthMachine, Sight, Thresholds};
 use super::reader::{LEAVING_KEY, Reader, Sighting};
 use super::seeds::Seeds;
 use super::twin::{Twins, Verdict};
-use super::wire::Wire;
+use super::wire::{Namesake, Wire};
 use crate::event::Event;
 use crate::member::{Health, Member, View};
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
@@ -26,6 +26,8 @@ const DEAD_NODE_GRACE: Duration = Duration::from_secs(10 * 60);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Probes in one round.
 const PROBES_PER_ROUND_MAX: usize = 32;
+/// Other addresses under our id that are probed, in every round.
+const TWINS_PROBED_MAX: usize = 4;
 /// A view goes to the control loop this often, though it says the same.
 const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// chitchat is given up when its own heartbeat stands still for this long.
@@ -38,6 +40,8 @@ pub(super) struct Rules {
     pub(super) id: NodeId,
     pub(super) cluster_name: String,
     pub(super) advertise: SocketAddr,
+    /// That frames carry: the one of the start.
+    pub(super) wire_generation: u64,
     pub(super) interval: Duration,
     pub(super) thresholds: Thresholds,
 }
@@ -73,6 +77,8 @@ pub(super) struct Life {
     shown_at: Option<Nanos>,
     /// Healthy members' addresses.
     live: BTreeSet<SocketAddr>,
+    /// Where other starts under our id were.
+    twin_addresses: BTreeSet<SocketAddr>,
     /// Last member that was probed.
     probed: Option<String>,
     told: Option<SocketAddr>,
@@ -115,6 +121,7 @@ impl Life {
             shown_doubt: false,
             shown_at: None,
             live: BTreeSet::new(),
+            twin_addresses: BTreeSet::new(),
             probed: None,
             told: None,
             heartbeat: 0,
@@ -228,6 +235,8 @@ impl Life {
         if now.since(self.heartbeat_at) > STUCK_AFTER.max(self.rules.interval * 5) {
             return Some(End::Failed("its own heartbeat stands still".to_owned()));
         }
+        let elsewhere = sighting.twins.iter().map(|twin| twin.address).filter(|address| *address != self.rules.advertise);
+        self.twin_addresses = elsewhere.take(TWINS_PROBED_MAX).collect();
         if let Some(end) = self.look_for_twins(&sighting, now) {
             return Some(end);
         }
@@ -244,12 +253,15 @@ impl Life {
     }
 
     fn look_for_twins(&mut self, sighting: &Sighting, now: Nanos) -> Option<End> {
-        let others = sighting.twins.iter().map(|twin| {
-            let heard = self.heard_directly(self.rules.id.as_str(), twin.address);
-            ((twin.generation, twin.address), twin.pulse.saturating_add(heard))
-        });
-        let others: Vec<_> = others.collect();
-        match self.twins.look(self.generation, others, now) {
+        let others = sighting.twins.iter().map(|twin| ((twin.generation, twin.address), twin.pulse));
+        let mut verdict = self.twins.look(self.generation, others, now);
+        if let Some(Namesake { address, generation, heard_at }) = self.wire.namesake()
+            && let answered @ Verdict::Duplicate { .. } =
+                self.twins.answered(self.rules.wire_generation, (generation, address), heard_at)
+        {
+            verdict = answered;
+        }
+        match verdict {
             Verdict::Alone => None,
             Verdict::Outdated { generation } => Some(End::Outdated { generation }),
             Verdict::Duplicate { generation, address } => Some(End::Duplicate { generation, address }),
@@ -329,6 +341,8 @@ impl Life {
             last = Some(shown.id.clone());
         }
         self.probed = last;
+        // Only somebody who lives can answer.
+        self.twin_addresses.iter().for_each(|address| self.wire.probe(*address));
     }
 }
 

@@ -66,7 +66,8 @@ impl Network for SystemNetwork {
         loop {
             tried += 1;
             match bind_both(at) {
-                Err(error) if at.port() == 0 && error.kind() == io::ErrorKind::AddrInUse && tried < PORTS_TRIED_MAX => {}
+                Err(error) if at.port() == 0 && error.kind() == io::ErrorKind::AddrInUse && tried < PORTS_TRIED_MAX => {
+                }
                 bound => {
                     let (socket, listener) = bound?;
                     return Ok((Box::new(socket), Box::new(listener)));

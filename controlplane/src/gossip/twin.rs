@@ -10,10 +10,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A later node than ours has been told to go first; what still runs after this is not going.
+/// The newcomer was to go first; what still runs after this is not going.
 const OLDER_GIVES_UP_AFTER: Duration = Duration::from_secs(15);
 /// The newcomer gives up soonest, so that a wrong new node does not take the old one along.
 const NEWER_GIVES_UP_AFTER: Duration = Duration::from_secs(4);
+/// The same where the other one answered a ping, which no memory of us does.
+const NEWER_GIVES_UP_AFTER_ANSWERS: Duration = Duration::from_secs(2);
+/// Answers this far apart are not of one run.
+const ANSWERS_GAP_MAX: Duration = Duration::from_secs(5);
 /// A gap this long, in which nothing new came, starts the count anew.
 const GAP_MAX: Duration = Duration::from_secs(2);
 /// Signs of life that a living node gives in that time at least.
@@ -47,6 +51,14 @@ pub(crate) enum Verdict {
 #[derive(Default)]
 pub(crate) struct Twins {
     by_start: BTreeMap<Start, Signs>,
+    answers: Option<Answers>,
+}
+
+/// Pings that one start answered.
+struct Answers {
+    start: Start,
+    since: Nanos,
+    last_at: Nanos,
 }
 
 struct Signs {
@@ -58,6 +70,20 @@ struct Signs {
 }
 
 impl Twins {
+    /// Another start under our id answered a ping then.
+    pub(crate) fn answered(&mut self, ours: u64, start: Start, at: Nanos) -> Verdict {
+        let begun = Answers { start, since: at, last_at: at };
+        let answers = self.answers.get_or_insert(begun);
+        if answers.start != start || at.since(answers.last_at) > ANSWERS_GAP_MAX {
+            *answers = Answers { start, since: at, last_at: at };
+        }
+        answers.last_at = answers.last_at.max(at);
+        let (generation, address) = start;
+        let patience = if ours > generation { NEWER_GIVES_UP_AFTER_ANSWERS } else { OLDER_GIVES_UP_AFTER };
+        let is_live = answers.last_at.since(answers.since) >= patience;
+        if is_live { Verdict::Duplicate { generation, address } } else { Verdict::Alone }
+    }
+
     /// One round: every other start under our id, with its pulse.
     pub(crate) fn look(&mut self, ours: u64, others: impl IntoIterator<Item = (Start, u64)>, now: Nanos) -> Verdict {
         for (start, pulse) in others {
@@ -125,6 +151,21 @@ mod tests {
         assert_eq!(verdict_after(30, 2, 1, |round| round), Verdict::Duplicate { generation: 1, address: there() });
         assert_eq!(verdict_after(30, 1, 2, |round| round), Verdict::Alone);
         assert_eq!(verdict_after(90, 1, 2, |round| round), Verdict::Duplicate { generation: 2, address: there() });
+    }
+
+    #[test]
+    fn answers_prove_a_second_node_sooner_and_one_proves_none() {
+        let verdict_at = |ours, seconds: &[u64]| {
+            let mut twins = Twins::default();
+            let answers = seconds.iter().map(|second| twins.answered(ours, (5, there()), Nanos(second * 1_000_000_000)));
+            answers.last().unwrap()
+        };
+        let duplicate = Verdict::Duplicate { generation: 5, address: there() };
+        assert_eq!(verdict_at(7, &[1, 1, 2]), Verdict::Alone);
+        assert_eq!(verdict_at(7, &[1, 2, 3]), duplicate);
+        assert_eq!(verdict_at(7, &[1, 60]), Verdict::Alone);
+        assert_eq!(verdict_at(3, &[1, 2, 3, 6, 10, 14]), Verdict::Alone);
+        assert_eq!(verdict_at(3, &[1, 2, 3, 6, 10, 14, 17]), duplicate);
     }
 
     #[test]

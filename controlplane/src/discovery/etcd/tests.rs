@@ -121,6 +121,7 @@ fn surroundings(number: u8) -> Surroundings {
     Surroundings {
         node_id: format!("n{number}"),
         advertise: at(number),
+        listen: at(number),
         service_name: "s".to_owned(),
         bind_port: 10_101,
         dial_timeout: Duration::from_secs(5),

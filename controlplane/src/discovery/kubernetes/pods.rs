@@ -166,7 +166,7 @@ mod tests {
             pods.put(&pod(json!({"metadata": {"uid": "u2"}, "status": {"podIPs": null, "podIP": "10.1.0.9"}})), IPV4)
         );
         assert!(!pods.take(&pod(json!({}))));
-        assert_eq!(pods.peers(), ["10.1.0.9:10101".parse().expect("an address")]);
+        assert_eq!(pods.peers(), ["10.1.0.9:10101".parse::<SocketAddr>().expect("an address")]);
         assert!(pods.take(&pod(json!({"metadata": {"uid": "u2"}}))));
         assert!(!pods.take(&pod(json!({"metadata": {"uid": "u2"}}))));
         assert!(pods.peers().is_empty());

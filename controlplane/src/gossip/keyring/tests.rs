@@ -13,7 +13,11 @@ fn the_first_key_seals_and_all_are_found() {
     let both = ring("a", &[ONE, TWO]);
     let ids: Vec<KeyId> = both.key_ids().collect();
     assert_eq!(both.sealing().id, ids[0]);
-    assert_eq!(ids, [ring("b", &[ONE]).sealing().id, ring("c", &[TWO]).sealing().id], "a key is named alike everywhere");
+    assert_eq!(
+        ids,
+        [ring("b", &[ONE]).sealing().id, ring("c", &[TWO]).sealing().id],
+        "a key is named alike everywhere"
+    );
     assert!(ids.iter().all(|id| both.find(*id).is_some()));
     assert!(ring("a", &[TWO]).find(ids[0]).is_none());
 }
@@ -31,7 +35,9 @@ fn a_peer_is_sealed_for_with_the_first_key_that_it_takes() {
 
 #[test]
 fn what_is_no_key_is_refused_with_the_remedy() {
-    for text in ["", "AQEB", "not base64 not base64 not base64 not base64", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"] {
+    for text in
+        ["", "AQEB", "not base64 not base64 not base64 not base64", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"]
+    {
         let error = Keyring::new("a", &[Secret::new(ONE), Secret::new(text)]).unwrap_err();
         assert_eq!(error, KeyringError::NotAKey(2));
         assert!(error.to_string().contains("openssl rand -base64 32"));
