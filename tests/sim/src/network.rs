@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use controlplane::gossip::network::{Datagrams, Listener, Network, Stream};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use turmoil::net::{TcpListener, TcpStream, UdpSocket};
 
 /// Sockets of the simulated host that asks.
@@ -12,8 +12,10 @@ pub(crate) struct SimulatedNetwork;
 #[async_trait]
 impl Network for SimulatedNetwork {
     async fn bind(&self, at: SocketAddr) -> io::Result<(Box<dyn Datagrams>, Box<dyn Listener>)> {
-        let datagrams = UdpSocket::bind(at).await?;
-        let listener = TcpListener::bind(at).await?;
+        // A simulated host has one address and does not let it be named.
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), at.port());
+        let datagrams = UdpSocket::bind(any).await?;
+        let listener = TcpListener::bind(any).await?;
         Ok((Box::new(SimulatedDatagrams(datagrams)), Box::new(SimulatedListener(listener))))
     }
 
