@@ -42,7 +42,12 @@ pub(crate) fn run(seed: u64) -> bool {
         }
         Err(what) => {
             for fault in &scenario.faults {
-                say(&format!("  {:>6} ms for {:>5} ms: {:?}", fault.begins.as_millis(), fault.lasts.as_millis(), fault.kind));
+                say(&format!(
+                    "  {:>6} ms for {:>5} ms: {:?}",
+                    fault.begins.as_millis(),
+                    fault.lasts.as_millis(),
+                    fault.kind
+                ));
             }
             say(&format!("seed {seed} FAILED: {what}\n{}", cluster.described()));
             false
