@@ -37,8 +37,11 @@ struct CommandLine {
 enum Command {
     /// Reads the configuration, says everything that is wrong with it, and starts nothing.
     Check,
-    /// Runs a node with a simulated provider behind it, says what to try, and shows what happens.
+    /// Runs three nodes with a simulated provider behind them, says what to try, and shows what happens.
     Demo(demo::Options),
+    /// A node of the demo, which is how it starts them.
+    #[command(hide = true)]
+    DemoNode(demo::NodeOptions),
     /// Runs a simulated provider, for tests and load tests.
     ProviderSim(provider_sim::Options),
 }
@@ -56,6 +59,10 @@ fn main() -> ExitCode {
         None => serve(line.config, line.state_dir),
         Some(Command::Check) => check::run(&line.config),
         Some(Command::Demo(options)) => demo::run(&options),
+        Some(Command::DemoNode(options)) => match demo::become_its_node(&options) {
+            Ok(()) => serve(line.config, line.state_dir),
+            Err(why) => fail(69, &why),
+        },
         Some(Command::ProviderSim(options)) => simulate(options),
     }
 }
