@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from network import GOSSIP_PORT
 
-ETH_P_IP = 0x0800
-UDP = 17
+ETH_P_ALL = 3
+IP = b"\x08\x00"
+TCP, UDP = 6, 17
 FRAMES_MAX = 20_000
 
 
@@ -29,8 +30,8 @@ class Wiretap:
     def __init__(self, host: int):
         self.frames: list[Frame] = []
         self.streams: list[bytes] = []
-        self.tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP))
-        self.tap.bind((f"v{host}", ETH_P_IP))
+        self.tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        self.tap.bind((f"v{host}", ETH_P_ALL))
         self.tap.settimeout(0.1)
         self.stopping = False
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -44,6 +45,8 @@ class Wiretap:
 
     def take(self, packet: bytes) -> None:
         """Keeps a packet that is gossip."""
+        if packet[12:14] != IP or packet[23] not in (TCP, UDP):
+            return
         ip = packet[14:]
         header = (ip[0] & 15) * 4
         source_port, target_port = struct.unpack_from("!HH", ip, header)
