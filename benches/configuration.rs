@@ -39,7 +39,7 @@ fn compiled() -> (SnapshotRecord, Arc<[TableSecret]>) {
     let sources =
         Sources { env: &|_| Some("sk-bench".to_owned()), file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
     let loaded = config::load(&text(), &sources).unwrap_or_else(|faults| panic!("{faults:?}"));
-    let facts = NodeFacts { lookup_key: [7; 32], host_name: "bench".to_owned(), cores: 1 };
+    let facts = NodeFacts { lookup_key: [7; 32], node_id: "bench".to_owned(), cores: 1 };
     let compiled = compile(&loaded.config, &facts).expect("the configuration has no limits");
     (compiled.record, compiled.secrets.into())
 }

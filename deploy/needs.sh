@@ -34,6 +34,13 @@ need() {
   command -v "$command" >/dev/null || install_packages "$command" "$@"
 }
 
+# need_protoc: etcd's client is generated from its .proto files, which import those of libprotobuf-dev.
+need_protoc() {
+  if ! command -v protoc >/dev/null || ! [ -e "${PROTOC_INCLUDE:-/usr/include}/google/protobuf/descriptor.proto" ]; then
+    install_packages protoc protobuf-compiler libprotobuf-dev
+  fi
+}
+
 # install_packages REASON PACKAGE…
 install_packages() {
   local reason=$1 as_root=()

@@ -48,6 +48,9 @@ pub(crate) enum NodeError {
     /// A core does not come back. Its thread is left as it is, and ends with the process.
     #[error("core {0} is stuck")]
     Stuck(u32),
+    /// Another live node of the cluster has this node's id.
+    #[error("another live node has this node's id; give each node a cluster_config.node_id and a state directory of its own")]
+    DuplicateNode,
     /// A core failed; the others were stopped.
     #[error("core {core} failed: {source}")]
     Core {
@@ -63,7 +66,7 @@ impl NodeError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Listen { .. } | Self::Driver(_) => 69, // EX_UNAVAILABLE
-            Self::Control(RunError::Compile(_)) | Self::Identity(_) => 78, // EX_CONFIG
+            Self::Control(RunError::Compile(_)) | Self::Identity(_) | Self::DuplicateNode => 78, // EX_CONFIG
             Self::Stuck(_) => 70,                        // EX_SOFTWARE
             Self::Thread(_) | Self::Control(RunError::Runtime(_)) | Self::Core { .. } => 71, // EX_OSERR
         }
@@ -118,7 +121,10 @@ pub(crate) fn run(control: ControlPlane, clock: Clock) -> Result<Finished, NodeE
         let outcome = core.join().unwrap_or_else(|_| Err(io::Error::other("it panicked; the message is above")));
         outcome.map_err(|source| NodeError::Core { core: core_number, source })?;
     }
-    Ok(finished?)
+    match finished? {
+        Finished::DuplicateNode => Err(NodeError::DuplicateNode),
+        finished => Ok(finished),
+    }
 }
 
 /// What runs on a thread of its own beside something else until the flag it is given is set. It is

@@ -21,8 +21,8 @@ use std::time::Duration;
 pub struct NodeFacts {
     /// Key of the HMAC that virtual keys are looked up by.
     pub lookup_key: [u8; 32],
-    /// Name of the host, for nodes without an id of their own.
-    pub host_name: String,
+    /// This node's id, which stays the same until the process ends.
+    pub node_id: String,
     /// Cores that share what is bounded for the node.
     pub cores: u32,
 }
@@ -73,7 +73,7 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
     let (virtual_keys, virtual_key_index) = out.virtual_keys(config, &limits, &facts.lookup_key);
     let record = SnapshotRecord {
         epoch: 0,
-        local_node: local_node(config, &facts.host_name),
+        local_node: format!("deepintshield-{}-{}", facts.node_id, config.cluster.gossip.port),
         region: config.cluster.region.clone(),
         settings: settings(config),
         providers,
@@ -391,25 +391,6 @@ fn only(models: &Models) -> Option<Vec<String>> {
         Models::All => None,
         Models::Only(names) => Some(names.clone()),
     }
-}
-
-/// `deepintshield-ID-PORT`. Without an id of its own a node takes the end of its host's name,
-/// which is the part that differs (an ordinal, a pod's suffix).
-fn local_node(config: &Config, host_name: &str) -> String {
-    let id = match &config.cluster.node_id {
-        Some(id) => id.as_str().to_owned(),
-        None => id_from_host_name(host_name),
-    };
-    format!("deepintshield-{id}-{}", config.cluster.gossip.port)
-}
-
-fn id_from_host_name(host_name: &str) -> String {
-    let label = host_name.split('.').next().unwrap_or_default();
-    let label = label.strip_prefix("deepintshield-").unwrap_or(label);
-    let safe: String = label.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '-').collect();
-    let end = safe.get(safe.len().saturating_sub(config::NodeId::CHARACTERS_MAX)..).unwrap_or_default();
-    let id = end.trim_matches('-');
-    if id.is_empty() { "node".to_owned() } else { id.to_owned() }
 }
 
 fn dialect(dialect: config::Dialect) -> Dialect {

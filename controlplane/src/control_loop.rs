@@ -5,29 +5,33 @@
 //! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
 //! costs O(state).
 
-use crate::admin::{Question, Status};
-use crate::compile::{NodeFacts, compile};
+use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
+use crate::admin::Question;
+use crate::cluster::{ClusterPart, PROTOCOL};
+use crate::compile::{Compiled, NodeFacts, compile};
 use crate::drain::{Drain, Finished};
 use crate::event::Event;
+use crate::gossip::values::{About, ConfigurationMark, NodeValues};
 use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
+use crate::log_lines::log;
 use crate::metrics::process::Process;
 use crate::metrics::{Facts, render};
 use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
-use crate::start::{ConfigSource, ReadError, read_config};
-use crate::state::{ClusterState, Note, Outcome};
+use crate::start::{ConfigSource, Read, ReadError, read_config};
+use crate::signals::{Signals, Told};
+use crate::state::{ClusterState, Outcome};
+use crate::sums;
 use crate::watch::{Verdict, Watch};
 use shared::bounds::REPORTS_IN_FLIGHT_MAX;
 use shared::clock::{Clock, Nanos};
-use shared::config::model::Server;
+use shared::config::model::{Cluster, Server};
 use shared::phase::{Phase, SharedPhase};
-use shared::published::Readiness;
 use shared::ring::ReportReceiver;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -36,6 +40,8 @@ use tokio::time::MissedTickBehavior;
 const TICK: Duration = Duration::from_millis(50);
 /// How often the listener's certificate files are looked at.
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the others are told how this node is.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A slow disk must not keep a node from ending.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -66,10 +72,21 @@ pub(crate) struct ControlLoop {
     pub(crate) identity_looked_at: Option<Nanos>,
     /// The configuration is being read again. One at a time: two that overtake each other would
     /// leave the older text in force.
-    pub(crate) reading: Option<JoinHandle<Option<Event>>>,
+    pub(crate) reading: Option<JoinHandle<Option<ReadAgain>>>,
     /// Told to read it while it was being read.
     pub(crate) must_read_again: bool,
     pub(crate) watch: Watch,
+    /// What this node publishes of itself.
+    pub(crate) own: NodeValues,
+    /// Grows with every start; 0 where this node is not part of a cluster.
+    pub(crate) generation: u64,
+    pub(crate) cluster: ClusterPart,
+    /// Of the newest configuration; empty where its text is not known.
+    pub(crate) configuration_hash: String,
+    /// When the others were told of this node last.
+    pub(crate) told_at: Option<Nanos>,
+    /// Another live node has this node's id.
+    pub(crate) is_duplicate: bool,
 }
 
 impl ControlLoop {
@@ -94,7 +111,7 @@ impl ControlLoop {
                 // From the resolver, which lives as long as the loop.
                 Some(event) = self.events.recv() => self.apply(event),
                 // The configuration, read again.
-                event = read(&mut self.reading) => self.take_configuration(event),
+                read_again = read(&mut self.reading) => self.take_configuration(read_again),
                 // From the admin listener.
                 Some(question) = self.questions.recv() => self.answer(question),
                 // Reports come through a ring that wakes nobody.
@@ -114,7 +131,9 @@ impl ControlLoop {
     }
 
     fn remember(&mut self, outcome: Outcome) {
-        let Outcome { publish, is_new_configuration, publish_live, follow_hosts, follow_peers, notes } = outcome;
+        let Outcome { publish, is_new_configuration, publish_live, follow_hosts, follow_peers, duplicate_node, notes } =
+            outcome;
+        self.is_duplicate |= duplicate_node.is_some();
         self.pending.publish |= publish;
         self.pending.is_new_configuration |= is_new_configuration;
         self.pending.publish_live |= publish_live;
@@ -137,7 +156,11 @@ impl ControlLoop {
         self.apply(Event::Tick);
         self.look_at_identity();
         self.carry_out();
+        self.tell_others();
         self.keep().await;
+        if self.is_duplicate {
+            return Some(Finished::DuplicateNode);
+        }
         match self.phase.get() {
             // Somebody else in the process asked for it.
             Phase::Draining if self.drain.is_none() => self.begin_drain(),
@@ -179,6 +202,9 @@ impl ControlLoop {
         if let Some(hosts) = &pending.follow_hosts {
             self.resolver.follow(hosts);
         }
+        if let Some(peers) = pending.follow_peers {
+            self.cluster.follow(peers);
+        }
         let mut publish_live = pending.publish_live;
         if pending.publish {
             match self.publish(pending.is_new_configuration) {
@@ -206,11 +232,34 @@ impl ControlLoop {
         let (providers, virtual_keys) = (record.providers.len(), record.virtual_keys.len());
         let limits = record.limits.len();
         if is_new_configuration {
+            let (author, hash) = (self.facts.node_id.clone(), self.configuration_hash.clone());
+            self.own.configuration = ConfigurationMark { epoch, author, hash };
             tracing::info!(epoch, providers, virtual_keys, limits, "configuration published");
         } else {
             tracing::debug!(epoch, "snapshot published");
         }
         Ok(())
+    }
+
+    /// Says what this node is, once a second and when it becomes ready or stops to be.
+    fn tell_others(&mut self) {
+        let now = self.clock.now();
+        let (state, _) = state_of(&self.state.readiness());
+        let is_due = self.told_at.is_none_or(|at| now.since(at) >= TELL_INTERVAL);
+        if !self.cluster.is_running() || !is_due && self.own.about.state == state {
+            return;
+        }
+        self.told_at = Some(now);
+        self.own.about = About {
+            version: self.version.to_owned(),
+            protocol: PROTOCOL,
+            region: self.state.region().to_owned(),
+            state: state.to_owned(),
+            client_address: self.server.listen.to_string(),
+            started_ms: u64::try_from(self.started_at.as_millis()).unwrap_or(u64::MAX),
+            gossip_keys: self.cluster.key_ids(),
+        };
+        self.cluster.publish(&self.own);
     }
 
     /// Writes the last good snapshot when it is time. Not before every name was looked up once:
@@ -258,6 +307,7 @@ impl ControlLoop {
         // What cores said before they could know of the drain must not end it.
         self.take_reports();
         self.drain = Some(Drain::begin(self.clock.now(), timeout, cores, self.state.totals()));
+        self.cluster.say_goodbye();
         self.apply(Event::Drain);
         self.carry_out();
         self.phase.advance_to(Phase::Draining);
@@ -278,10 +328,12 @@ impl ControlLoop {
         self.reading = Some(tokio::task::spawn_blocking(move || read_again(&source, &facts, &server)));
     }
 
-    fn take_configuration(&mut self, event: Option<Event>) {
+    fn take_configuration(&mut self, read_again: Option<ReadAgain>) {
         self.reading = None;
-        if let Some(event) = event {
-            self.apply(event);
+        if let Some(ReadAgain { compiled, cluster, hash }) = read_again {
+            self.configuration_hash = hash;
+            self.apply(Event::Configured(Box::new(compiled)));
+            self.cluster.reconfigure(cluster);
         }
         if std::mem::take(&mut self.must_read_again) {
             self.reload();
@@ -308,18 +360,14 @@ impl ControlLoop {
         render(self.state.totals(), &self.publisher.limits(self.clock.now()), &facts)
     }
 
-    fn status(&self) -> Status {
-        let live = self.state.live();
-        let (state, reason) = match live.readiness {
-            Readiness::Ready => ("ready", String::new()),
-            Readiness::Starting(reason) => ("starting", reason),
-            Readiness::Draining => ("draining", "the node finishes what runs".to_owned()),
-        };
-        Status {
+    fn status(&self) -> Box<Status> {
+        let (live, view, own, now) = (self.state.live(), self.state.view(), &self.own, self.clock.now());
+        let (state, reason) = state_of(&live.readiness);
+        Box::new(Status {
             local_node: self.state.local_node().to_owned(),
             members: live.members,
             healthy_members: live.healthy_members,
-            cluster_health: if live.is_cluster_healthy { "HEALTHY" } else { "NOT HEALTHY" },
+            cluster_health: cluster_health(&live),
             state,
             reason,
             region: self.state.region().to_owned(),
@@ -327,7 +375,16 @@ impl ControlLoop {
             cores: self.state.totals().cores(),
             requests_in_flight: self.state.totals().requests_in_flight(),
             version: self.version,
-        }
+            generation: self.generation,
+            protocol: own.about.protocol,
+            doubts_itself: view.doubts_itself,
+            digest_bytes: view.digest_bytes,
+            configuration: own.configuration.clone(),
+            load: own.load.clone(),
+            limits: sums::limits(own, &view.members),
+            discovery: discovery_of(self.state.discovered(), now),
+            peers: peers_of(view, &own.configuration, now),
+        })
     }
 
     async fn stop(mut self, finished: Finished) -> Finished {
@@ -342,19 +399,22 @@ impl ControlLoop {
         if tokio::time::timeout(LAST_WRITE_TIMEOUT, last_write).await.is_err() {
             tracing::warn!("the last good snapshot was not written at the end; the one before it stays");
         }
+        if matches!(finished, Finished::Idle | Finished::TimedOut { .. }) {
+            self.cluster.leave().await;
+        }
         match finished {
             Finished::Idle => tracing::info!("drained: nothing was being served any more"),
             Finished::TimedOut { requests_in_flight } => {
                 tracing::warn!(requests_in_flight, "the drain timeout passed; requests that still ran were cut");
             }
-            Finished::AtOnce | Finished::Stuck { .. } => {}
+            Finished::AtOnce | Finished::Stuck { .. } | Finished::DuplicateNode => {}
         }
         finished
     }
 }
 
 /// Waits for the configuration that is being read; for ever where none is.
-async fn read(reading: &mut Option<JoinHandle<Option<Event>>>) -> Option<Event> {
+async fn read(reading: &mut Option<JoinHandle<Option<ReadAgain>>>) -> Option<ReadAgain> {
     match reading {
         // A panic while reading is logged by the panic itself, and changes nothing.
         Some(reading) => reading.await.unwrap_or(None),
@@ -362,9 +422,16 @@ async fn read(reading: &mut Option<JoinHandle<Option<Event>>>) -> Option<Event> 
     }
 }
 
-/// What a reload comes to; faults are logged and change nothing.
-fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Option<Event> {
-    let (config, warnings) = match read_config(source) {
+/// What a reload comes to.
+pub(crate) struct ReadAgain {
+    compiled: Compiled,
+    cluster: Cluster,
+    hash: String,
+}
+
+/// Reads and compiles; faults are logged and change nothing.
+fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Option<ReadAgain> {
+    let Read { config, warnings, hash } = match read_config(source) {
         Ok(read) => read,
         Err(ReadError::Io(error)) => {
             tracing::error!(file = source.name(), %error, "the configuration could not be read; the node keeps the one it has");
@@ -387,74 +454,11 @@ fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Opti
     match compile(&config, facts) {
         Ok(compiled) => {
             compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Some(Event::Configured(Box::new(compiled)))
+            Some(ReadAgain { compiled, cluster: config.cluster, hash })
         }
         Err(error) => {
             tracing::error!(%error, "the configuration cannot be used; the node keeps the one it has");
             None
-        }
-    }
-}
-
-fn log(note: &Note, now: Nanos) {
-    match note {
-        Note::AddressesChanged { host, addresses } => tracing::info!(host, addresses, "resolved"),
-        Note::Unresolved { host, reason, kept: 0, failures } => tracing::warn!(
-            host,
-            reason,
-            failures,
-            "could not resolve the provider's name; its requests are answered with 503. Check `base_url` and this \
-             machine's DNS (/etc/resolv.conf)"
-        ),
-        Note::Unresolved { host, reason, kept, failures } => tracing::warn!(
-            host,
-            reason,
-            failures,
-            kept,
-            "could not resolve the provider's name; keeping the last good addresses. Check this machine's DNS \
-             (/etc/resolv.conf)"
-        ),
-        Note::ResolvedAgain { host, failures } => tracing::info!(host, failures, "resolved again"),
-        Note::Readiness(Readiness::Ready) => tracing::info!("ready"),
-        Note::Readiness(Readiness::Starting(reason)) => tracing::info!(reason, "starting"),
-        // The beginning of the drain says so itself.
-        Note::Readiness(Readiness::Draining) => {}
-        Note::KeyRests(key) => tracing::info!(
-            provider = key.provider,
-            key = key.key,
-            model = key.model,
-            seconds = key.until.since(now).as_secs(),
-            "a key rests, as its provider asked"
-        ),
-    }
-}
-
-/// What a signal asks for.
-enum Told {
-    Finish,
-    Reload,
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Finish,
-            _ = self.interrupt.recv() => Told::Finish,
-            _ = self.hang_up.recv() => Told::Reload,
         }
     }
 }
@@ -474,6 +478,6 @@ mod tests {
             assert!(read_again(&source, &facts(), &Server::default()).is_none());
         }
         let right = read_again(&ConfigSource::Embedded("{}"), &facts(), &Server::default());
-        assert!(matches!(right, Some(Event::Configured(_))));
+        assert_eq!(right.unwrap().hash.len(), 16);
     }
 }

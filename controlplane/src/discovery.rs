@@ -10,14 +10,30 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
+pub(crate) mod consul;
+mod dns;
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
+mod interfaces;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
+mod names;
 mod pace;
+mod start;
+mod static_list;
 
 use pace::Pace;
+pub(crate) use start::{NotBuilt, Prepared, Running, prepare};
 
 /// Peers of one source that are kept; more are left out, and said so.
-pub const PEERS_PER_SOURCE_MAX: usize = 1_024;
+pub(crate) const PEERS_PER_SOURCE_MAX: usize = 1_024;
 /// A source has this long to take back what it registered.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Addresses of this machine's interfaces that are up.
+pub(crate) fn own_addresses() -> impl Iterator<Item = IpAddr> {
+    interfaces::all().into_iter().map(|interface| interface.address)
+}
 
 /// One way to find peers.
 pub(crate) trait Source {
@@ -30,19 +46,25 @@ pub(crate) trait Source {
     /// await does no harm.
     async fn look(&mut self) -> Result<Vec<SocketAddr>, Failure>;
 
+    /// The first look of somebody who only wants to know whether it works: registers nothing, and
+    /// where a registration is needed, finds out whether it would be let.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.look().await
+    }
+
     /// Takes back what was registered, so that others need not wait for it to expire.
     async fn leave(&mut self) {}
 }
 
 /// Why a source sees nothing. Its last list stays in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// The log line, in the public page's words where it names one: `dns lookup error` …
-    pub(crate) line: &'static str,
+    pub line: &'static str,
     /// What happened, without secrets.
-    pub(crate) cause: String,
+    pub cause: String,
     /// What to do about it.
-    pub(crate) remedy: String,
+    pub remedy: String,
 }
 
 /// What every source may know of its node and of its settings.
@@ -52,6 +74,8 @@ pub(crate) struct Surroundings {
     pub(crate) node_id: String,
     /// Where others reach this node's gossip; what is registered.
     pub(crate) advertise: SocketAddr,
+    /// Where this node's gossip listens; an unspecified address means every one of the machine's.
+    pub(crate) listen: SocketAddr,
     /// `service_name`
     pub(crate) service_name: String,
     /// Port of peers whose source names none.
@@ -69,6 +93,21 @@ impl Surroundings {
         let address = address.to_canonical();
         self.allowed.is_empty() || self.allowed.iter().any(|network| network.contains(&address))
     }
+
+    /// Whether a packet to this peer would come back to this node. `machine` are the addresses of
+    /// all interfaces.
+    fn is_own(&self, peer: SocketAddr, machine: &[IpAddr]) -> bool {
+        let is_everywhere = self.listen.ip().is_unspecified() && peer.port() == self.listen.port();
+        peer == self.advertise
+            || peer == self.listen
+            || is_everywhere && (peer.ip().is_loopback() || machine.contains(&peer.ip()))
+    }
+
+    /// Whether gossip can send to this address: a socket of IPv4 cannot reach IPv6, and one of IPv6
+    /// reaches both only when it is bound to no address.
+    fn speaks_to(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.listen.is_ipv4() || self.listen.is_ipv6() && self.listen.ip().is_unspecified()
+    }
 }
 
 /// Runs one source until `leaving` turns true, or the control loop is gone.
@@ -80,6 +119,7 @@ pub(crate) async fn follow<S: Source>(
 ) {
     let mut pace = Pace::new();
     let mut last: Option<Vec<SocketAddr>> = None;
+    let mut has_failed = false;
     loop {
         let looked = tokio::select! {
             looked = source.look() => looked,
@@ -87,10 +127,14 @@ pub(crate) async fn follow<S: Source>(
         };
         let pause = match looked {
             Ok(found) => {
-                let peers = admitted(&source, &surroundings, found, last.as_deref());
-                if last.as_ref() != Some(&peers) {
+                let machine: Vec<_> = interfaces::all().into_iter().map(|interface| interface.address).collect();
+                let peers = admitted(&source, &surroundings, found, last.as_deref(), &machine);
+                let is_other = last.as_ref() != Some(&peers);
+                if is_other {
                     say_found(source.name(), &peers, last.as_deref());
                     last = Some(peers.clone());
+                }
+                if is_other || std::mem::take(&mut has_failed) {
                     if events.send(Event::Discovered { source: source.name(), peers }).await.is_err() {
                         return;
                     }
@@ -101,6 +145,10 @@ pub(crate) async fn follow<S: Source>(
                 let pause = pace.after_failure();
                 if pause.is_worth_saying {
                     say_failed(source.name(), &failure, last.as_ref().map_or(0, Vec::len));
+                }
+                has_failed = true;
+                if events.send(Event::DiscoveryFailed { source: source.name(), failure }).await.is_err() {
+                    return;
                 }
                 pause
             }
@@ -116,19 +164,23 @@ pub(crate) async fn follow<S: Source>(
 }
 
 /// What of a source's list may be contacted: sorted, without doubles, ourselves, what is not
-/// allowed and what is no host.
+/// allowed, what gossip cannot send to and what is no host.
 fn admitted<S: Source>(
     source: &S,
     surroundings: &Surroundings,
     mut found: Vec<SocketAddr>,
     last: Option<&[SocketAddr]>,
+    machine: &[IpAddr],
 ) -> Vec<SocketAddr> {
-    found.iter_mut().for_each(|peer| peer.set_ip(peer.ip().to_canonical()));
+    for peer in &mut found {
+        peer.set_ip(peer.ip().to_canonical());
+    }
     found.sort_unstable();
     found.dedup();
     let is_new = |peer: &SocketAddr| last.is_none_or(|last| last.binary_search(peer).is_err());
     found.retain(|peer| {
-        if *peer == surroundings.advertise || peer.ip().is_unspecified() || peer.ip().is_multicast() {
+        let is_host = !peer.ip().is_unspecified() && !peer.ip().is_multicast() && peer.port() != 0;
+        if !is_host || surroundings.is_own(*peer, machine) || !surroundings.speaks_to(peer.ip()) {
             return false;
         }
         let is_allowed = surroundings.allows(peer.ip());
@@ -169,4 +221,83 @@ fn say_found(source: &'static str, peers: &[SocketAddr], last: Option<&[SocketAd
 fn say_failed(source: &'static str, failure: &Failure, kept: usize) {
     let Failure { line, cause, remedy } = failure;
     tracing::error!(source, kept, "discovery failed: {line}: {cause}; {remedy}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Named;
+
+    impl Source for Named {
+        fn name(&self) -> &'static str {
+            "named"
+        }
+
+        async fn look(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Of a node at 192.0.2.1:10101, on all interfaces.
+    pub(super) fn surroundings() -> Surroundings {
+        Surroundings {
+            node_id: "n1".to_owned(),
+            advertise: "192.0.2.1:10101".parse().unwrap(),
+            listen: "0.0.0.0:10101".parse().unwrap(),
+            service_name: "cluster".to_owned(),
+            bind_port: 10_101,
+            dial_timeout: Duration::from_secs(1),
+            interval: Duration::from_secs(10),
+            allowed: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(surroundings: &Surroundings, found: &[&str], admits: &[&str]) {
+        let machine = ["192.0.2.1", "10.0.0.1", "127.0.0.1"].map(|text| text.parse().unwrap());
+        let found = found.iter().map(|text| text.parse().unwrap()).collect();
+        let admitted = admitted(&Named, surroundings, found, None, &machine);
+        assert_eq!(admitted.iter().map(ToString::to_string).collect::<Vec<_>>(), admits);
+    }
+
+    #[test]
+    fn a_list_is_sorted_and_without_doubles() {
+        let found = ["192.0.2.9:2", "192.0.2.8:1", "192.0.2.9:2", "[::ffff:192.0.2.9]:2"];
+        check(&surroundings(), &found, &["192.0.2.8:1", "192.0.2.9:2"]);
+    }
+
+    #[test]
+    fn a_node_is_no_peer_of_its_own_on_any_of_its_addresses() {
+        let found = ["192.0.2.1:10101", "10.0.0.1:10101", "127.0.0.1:10101", "10.0.0.1:10102"];
+        check(&surroundings(), &found, &["10.0.0.1:10102"]);
+    }
+
+    #[test]
+    fn a_node_on_one_address_has_peers_on_the_others_of_its_machine() {
+        let listen = "127.0.0.2:10101".parse().unwrap();
+        let bound = Surroundings { advertise: listen, listen, ..surroundings() };
+        check(&bound, &["127.0.0.1:10101", "127.0.0.2:10101"], &["127.0.0.1:10101"]);
+    }
+
+    #[test]
+    fn what_is_no_host_is_no_peer() {
+        check(&surroundings(), &["0.0.0.0:10101", "224.0.0.1:10101", "192.0.2.9:0"], &[]);
+    }
+
+    #[test]
+    fn only_allowed_networks_are_contacted() {
+        let allowed = vec!["10.0.0.0/8".parse().unwrap()];
+        let found = ["192.0.2.9:1", "10.1.2.3:1", "[::ffff:10.1.2.4]:1"];
+        check(&Surroundings { allowed, ..surroundings() }, &found, &["10.1.2.3:1", "10.1.2.4:1"]);
+    }
+
+    #[test]
+    fn addresses_that_gossip_cannot_send_to_are_left_out() {
+        let found = ["192.0.2.9:1", "[2001:db8::9]:1"];
+        check(&surroundings(), &found, &["192.0.2.9:1"]);
+        let listening = |listen: &str| Surroundings { listen: listen.parse().unwrap(), ..surroundings() };
+        check(&listening("[2001:db8::1]:10101"), &found, &["[2001:db8::9]:1"]);
+        check(&listening("[::]:10101"), &found, &found);
+    }
 }

@@ -26,6 +26,8 @@ pub enum Finished {
         /// Which.
         core: u32,
     },
+    /// Another live node has this node's id.
+    DuplicateNode,
 }
 
 /// A drain that was begun.

@@ -2,6 +2,7 @@
 //! bounded queue; [`crate::state::ClusterState::apply`] is the one place that acts on them.
 
 use crate::compile::Compiled;
+use crate::discovery::Failure;
 use crate::member::View;
 use shared::report::Report;
 use std::net::{IpAddr, SocketAddr};
@@ -24,15 +25,29 @@ pub enum Event {
         /// Why, for the log.
         reason: String,
     },
-    /// A source sees these peers, and no others.
+    /// A source sees these peers, and no others. Also after it failed, with what it saw before.
     Discovered {
         /// The method, as the configuration calls it.
         source: &'static str,
         /// Where their gossip is reached; sorted, allowed, without this node.
         peers: Vec<SocketAddr>,
     },
+    /// A source could not look; its last list stays in use.
+    DiscoveryFailed {
+        /// The method, as the configuration calls it.
+        source: &'static str,
+        /// Why, and what to do about it.
+        failure: Failure,
+    },
     /// Gossip has another view of the cluster.
     Gossiped(Box<View>),
+    /// Another live node has this node's id: one of them has to go.
+    DuplicateNode {
+        /// The id.
+        id: String,
+        /// Where the other one is.
+        address: SocketAddr,
+    },
     /// A core counted something.
     Report(Box<Report>),
     /// The node is asked to finish. Cannot be taken back.

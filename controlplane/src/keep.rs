@@ -33,8 +33,8 @@ enum Wanted {
 
 impl Keeper {
     /// Without a directory nothing is ever written.
-    pub(crate) fn new(dir: Option<StateDir>, key: Option<EncryptionKey>) -> Self {
-        Self { dir: dir.map(Arc::new), key, wanted: None, writing: None, next_at: Nanos(0), failed: false }
+    pub(crate) fn new(dir: Option<Arc<StateDir>>, key: Option<EncryptionKey>) -> Self {
+        Self { dir, key, wanted: None, writing: None, next_at: Nanos(0), failed: false }
     }
 
     /// Notes that what is on disk is no longer what the cores have.

@@ -18,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use server_part::ServerPart;
-use shared::config::model::{Origin, Server};
+use shared::config::model::{Cluster, Origin, Server};
 use shared::secret::Secret;
 use shared::snapshot::{Snapshot, SnapshotError, SnapshotRecord};
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub struct LastGood {
     pub compiled: Compiled,
     /// Addresses, cores and TLS files of the process that wrote it.
     pub server: Server,
+    /// Not kept: such a node runs alone.
+    pub cluster: Cluster,
     /// When it was written, since 1970.
     pub written_at: Duration,
 }
@@ -167,7 +169,7 @@ pub fn decode(
     }
     let server = Server::try_from(description.server).map_err(LastGoodError::Content)?;
     let compiled = Compiled { record, secrets, warnings };
-    Ok(LastGood { compiled, server, written_at: Duration::from_secs(description.written_at_seconds) })
+    Ok(LastGood { compiled, server, cluster: Cluster::default(), written_at: Duration::from_secs(description.written_at_seconds) })
 }
 
 /// Reads the file in the state directory; `None` when there is none.

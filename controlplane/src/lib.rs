@@ -3,44 +3,53 @@
 //!
 //! ```text
 //! configuration file ┐
-//! resolver           ├─ Event → control_loop → state.apply → Outcome → compile, publish → cores
+//! resolver           │
+//! discovery          │
+//! gossip             ├─ Event → control_loop → state.apply → Outcome → compile, publish → cores
 //! reports of cores   ┘                                              → last good snapshot (disk)
 //! ```
 //!
-//! Absent: other nodes (gossip, discovery, shared limits), a store, changing anything through
-//! the admin listener.
+//! Absent: limits that all nodes share, a store, changing anything through the admin listener.
 
 #![forbid(unsafe_code)]
 
 pub mod addresses;
 pub mod admin;
+mod cluster;
 pub mod compile;
 mod control_loop;
 mod discovery;
 mod drain;
 pub mod event;
 pub mod gossip;
+pub mod health;
 mod keep;
 pub mod last_good;
 mod listener_identity;
+mod log_lines;
 pub mod member;
 pub mod metrics;
 pub mod publish;
 pub mod resolver;
+mod signals;
 pub mod sources;
 mod start;
 pub mod state;
 pub mod state_dir;
+pub mod sums;
 mod watch;
 
+pub use cluster::ClusterError;
 pub use drain::Finished;
 pub use last_good::{EncryptionKey, EncryptionKeyTooShort};
 pub use listener_identity::IdentityError;
 pub use start::{ConfigSource, Settings, StartError};
 
+use crate::cluster::ClusterPart;
 use crate::compile::{CompileError, NodeFacts, compile};
 use crate::control_loop::ControlLoop;
 use crate::event::Event;
+use crate::gossip::values::NodeValues;
 use crate::keep::Keeper;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
@@ -54,17 +63,19 @@ use shared::published::ListenerIdentity;
 use shared::ring::{CoreSender, ReportReceiver};
 use std::io;
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 /// A control thread that found its configuration and opened what it needs, and runs nothing yet.
 pub struct ControlPlane {
     start: Start,
+    runtime: Runtime,
 }
 
 /// The control thread ended where it should not have. The phase is `Stopped`.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The runtime could not be built, or a signal could not be listened to.
+    /// A signal could not be listened to, or a socket not be used.
     #[error("the control thread could not start: {0}")]
     Runtime(#[from] io::Error),
     /// The configuration cannot be turned into a snapshot.
@@ -74,10 +85,13 @@ pub enum RunError {
 
 impl ControlPlane {
     /// Reads the configuration, or the last good snapshot where its file is gone; locks the
-    /// state directory; opens the admin port. To be called before the cores start, and before
-    /// logging: what there is to say is logged by [`ControlPlane::run`].
+    /// state directory; opens the admin port and, in a cluster, the gossip port. To be called
+    /// before the cores start, and before logging: what there is to say is logged by
+    /// [`ControlPlane::run`].
     pub fn open(settings: Settings) -> Result<Self, StartError> {
-        Ok(Self { start: start::open(settings)? })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(StartError::Runtime)?;
+        Ok(Self { start: start::open(settings, &runtime)?, runtime })
     }
 
     /// Where to listen, on how many cores, how to log.
@@ -107,81 +121,90 @@ impl ControlPlane {
         reports: ReportReceiver,
         phase: &SharedPhase,
     ) -> Result<Finished, RunError> {
-        let finished =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime).and_then(
-                |runtime| {
-                    let finished = runtime.block_on(self.run_inside(cores, reports, phase.clone()));
-                    // A look-up or a write may hang; nothing is lost by not waiting for it.
-                    runtime.shutdown_background();
-                    finished
-                },
-            );
+        let finished = self.runtime.block_on(run(self.start, cores, reports, phase.clone()));
+        // A look-up or a write may hang; nothing is lost by not waiting for it.
+        self.runtime.shutdown_background();
         phase.advance_to(Phase::Stopped);
         finished
     }
-
-    async fn run_inside(
-        self,
-        cores: Vec<CoreSender>,
-        reports: ReportReceiver,
-        phase: SharedPhase,
-    ) -> Result<Finished, RunError> {
-        let Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, identity, remarks } =
-            self.start;
-        for remark in &remarks {
-            tracing::warn!("{remark}");
-        }
-        let facts = Arc::new(NodeFacts {
-            lookup_key,
-            host_name: host_name(),
-            cores: u32::try_from(cores.len()).unwrap_or(u32::MAX),
-        });
-        let compiled = match from {
-            StartsFrom::Config(config) => compile(&config, &facts)?,
-            StartsFrom::LastGood(last_good) => last_good.compiled,
-        };
-        compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-
-        let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT_MAX);
-        let (question_sender, questions) = mpsc::channel(admin::QUESTIONS_IN_FLIGHT_MAX);
-        let listener = tokio::net::TcpListener::from_std(admin)?;
-        let admin = tokio::spawn(admin::serve(listener, admin::routes(question_sender, settings.version)));
-
-        let cores_watched = facts.cores;
-        let mut control_loop = ControlLoop {
-            clock: settings.clock,
-            started_at: settings.clock.wall(),
-            version: settings.version,
-            config: settings.config,
-            server,
-            publisher: Publisher::new(cores, facts.lookup_key),
-            facts,
-            phase,
-            state: ClusterState::new(addresses),
-            resolver: Resolver::new(sender, settings.clock),
-            keeper: Keeper::new(state_dir, settings.encryption_key),
-            identity,
-            reports,
-            events,
-            questions,
-            epoch: last_epoch,
-            pending: Outcome::default(),
-            drain: None,
-            identity_looked_at: Some(settings.clock.now()),
-            reading: None,
-            must_read_again: false,
-            watch: Watch::new(cores_watched, settings.clock.now()),
-        };
-        // Published before the first tick, so that a node with known addresses serves at once.
-        control_loop.apply(Event::Configured(Box::new(compiled)));
-        control_loop.carry_out();
-        let finished = control_loop.run().await;
-        admin.abort();
-        Ok(finished?)
-    }
 }
 
-/// As the kernel has it; a node without a name is called `node`.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+async fn run(
+    start: Start,
+    cores: Vec<CoreSender>,
+    reports: ReportReceiver,
+    phase: SharedPhase,
+) -> Result<Finished, RunError> {
+    let Start {
+        settings,
+        server,
+        from,
+        addresses,
+        last_epoch,
+        state_dir,
+        node_id,
+        cluster,
+        configuration_hash,
+        lookup_key,
+        admin,
+        identity,
+        remarks,
+    } = start;
+    for remark in &remarks {
+        tracing::warn!("{remark}");
+    }
+    let facts = Arc::new(NodeFacts {
+        lookup_key,
+        node_id: node_id.as_str().to_owned(),
+        cores: u32::try_from(cores.len()).unwrap_or(u32::MAX),
+    });
+    let (compiled, cluster_config) = match from {
+        StartsFrom::Config(config) => (compile(&config, &facts)?, config.cluster),
+        StartsFrom::LastGood(last_good) => (last_good.compiled, last_good.cluster),
+    };
+    compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+
+    let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT_MAX);
+    let (question_sender, questions) = mpsc::channel(admin::QUESTIONS_IN_FLIGHT_MAX);
+    let listener = tokio::net::TcpListener::from_std(admin)?;
+    let admin = tokio::spawn(admin::serve(listener, admin::routes(question_sender, settings.version)));
+    let cluster = ClusterPart::begin(cluster, cluster_config, &sender);
+
+    let cores_watched = facts.cores;
+    let mut control_loop = ControlLoop {
+        clock: settings.clock,
+        started_at: settings.clock.wall(),
+        version: settings.version,
+        config: settings.config,
+        server,
+        publisher: Publisher::new(cores, facts.lookup_key),
+        facts,
+        phase,
+        state: ClusterState::new(addresses),
+        resolver: Resolver::new(sender, settings.clock),
+        keeper: Keeper::new(state_dir, settings.encryption_key),
+        identity,
+        reports,
+        events,
+        questions,
+        epoch: last_epoch,
+        pending: Outcome::default(),
+        drain: None,
+        identity_looked_at: Some(settings.clock.now()),
+        reading: None,
+        must_read_again: false,
+        watch: Watch::new(cores_watched, settings.clock.now()),
+        own: NodeValues::default(),
+        generation: cluster.generation(),
+        cluster,
+        configuration_hash,
+        told_at: None,
+        is_duplicate: false,
+    };
+    // Published before the first tick, so that a node with known addresses serves at once.
+    control_loop.apply(Event::Configured(Box::new(compiled)));
+    control_loop.carry_out();
+    let finished = control_loop.run().await;
+    admin.abort();
+    Ok(finished?)
 }

@@ -125,7 +125,7 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 /// The machine's own idea of names.
-struct System {
+pub(crate) struct System {
     clock: Clock,
     /// Made when, and from the system's files as they were then.
     resolver: Mutex<Option<(Nanos, TokioResolver)>>,
@@ -133,7 +133,7 @@ struct System {
 }
 
 impl System {
-    fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self { clock, resolver: Mutex::default(), lookups: tokio::sync::Semaphore::new(LOOKUPS_IN_FLIGHT_MAX) }
     }
 
@@ -156,7 +156,7 @@ impl System {
     }
 
     /// A resolver made from the system's files as they are now, or were less than a minute ago.
-    fn resolver(&self) -> Result<TokioResolver, String> {
+    pub(crate) fn resolver(&self) -> Result<TokioResolver, String> {
         let mut kept = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((made_at, resolver)) = kept.as_ref()
             && self.clock.now().since(*made_at) < SYSTEM_CONFIG_AGE_MAX
@@ -184,7 +184,7 @@ impl System {
 /// Hosts that no server is asked for: addresses, and the machine itself (RFC 6761, section 6.3).
 /// `localhost` is the IPv4 address, since that is where the usual model servers listen; for the
 /// other one there is `[::1]`.
-fn without_dns(host: &str) -> Option<Answer> {
+pub(crate) fn without_dns(host: &str) -> Option<Answer> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let address = match name.parse() {
         Ok(address) => address,

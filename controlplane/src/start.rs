@@ -5,17 +5,22 @@
 //! it, and is told every fault.
 
 use crate::addresses::Addresses;
+use crate::cluster::{ClusterError, OpenCluster};
+use crate::gossip::identity::establish;
+use crate::gossip::network::SystemNetwork;
 use crate::last_good::{self, EncryptionKey, LastGood, LastGoodError};
 use crate::listener_identity::{IdentityError, IdentityWatch};
 use crate::sources;
 use crate::state_dir::{StateDir, StateDirError, random_key};
 use shared::clock::Clock;
-use shared::config::model::{Config, Server};
+use shared::config::model::{Cluster, Config, NodeId, Server};
 use shared::config::{Fault, Sources, Warning, load, text_of};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 /// Largest configuration file that is read, in bytes. The reader's own bound is lower; this one
@@ -82,6 +87,12 @@ pub enum StartError {
     /// Certificate or key of the client listener could not be read.
     #[error("the client listener has no certificate: {0}; see `server.tls`")]
     Identity(#[from] IdentityError),
+    /// The node cannot be a part of its cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The runtime of the control thread could not be built.
+    #[error("the control thread could not start: {0}")]
+    Runtime(io::Error),
     /// The operating system has no random bytes.
     #[error("no random bytes: {0}")]
     Random(io::Error),
@@ -95,7 +106,9 @@ impl StartError {
             Self::NoConfiguration { .. } => 66,            // EX_NOINPUT
             Self::InUse(_) => 75,                          // EX_TEMPFAIL
             Self::Admin { .. } => 69,                      // EX_UNAVAILABLE
-            Self::Random(_) => 71,                         // EX_OSERR
+            Self::Cluster(error) if error.is_configuration() => 78,
+            Self::Cluster(_) => 69,
+            Self::Random(_) | Self::Runtime(_) => 71, // EX_OSERR
         }
     }
 }
@@ -113,7 +126,13 @@ pub(crate) struct Start {
     pub(crate) addresses: Addresses,
     /// Epoch of the last snapshot of an earlier process; 0 without one.
     pub(crate) last_epoch: u64,
-    pub(crate) state_dir: Option<StateDir>,
+    pub(crate) state_dir: Option<Arc<StateDir>>,
+    /// Stays the same until the process ends.
+    pub(crate) node_id: NodeId,
+    /// `None`: the node runs alone.
+    pub(crate) cluster: Option<OpenCluster>,
+    /// See [`Read::hash`]; empty where there was no configuration to read.
+    pub(crate) configuration_hash: String,
     pub(crate) lookup_key: [u8; 32],
     pub(crate) admin: TcpListener,
     pub(crate) identity: IdentityWatch,
@@ -126,22 +145,22 @@ pub(crate) enum StartsFrom {
     LastGood(Box<LastGood>),
 }
 
-/// Finds and opens everything.
-pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
+/// Finds and opens everything. Sockets of the control thread belong to `runtime`.
+pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, StartError> {
     let mut remarks = Vec::new();
     let read = match read_config(&settings.config) {
-        Ok((config, warnings)) => {
+        Ok(Read { config, warnings, hash }) => {
             remarks.extend(warnings.iter().map(|warning| format!("{}:{warning}", settings.config.name())));
-            Ok(config)
+            Ok((config, hash))
         }
         Err(ReadError::Faults(faults)) => return Err(StartError::Faults { name: settings.config.name(), faults }),
         Err(ReadError::Io(source)) => Err(source),
     };
     let configured_dir =
-        read.as_ref().map_or_else(|_| Server::default().state_dir, |config| config.server.state_dir.clone());
+        read.as_ref().map_or_else(|_| Server::default().state_dir, |(config, _)| config.server.state_dir.clone());
     let path = settings.state_dir.clone().unwrap_or_else(|| PathBuf::from(configured_dir));
-    let state_dir = open_state_dir(&path, &mut remarks)?;
-    let lookup_key = match state_dir.as_ref().map(StateDir::lookup_key) {
+    let state_dir = open_state_dir(&path, &mut remarks)?.map(Arc::new);
+    let lookup_key = match state_dir.as_ref().map(|dir| dir.lookup_key()) {
         Some(Ok(key)) => key,
         Some(Err(error)) => {
             remarks
@@ -159,25 +178,75 @@ pub(crate) fn open(settings: Settings) -> Result<Start, StartError> {
     if let Ok(Some(last_good)) = &last_good {
         addresses = Addresses::of_snapshot(&last_good.compiled.record);
     }
-    let (from, server) = match read {
-        Ok(config) => {
+    let (from, server, configuration_hash) = match read {
+        Ok((config, hash)) => {
             if let Err(error) = last_good {
                 remarks.push(format!("{error}; it is replaced by one of the configuration"));
             }
             let server = config.server.clone();
-            (StartsFrom::Config(Box::new(config)), server)
+            (StartsFrom::Config(Box::new(config)), server, hash)
         }
         Err(source) => {
             let (last_good, source) = instead_of_file(&settings, &path, source, last_good)?;
             let wall = settings.clock.wall().as_secs();
             remarks.push(serving_from_last_good(&settings.config, &source, wall, &last_good));
             let server = last_good.server.clone();
-            (StartsFrom::LastGood(Box::new(last_good)), server)
+            (StartsFrom::LastGood(Box::new(last_good)), server, String::new())
         }
     };
     let identity = IdentityWatch::open(server.tls.clone())?;
     let admin = bind(settings.admin_listen.unwrap_or(server.admin_listen))?;
-    Ok(Start { settings, server, from, addresses, last_epoch, state_dir, lookup_key, admin, identity, remarks })
+    let random = getrandom::u32().map_err(|error| StartError::Random(io::Error::other(error)))?;
+    let configured = from.cluster();
+    let node = establish(configured.node_id.as_ref(), state_dir.as_ref(), &host_name(), random, &mut remarks);
+    let node_id = node.id.clone();
+    let cluster = if configured.enabled {
+        let opening = OpenCluster::open(configured, node, Arc::new(SystemNetwork), settings.clock);
+        Some(runtime.block_on(opening)?)
+    } else {
+        None
+    };
+    if let Some(error) = cluster.as_ref().and_then(OpenCluster::not_kept) {
+        remarks.push(format!("{error}; if the clock is set back before the next start, the other nodes need longer to see it"));
+    }
+    Ok(Start {
+        settings,
+        server,
+        from,
+        addresses,
+        last_epoch,
+        state_dir,
+        node_id,
+        cluster,
+        configuration_hash,
+        lookup_key,
+        admin,
+        identity,
+        remarks,
+    })
+}
+
+impl StartsFrom {
+    /// `cluster_config`.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        match self {
+            Self::Config(config) => &config.cluster,
+            Self::LastGood(last_good) => &last_good.cluster,
+        }
+    }
+}
+
+/// As the kernel has it; empty where it does not say.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// A configuration that was read.
+pub(crate) struct Read {
+    pub(crate) config: Config,
+    pub(crate) warnings: Vec<Warning>,
+    /// Tells whether two nodes run the same configuration: 16 hexadecimal digits.
+    pub(crate) hash: String,
 }
 
 /// A configuration could not be had from its source.
@@ -196,7 +265,7 @@ impl ConfigSource {
 }
 
 /// Reads and checks the configuration.
-pub(crate) fn read_config(source: &ConfigSource) -> Result<(Config, Vec<Warning>), ReadError> {
+pub(crate) fn read_config(source: &ConfigSource) -> Result<Read, ReadError> {
     let text = match source {
         ConfigSource::File(path) => read_text(path)?,
         ConfigSource::Embedded(text) => (*text).to_owned(),
@@ -205,7 +274,20 @@ pub(crate) fn read_config(source: &ConfigSource) -> Result<(Config, Vec<Warning>
     let text = Zeroizing::new(text);
     let sources = Sources { env: &sources::env, file: &sources::file };
     let loaded = load(&text, &sources).map_err(ReadError::Faults)?;
-    Ok((loaded.config, loaded.warnings))
+    Ok(Read { config: loaded.config, warnings: loaded.warnings, hash: hash_of(&text) })
+}
+
+/// Of what all nodes have in common: not of `server` and `cluster_config`, which name addresses,
+/// nor of blanks. A text with comments is taken as it is.
+fn hash_of(text: &str) -> String {
+    let mut common = Zeroizing::new(String::new());
+    if let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_str(text) {
+        fields.retain(|name, _| name != "server" && name != "cluster_config");
+        *common = serde_json::Value::Object(fields).to_string();
+    }
+    let hashed = if common.is_empty() { text } else { common.as_str() };
+    let hash = ring::digest::digest(&ring::digest::SHA256, hashed.as_bytes());
+    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_text(path: &Path) -> Result<String, ReadError> {

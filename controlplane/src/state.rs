@@ -2,20 +2,26 @@
 //! what was counted, and whether it is ready. Pure: no sockets, no clock, no tasks.
 //!
 //! One function changes it. The loop applies events here and does what the [`Outcome`] says; a
-//! simulator does the same in virtual time. Gossip and peers are not here yet: a node alone is a
-//! cluster of one.
+//! simulator does the same in virtual time. A node alone is a cluster of one.
 
 use crate::addresses::Addresses;
 use crate::compile::{Compiled, TableSecret};
 use crate::event::Event;
 use crate::member::View;
 use crate::metrics::Totals;
+use membership::{Count, Membership};
 use shared::clock::Nanos;
 use shared::published::{Live, Readiness, RestingKey};
 use shared::snapshot::SnapshotRecord;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+mod membership;
+mod source_sight;
+
+pub use membership::{Change, NodeName};
+pub use source_sight::SourceSight;
 
 /// Keys that may rest at once. A core reports one only after a provider's own answer, so that
 /// this many means something is wrong with more than keys; the soonest to wake is forgotten.
@@ -29,9 +35,10 @@ pub struct ClusterState {
     resting_keys: Vec<RestingKey>,
     totals: Totals,
     /// What every discovery source sees, by its name.
-    discovered: BTreeMap<&'static str, Vec<SocketAddr>>,
+    discovered: BTreeMap<&'static str, SourceSight>,
     /// What gossip says of the others.
     view: View,
+    membership: Membership,
     /// How far the newest change came, until the node is ready.
     newest: Newest,
     /// Was ready once. A node that serves does not become unready because a new configuration
@@ -75,6 +82,8 @@ pub struct Outcome {
     pub follow_hosts: Option<BTreeSet<String>>,
     /// Gossip has to be tried with exactly these addresses, besides the members it knows.
     pub follow_peers: Option<BTreeSet<SocketAddr>>,
+    /// Another live node has this id of ours: this one has to end.
+    pub duplicate_node: Option<String>,
     /// What an operator should read.
     pub notes: Vec<Note>,
 }
@@ -109,6 +118,8 @@ pub enum Note {
     },
     /// A key was refused or limited by its provider and is left alone for a while.
     KeyRests(RestingKey),
+    /// Something happened in the cluster.
+    Cluster(Change),
     /// The node became ready, or is not ready for another reason than before.
     Readiness(Readiness),
 }
@@ -144,13 +155,20 @@ impl ClusterState {
                 }
             }
             Event::Discovered { source, peers } => {
-                self.discovered.insert(source, peers);
-                outcome.follow_peers = Some(self.discovered.values().flatten().copied().collect());
+                self.discovered.entry(source).or_default().saw(peers);
+                outcome.follow_peers =
+                    Some(self.discovered.values().flat_map(|sight| &sight.peers).copied().collect());
+            }
+            Event::DiscoveryFailed { source, failure } => {
+                self.discovered.entry(source).or_default().failed(failure, now);
             }
             Event::Gossiped(view) => {
+                let tried = self.discovered.values().map(|sight| sight.peers.len()).sum();
+                outcome.notes.extend(self.membership.compare(&self.view, &view, tried, now));
                 self.view = *view;
                 outcome.publish_live = true;
             }
+            Event::DuplicateNode { id, .. } => outcome.duplicate_node = Some(id),
             Event::Report(report) => {
                 self.totals.add(&report);
                 for resting in report.resting_keys {
@@ -193,11 +211,12 @@ impl ClusterState {
 
     /// What changes often, for the cores. Resting keys that are over may still be in it.
     pub fn live(&self) -> Live {
+        let Count { members, healthy, is_healthy } = Count::of(&self.view);
         Live {
             readiness: self.readiness(),
-            members: 1,
-            healthy_members: 1,
-            is_cluster_healthy: true,
+            members,
+            healthy_members: healthy,
+            is_cluster_healthy: is_healthy,
             resting_keys: self.resting_keys.clone(),
         }
     }
@@ -242,6 +261,16 @@ impl ClusterState {
     /// Everything counted since the start.
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// What every discovery source sees, by its name.
+    pub fn discovered(&self) -> impl Iterator<Item = (&'static str, &SourceSight)> {
+        self.discovered.iter().map(|(source, sight)| (*source, sight))
+    }
+
+    /// What gossip says of the others.
+    pub fn view(&self) -> &View {
+        &self.view
     }
 
     fn configure(&mut self, compiled: Compiled, outcome: &mut Outcome) {

@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster_rig;
 mod demo;
 mod departures;
 mod exit_codes;
 mod fallbacks;
+mod namespaces;
 mod node_pages;
 mod node_rig;
 mod pipelines;

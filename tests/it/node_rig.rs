@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use shared::clock::Clock;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -159,15 +159,9 @@ impl Home {
 
     /// Starts a node here and waits until it is ready.
     pub(crate) fn start(&self) -> Node {
-        let log = self.scratch.path("node.log");
-        let output = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut command = self.command();
-        command.stdout(Stdio::null()).stderr(output);
-        let mut node = Node { child: command.spawn().expect("the node starts"), log };
+        let mut node = Node::spawn(&mut self.command(), self.scratch.path("node.log"));
         until("the node is ready", || {
-            if let Ok(Some(status)) = node.child.try_wait() {
-                panic!("the node ended with {status}:\n{}", node.log());
-            }
+            node.assert_runs();
             // Each connection meets another core, and one hears of it a tick later than the other.
             (0..CORES_ASKED).all(|_| get(self.port, "/ready").0 == 200).then_some(())
         });
@@ -182,6 +176,20 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// Starts what `command` says; what it logs is appended to the file `log`.
+    pub(crate) fn spawn(command: &mut Command, log: PathBuf) -> Self {
+        let output = File::options().create(true).append(true).open(&log).expect("a log file");
+        command.stdout(Stdio::null()).stderr(output);
+        Self { child: command.spawn().expect("the node starts"), log }
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_runs(&mut self) {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            panic!("the node ended with {status}:\n{}", self.log());
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).expect("the node runs");
     }
@@ -214,7 +222,12 @@ impl Drop for Node {
 
 /// Status and body of one GET on a connection of its own; status 0 where nobody answers.
 pub(crate) fn get(port: u16, path: &str) -> (u16, String) {
-    let asked = Client::connect(port).and_then(|mut client| {
+    get_from((Ipv4Addr::LOCALHOST, port).into(), path)
+}
+
+/// The same, of any address.
+pub(crate) fn get_from(address: SocketAddr, path: &str) -> (u16, String) {
+    let asked = Client::connect_to(address).and_then(|mut client| {
         client.send(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"))?;
         client.answer()
     });
@@ -234,7 +247,11 @@ pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
     pub(crate) fn connect(port: u16) -> io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        Self::connect_to((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    pub(crate) fn connect_to(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, WAIT_MAX)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(WAIT_MAX))?;
         Ok(Self(BufReader::new(stream)))

@@ -38,7 +38,8 @@ async fn metrics(State(questions): State<QuestionSender>) -> Response {
 async fn ready(State(questions): State<QuestionSender>) -> Response {
     match ask(&questions, Question::Status).await {
         Some(status) if status.state == "ready" => Json(json!({"status": "ready"})).into_response(),
-        Some(Status { state, reason, .. }) => {
+        Some(status) => {
+            let Status { state, reason, .. } = *status;
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": state, "reason": reason}))).into_response()
         }
         None => no_answer(),

@@ -5,7 +5,7 @@ use shared::config::{Sources, load};
 use std::io;
 
 pub(crate) fn facts() -> NodeFacts {
-    NodeFacts { lookup_key: [3; 32], host_name: "gateway-7f9c-x2x4q".to_owned(), cores: 2 }
+    NodeFacts { lookup_key: [3; 32], node_id: "n1".to_owned(), cores: 2 }
 }
 
 /// Variables of the environment are their own names; files do not exist.
@@ -165,20 +165,4 @@ fn the_records_can_be_read_in_place() {
     let record = compiled(FULL).record;
     let snapshot = shared::snapshot::Snapshot::from_record(&record).unwrap();
     assert_eq!(snapshot.to_record().unwrap(), record);
-}
-
-#[test]
-fn a_node_without_an_id_is_named_after_the_end_of_its_host() {
-    for (host, id) in [
-        ("gateway-7f9c-x2x4q", "y-7f9c-x2x4q"),
-        ("deepintshield-0", "0"),
-        ("deepintshield-12.deepintshield.default.svc", "12"),
-        ("web1.example.com", "web1"),
-        ("", "node"),
-        ("_____", "node"),
-        ("häuschen", "huschen"),
-        ("a-long-name-that-ends-in-----", "ends-in"),
-    ] {
-        assert_eq!(id_from_host_name(host), id, "{host}");
-    }
 }

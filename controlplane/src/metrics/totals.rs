@@ -95,6 +95,11 @@ impl Totals {
         self.cores.values().fold(0, |sum, core| sum.saturating_add(core.gauges.requests_in_flight))
     }
 
+    /// The newest word of every core, by its number.
+    pub(crate) fn gauges(&self) -> impl Iterator<Item = &Gauges> {
+        self.cores.values().map(|core| &core.gauges)
+    }
+
     /// Cores that have reported.
     pub fn cores(&self) -> usize {
         self.cores.len()

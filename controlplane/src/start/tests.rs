@@ -23,6 +23,11 @@ fn settings(scratch: &Scratch, text: Option<&str>) -> Settings {
     }
 }
 
+fn open(settings: Settings) -> Result<Start, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    super::open(settings, &runtime)
+}
+
 #[test]
 fn every_fault_of_a_file_is_told_with_its_name() {
     let scratch = Scratch::new();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::compile::tests::{FULL, compiled};
+use crate::discovery::Failure;
 use shared::report::Report;
 use std::net::IpAddr;
 
@@ -182,4 +183,19 @@ fn a_drain_cannot_be_taken_back() {
     state.apply(configured(FULL), at(2));
     state.published();
     assert_eq!(state.live().readiness, Readiness::Draining);
+}
+
+#[test]
+fn a_source_that_fails_keeps_its_peers_and_its_failure_is_known_until_it_sees_again() {
+    let mut state = ClusterState::default();
+    let peers = vec![SocketAddr::from(([10, 0, 0, 2], 10_101))];
+    let outcome = state.apply(Event::Discovered { source: "dns", peers: peers.clone() }, at(0));
+    assert_eq!(outcome.follow_peers, Some(peers.iter().copied().collect()));
+    let failure = Failure { line: "dns lookup error", cause: "timed out".into(), remedy: "".into() };
+    let outcome = state.apply(Event::DiscoveryFailed { source: "dns", failure: failure.clone() }, at(3));
+    assert_eq!(outcome.follow_peers, None);
+    let sight = state.discovered().next().unwrap().1.clone();
+    assert_eq!(sight, SourceSight { peers: peers.clone(), failures: 1, failed: Some((failure, at(3))) });
+    state.apply(Event::Discovered { source: "dns", peers: peers.clone() }, at(4));
+    assert_eq!(state.discovered().next().unwrap().1, &SourceSight { peers, failures: 1, failed: None });
 }

@@ -49,7 +49,6 @@ const NO_USAGE: &str = "usage is counted by the node itself";
 #[rustfmt::skip]
 const TABLE: &[Inactive] = &[
     // Read and checked, to be acted on later.
-    row("cluster_config.enabled", "the node runs alone yet"),
     row("config_store.enabled", STORE),
     row("load_balancer_config.enabled", "weights stay as they are configured yet"),
     row("governance.budgets", "money is not counted yet"),

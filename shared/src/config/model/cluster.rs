@@ -153,6 +153,9 @@ pub enum DiscoverySource {
         /// `k8s_label_selector`. `None`: the file leaves it out and was warned about it; pods
         /// cannot be told from others.
         label_selector: Option<String>,
+        /// `k8s_kubeconfig`: a file that says which cluster, and who asks. `None`: what
+        /// `KUBECONFIG` names, `~/.kube/config`, or the pod's own account, whichever is there.
+        kubeconfig: Option<String>,
     },
     /// `consul`
     Consul {
@@ -164,6 +167,12 @@ pub enum DiscoverySource {
         token_origin: Option<Origin>,
         /// `consul_ca_cert_pem`
         ca_cert_pem: Option<String>,
+        /// `consul_datacenters`: looked at besides the agent's own.
+        datacenters: Vec<String>,
+        /// `consul_check_interval`: how often Consul tries the gossip port.
+        check_interval: Duration,
+        /// `consul_deregister_after`: how long that may fail before Consul forgets this node.
+        deregister_after: Duration,
     },
     /// `etcd`
     Etcd {
@@ -200,15 +209,19 @@ pub enum DiscoverySource {
 impl fmt::Debug for DiscoverySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kubernetes { namespace, label_selector } => f
+            Self::Kubernetes { namespace, label_selector, kubeconfig } => f
                 .debug_struct("Kubernetes")
                 .field("namespace", namespace)
                 .field("label_selector", label_selector)
+                .field("kubeconfig", kubeconfig)
                 .finish(),
-            Self::Consul { address, token_origin, .. } => f
+            Self::Consul { address, token_origin, datacenters, check_interval, deregister_after, .. } => f
                 .debug_struct("Consul")
                 .field("address", address)
                 .field("token_origin", token_origin)
+                .field("datacenters", datacenters)
+                .field("check_interval", check_interval)
+                .field("deregister_after", deregister_after)
                 .finish_non_exhaustive(),
             Self::Etcd { endpoints, username, password_origin, lease_ttl, .. } => f
                 .debug_struct("Etcd")

@@ -8,6 +8,10 @@ use crate::config::reader::{Fields, Node, Reader};
 
 /// Entries of each list here.
 const ENTRIES_MAX: usize = 256;
+/// Each is watched by a request of its own, which never ends.
+const CONSUL_DATACENTERS_MAX: usize = 16;
+/// Consul takes no shorter one.
+const CONSUL_DEREGISTER_AFTER_MIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Type {
@@ -29,12 +33,16 @@ const TYPES: [(&str, Type); 6] = [
 ];
 
 /// Fields that belong to one type only. Files that were copied around carry others along.
-const OWN_FIELDS: [(&str, Type); 13] = [
+const OWN_FIELDS: [(&str, Type); 17] = [
     ("k8s_namespace", Type::Kubernetes),
     ("k8s_label_selector", Type::Kubernetes),
+    ("k8s_kubeconfig", Type::Kubernetes),
     ("consul_address", Type::Consul),
     ("consul_token", Type::Consul),
     ("consul_ca_cert_pem", Type::Consul),
+    ("consul_datacenters", Type::Consul),
+    ("consul_check_interval", Type::Consul),
+    ("consul_deregister_after", Type::Consul),
     ("etcd_endpoints", Type::Etcd),
     ("etcd_username", Type::Etcd),
     ("etcd_password", Type::Etcd),
@@ -92,10 +100,12 @@ fn read_source(reader: &mut Reader<'_>, fields: &mut Fields<'_>, kind: Type) -> 
                 reader.warn(&fields.place, message);
             }
             let label_selector = fields.read(reader, "k8s_label_selector", Reader::name);
-            let namespace = fields.read(reader, "k8s_namespace", Reader::name);
+            let namespace = fields.read(reader, "k8s_namespace", read_namespace);
+            let kubeconfig = fields.read(reader, "k8s_kubeconfig", Reader::name);
             Some(DiscoverySource::Kubernetes {
                 namespace: namespace.unwrap_or_else(|| "default".to_owned()),
                 label_selector,
+                kubeconfig,
             })
         }
         Type::Consul => {
@@ -105,7 +115,21 @@ fn read_source(reader: &mut Reader<'_>, fields: &mut Fields<'_>, kind: Type) -> 
             };
             let (token, token_origin) = read_secret(reader, fields, "consul_token");
             let ca_cert_pem = fields.read(reader, "consul_ca_cert_pem", Reader::text);
-            Some(DiscoverySource::Consul { address: address?, token, token_origin, ca_cert_pem })
+            let node = fields.get(reader, "consul_datacenters");
+            let datacenters = node.map(|node| reader.list(&node, CONSUL_DATACENTERS_MAX, Reader::name));
+            let wait = Duration::from_secs(1)..=DAY;
+            let check_interval = fields.read(reader, "consul_check_interval", |r, n| r.duration(n, &wait));
+            let wait = CONSUL_DEREGISTER_AFTER_MIN..=DAY;
+            let deregister_after = fields.read(reader, "consul_deregister_after", |r, n| r.duration(n, &wait));
+            Some(DiscoverySource::Consul {
+                address: address?,
+                token,
+                token_origin,
+                ca_cert_pem,
+                datacenters: datacenters.unwrap_or_default(),
+                check_interval: check_interval.unwrap_or(Duration::from_secs(10)),
+                deregister_after: deregister_after.unwrap_or(CONSUL_DEREGISTER_AFTER_MIN),
+            })
         }
         Type::Etcd => {
             let expected = "addresses such as [\"http://etcd-1:2379\"]";
@@ -168,6 +192,19 @@ fn read_some<'a, 's, T>(
         reader.fault(&node.place, "is empty", "one entry at least");
     }
     values
+}
+
+/// A DNS label, as Kubernetes has it. It becomes a part of a path.
+fn read_namespace(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
+    let name = reader.name(node)?;
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label =
+        name.len() <= 63 && name.bytes().all(is_inner) && !name.starts_with('-') && !name.ends_with('-');
+    if !is_label {
+        let expected = "up to 63 of a-z, 0-9 and '-', such as \"production\"";
+        reader.fault(&node.place, "not the name of a namespace", expected);
+    }
+    is_label.then_some(name)
 }
 
 fn read_network(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<ipnet::IpNet> {

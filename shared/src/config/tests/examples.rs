@@ -71,8 +71,15 @@ fn every_discovery_of_the_page_loads() {
         assert_eq!(found.bind_port, 10_101);
         assert_eq!(found.dial_timeout, Duration::from_secs(10));
         match found.source {
-            DiscoverySource::Consul { address, .. } => {
+            DiscoverySource::Kubernetes { namespace, label_selector, kubeconfig } => {
+                assert_eq!(namespace, "default");
+                assert_eq!(label_selector.as_deref(), Some("app=deepintshield"));
+                assert_eq!(kubeconfig, None);
+            }
+            DiscoverySource::Consul { address, datacenters, check_interval, deregister_after, .. } => {
                 assert_eq!(address.to_string(), "http://consul.service.consul:8500");
+                assert!(datacenters.is_empty());
+                assert_eq!((check_interval.as_secs(), deregister_after.as_secs()), (10, 60));
             }
             DiscoverySource::Etcd { endpoints, lease_ttl, .. } => {
                 assert_eq!(endpoints.len(), 3);
@@ -82,6 +89,19 @@ fn every_discovery_of_the_page_loads() {
             _ => {}
         }
     }
+}
+
+#[test]
+fn what_consul_and_kubernetes_take_besides_is_read() {
+    let text = r#"{"cluster_config": {"enabled": true, "discovery": [
+        {"enabled": true, "type": "consul", "service_name": "s", "consul_datacenters": ["dc2", "dc3"],
+         "consul_check_interval": "2s", "consul_deregister_after": "5m"},
+        {"enabled": true, "type": "kubernetes", "service_name": "s", "k8s_label_selector": "app in (a, b)",
+         "k8s_namespace": "prod-1", "k8s_kubeconfig": "/etc/kubernetes/config"}]}}"#;
+    let sources = loaded(text).config.cluster.discovery.into_iter().map(|discovery| discovery.source);
+    let printed: Vec<_> = sources.map(|source| format!("{source:?}")).collect();
+    assert!(printed[0].contains(r#"["dc2", "dc3"], check_interval: 2s, deregister_after: 300s"#), "{printed:?}");
+    assert!(printed[1].contains(r#""prod-1""#) && printed[1].contains("/etc/kubernetes/config"), "{printed:?}");
 }
 
 #[test]

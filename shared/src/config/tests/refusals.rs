@@ -189,6 +189,22 @@ fn clusters_need_someone_to_talk_to() {
 }
 
 #[test]
+fn what_consul_or_kubernetes_would_refuse_is_refused_here() {
+    check(
+        r#"{"cluster_config": {"enabled": true, "discovery": [{"enabled": true, "type": "consul", "service_name": "s",
+"consul_datacenters": "dc2", "consul_check_interval": "10ms", "consul_deregister_after": "30s"},
+{"enabled": true, "type": "kubernetes", "service_name": "s", "k8s_label_selector": "app=a",
+"k8s_namespace": "../nodes"}]}}"#,
+        &[
+            "2:23 cluster_config.discovery[0].consul_datacenters: ",
+            "2:55 cluster_config.discovery[0].consul_check_interval: ",
+            "2:90 cluster_config.discovery[0].consul_deregister_after: ",
+            "4:18 cluster_config.discovery[1].k8s_namespace: not the name of a namespace",
+        ],
+    );
+}
+
+#[test]
 fn providers_that_could_not_be_reached_are_refused() {
     check(
         r#"{"providers": {

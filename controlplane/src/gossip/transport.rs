@@ -1,0 +1,69 @@
+//! chitchat on our wire: its messages are payloads of our frames.
+//!
+//! A message is decoded only here, after its frame was authenticated, and a panic of the decoder
+//! costs that message only.
+
+use super::frame::PAYLOAD_BYTES_MAX;
+use super::port::Inbox;
+use super::wire::Wire;
+use async_trait::async_trait;
+use chitchat::transport::{Socket, Transport};
+use chitchat::{ChitchatMessage, Deserializable, Serializable};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+impl Wire {
+    /// What chitchat speaks through; one for each time that it is started. The newest gets what
+    /// arrives. The port is open already, so that the address it asks for does not matter.
+    pub(crate) fn transport(&self) -> impl Transport + use<> {
+        WireTransport(self.clone())
+    }
+}
+
+struct WireTransport(Wire);
+
+#[async_trait]
+impl Transport for WireTransport {
+    async fn open(&self, _address: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        let inbox = self.0.shared().open_inbox();
+        Ok(Box::new(WireSocket { wire: self.0.clone(), inbox }))
+    }
+}
+
+struct WireSocket {
+    wire: Wire,
+    inbox: Arc<Inbox>,
+}
+
+#[async_trait]
+impl Socket for WireSocket {
+    /// Returns at once, whatever the peer does.
+    async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+        let message = message.serialize_to_vec();
+        if message.len() > PAYLOAD_BYTES_MAX {
+            // An error would end chitchat. It does not make such messages.
+            self.wire.shared().lock().counts.frames_dropped += 1;
+            return Ok(());
+        }
+        self.wire.shared().send_gossip(to, message);
+        Ok(())
+    }
+
+    async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
+        loop {
+            let (from, bytes) = self.inbox.pop().await;
+            if let Some(message) = decode(&bytes) {
+                return Ok((from, message));
+            }
+            self.wire.shared().lock().counts.messages_undecodable += 1;
+        }
+    }
+}
+
+/// A message, and nothing behind it.
+pub(super) fn decode(bytes: &[u8]) -> Option<ChitchatMessage> {
+    let mut rest = bytes;
+    let decoded = catch_unwind(AssertUnwindSafe(|| ChitchatMessage::deserialize(&mut rest)));
+    decoded.ok()?.ok().filter(|_| rest.is_empty())
+}
