@@ -3,13 +3,16 @@
 //!
 //! Opened before the cores start, so that a taken port stops the start and nothing else.
 
+use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
 use crate::discovery::{NotBuilt, Prepared, Running as Sources, own_addresses, prepare};
 use crate::event::Event;
 use crate::gossip::identity::Identity;
 use crate::gossip::keyring::{Keyring, KeyringError};
 use crate::gossip::network::Network;
+use crate::gossip::rotation::{NamedKey, Rotation};
 use crate::gossip::values::{NodeValues, encode};
 use crate::gossip::{Gossip, GossipError, GossipPort, GossipSettings};
+use crate::member::View;
 use crate::sources;
 use crate::state_dir::StateDirError;
 use shared::clock::Clock;
@@ -24,6 +27,9 @@ use tokio::sync::mpsc;
 
 /// Highest version of the protocol between nodes that this program speaks.
 pub(crate) const PROTOCOL: u32 = 1;
+/// What the admin interface says with every answer about keys.
+const KEYS_NOTE: &str = "keys that are not in the configuration are gone when this node ends, and keys that are there \
+                         come back when it is read again: write gossip.encryption_keys of every node as it is here";
 /// The gossip key of a node whose configuration has none.
 const KEY_VARIABLE: &str = "DEEPINTSHIELD_GOSSIP_KEY";
 /// Sources that take back their registrations have this long in all.
@@ -66,7 +72,7 @@ impl ClusterError {
 pub(crate) struct OpenCluster {
     port: GossipPort,
     sources: Prepared,
-    key_ids: Vec<String>,
+    rotation: Rotation,
 }
 
 impl OpenCluster {
@@ -77,15 +83,15 @@ impl OpenCluster {
         network: Arc<dyn Network>,
         clock: Clock,
     ) -> Result<Self, ClusterError> {
-        let keyring = keyring(cluster)?;
-        let key_ids = key_ids(&keyring);
+        let rotation = Rotation::new(named_keys(cluster)?);
+        let keyring = Keyring::new(&cluster.cluster_name, &rotation.secrets())?;
         let advertise = advertise(cluster)?;
         let Identity { id, generations } = identity;
         let node_id = id.as_str().to_owned();
         let settings = GossipSettings::new(cluster, id, generations, keyring, advertise);
         let port = GossipPort::open(settings, network, clock).await?;
         let sources = prepare(cluster, &node_id, port.advertise(), clock)?;
-        Ok(Self { port, sources, key_ids })
+        Ok(Self { port, sources, rotation })
     }
 
     /// See [`GossipPort::not_kept`].
@@ -104,23 +110,23 @@ pub(crate) struct ClusterPart {
 struct Running {
     gossip: Gossip,
     sources: Sources,
-    key_ids: Vec<String>,
+    rotation: Rotation,
 }
 
 impl ClusterPart {
     /// Begins to look for peers and to gossip, where there is something to begin with. To be called
     /// inside of the runtime.
     pub(crate) fn begin(open: Option<OpenCluster>, config: Cluster, events: &mpsc::Sender<Event>) -> Self {
-        let running = open.map(|OpenCluster { port, sources, key_ids }| {
+        let running = open.map(|OpenCluster { port, sources, rotation }| {
             let sources = sources.start(events);
             let gossip = port.start(events.clone());
             tracing::info!(
                 address = %gossip.advertise(),
                 cluster = config.cluster_name,
-                keys = key_ids.len(),
+                keys = rotation.ids().len(),
                 "gossip has begun"
             );
-            Running { gossip, sources, key_ids }
+            Running { gossip, sources, rotation }
         });
         Self { running, config }
     }
@@ -137,7 +143,7 @@ impl ClusterPart {
 
     /// Names of the keys that are accepted.
     pub(crate) fn key_ids(&self) -> Vec<String> {
-        self.running.as_ref().map(|running| running.key_ids.clone()).unwrap_or_default()
+        self.running.as_ref().map(|running| running.rotation.ids()).unwrap_or_default()
     }
 
     /// Tells the others everything that this node says of itself.
@@ -163,21 +169,50 @@ impl ClusterPart {
         let may_be_plain = self.config.gossip.insecure || self.config.bind_address.is_loopback();
         let Some(running) = &mut self.running else { return };
         // Also where the list is the same: a key may come from a file that has changed.
-        match keyring(&new) {
-            Ok(keyring) if keyring.is_plain() && !may_be_plain => {
+        match named_keys(&new) {
+            Ok(keys) if keys.is_empty() && !may_be_plain => {
                 tracing::error!("gossip.encryption_keys is empty now; the node keeps the keys that it has");
             }
-            Ok(keyring) => {
-                let key_ids = key_ids(&keyring);
-                if running.key_ids != key_ids {
-                    tracing::info!(keys = key_ids.len(), "the gossip keys have changed");
-                    running.gossip.rekey(keyring);
-                    running.key_ids = key_ids;
+            Ok(keys) => {
+                let before = running.rotation.ids();
+                running.rotation.configure(keys);
+                if running.rotation.ids() != before {
+                    running.rekey(&self.config.cluster_name);
                 }
                 self.config.gossip.encryption_keys = new.gossip.encryption_keys;
             }
             Err(error) => tracing::error!(%error, "the node keeps the gossip keys that it has"),
         }
+    }
+
+    /// Sends with the key that the configuration wants, once everybody accepts it.
+    pub(crate) fn settle_keys(&mut self, view: &View) {
+        if let Some(running) = &mut self.running
+            && running.rotation.settle(view)
+        {
+            running.rekey(&self.config.cluster_name);
+        }
+    }
+
+    /// Does a step of a rotation, or refuses it.
+    pub(crate) fn rotate(&mut self, step: KeyStep, view: &View) -> Result<KeysStatus, KeyFault> {
+        let running = self.running.as_mut().ok_or(KeyFault::NoCluster)?;
+        let has_changed = match step {
+            KeyStep::Show => false,
+            KeyStep::Add(secret) => {
+                let key = named_key(&self.config.cluster_name, secret).map_err(|_| KeyFault::NotAKey)?;
+                running.rotation.add(key)?
+            }
+            KeyStep::SendWith { id, is_forced } => running.rotation.send_with(&id, view, is_forced)?,
+            KeyStep::Drop { id, is_forced } => {
+                running.rotation.drop_key(&id, view, is_forced)?;
+                true
+            }
+        };
+        if has_changed {
+            running.rekey(&self.config.cluster_name);
+        }
+        Ok(KeysStatus { keys: running.rotation.status(view), note: KEYS_NOTE })
     }
 
     /// Tells the others that this node finishes what it has.
@@ -199,9 +234,17 @@ impl ClusterPart {
     }
 }
 
-/// As others are told them: no key, and nothing of one, shows through.
-fn key_ids(keyring: &Keyring) -> Vec<String> {
-    if keyring.is_plain() { Vec::new() } else { keyring.key_ids().map(|id| id.to_string()).collect() }
+impl Running {
+    fn rekey(&self, cluster_name: &str) {
+        match Keyring::new(cluster_name, &self.rotation.secrets()) {
+            Ok(keyring) => {
+                let ids = self.rotation.ids();
+                tracing::info!(keys = ids.len(), sending = ids.first(), "the gossip keys have changed");
+                self.gossip.rekey(keyring);
+            }
+            Err(error) => tracing::error!(%error, "the node keeps the gossip keys that it has"),
+        }
+    }
 }
 
 /// Fields of `cluster_config` whose new value a running node cannot take over.
@@ -229,16 +272,25 @@ fn needing_a_restart(old: &Cluster, new: &Cluster) -> Vec<&'static str> {
 }
 
 /// The configured keys, or the one of the environment where there are none.
-fn keyring(cluster: &Cluster) -> Result<Keyring, ClusterError> {
+fn named_keys(cluster: &Cluster) -> Result<Vec<NamedKey>, ClusterError> {
     let configured = &cluster.gossip.encryption_keys;
-    if !configured.is_empty() {
-        return Ok(Keyring::new(&cluster.cluster_name, configured)?);
+    // A fault names the key by its place in the list.
+    Keyring::new(&cluster.cluster_name, configured)?;
+    let mut secrets: Vec<Secret> = configured.iter().map(Secret::duplicate).collect();
+    if secrets.is_empty()
+        && let Some(text) = sources::env(KEY_VARIABLE)
+    {
+        secrets.push(key_of_environment(&text)?);
     }
-    let from_environment = match sources::env(KEY_VARIABLE) {
-        Some(text) => vec![key_of_environment(&text)?],
-        None => Vec::new(),
-    };
-    Ok(Keyring::new(&cluster.cluster_name, &from_environment)?)
+    let keys = secrets.into_iter().map(|secret| named_key(&cluster.cluster_name, secret));
+    Ok(keys.collect::<Result<_, _>>()?)
+}
+
+/// With the name that the wire has for it, which tells nothing of the key.
+fn named_key(cluster_name: &str, secret: Secret) -> Result<NamedKey, KeyringError> {
+    let ring = Keyring::new(cluster_name, std::slice::from_ref(&secret))?;
+    let id = ring.key_ids().next().map_or_else(String::new, |id| id.to_string());
+    Ok(NamedKey { id, secret })
 }
 
 fn key_of_environment(text: &str) -> Result<Secret, ClusterError> {

@@ -2,7 +2,7 @@
 //!
 //! Absent: addresses (see [`crate::addresses`]) and the epoch, which change without the
 //! configuration; and what the configuration knows but no core acts on yet (budgets, teams,
-//! customers, regions of keys).
+//! customers).
 
 use ring::hmac;
 use shared::bounds::MODEL_LABELS_MAX;
@@ -119,6 +119,9 @@ impl Limits {
     fn new(config: &Config) -> Self {
         let mut limits = Self { records: Vec::new(), by_id: BTreeMap::new() };
         for limit in &config.governance.rate_limits {
+            if limit.region.as_ref().is_some_and(|region| *region != config.cluster.region) {
+                continue;
+            }
             let units = [(Unit::Requests, "requests", limit.requests), (Unit::Tokens, "tokens", limit.tokens)];
             for (unit, name, allowance) in units {
                 let Some(allowance) = allowance else { continue };
@@ -181,7 +184,7 @@ impl Tables {
             .keys
             .iter()
             .filter(|key| key.is_enabled)
-            .map(|key| self.key(key, provider, provider_index, is_key_less))
+            .map(|key| self.key(key, provider, provider_index, config, limits))
             .collect();
         let limits = config
             .governance
@@ -217,12 +220,20 @@ impl Tables {
             connections_max: network.connections_max.div_ceil(facts.cores.max(1)).max(1),
             keys,
             limits,
+            distance: distance(config, provider.region.as_ref()),
         }
     }
 
-    fn key(&mut self, key: &config::Key, provider: &config::Provider, provider_index: u32, is_key_less: bool) -> u32 {
+    fn key(
+        &mut self,
+        key: &config::Key,
+        provider: &config::Provider,
+        provider_index: u32,
+        config: &Config,
+        limits: &Limits,
+    ) -> u32 {
         let label = format!("key {} of provider {}", key.name, provider.name);
-        if key.value.is_empty() && !is_key_less {
+        if key.value.is_empty() && !is_key_less(provider) {
             self.warnings.push(format!("the {label} is empty and is not used; see where its value should come from"));
         }
         let secret = self.secret(&key.value, &key.origin, label);
@@ -236,7 +247,8 @@ impl Tables {
             models: only(&key.models),
             blacklisted_models: key.blacklisted_models.clone(),
             aliases: key.aliases.clone(),
-            limits: Vec::new(),
+            limits: limits.of(key.rate_limit_id.as_ref()),
+            distance: distance(config, key.region.as_ref().or(provider.region.as_ref())),
         });
         at
     }
@@ -282,6 +294,15 @@ impl Tables {
             keys: grant.key_ids.as_ref().map(|ids| ids.iter().filter_map(key_at).collect()),
             limits: limits.of(grant.rate_limit_id.as_ref()),
         })
+    }
+}
+
+/// How far something with this label is from this node.
+fn distance(config: &Config, region: Option<&String>) -> u8 {
+    match region {
+        Some(region) if *region == config.cluster.region => 0,
+        None => 1,
+        Some(_) => 2,
     }
 }
 
@@ -340,8 +361,8 @@ fn models(config: &Config, limits: &Limits) -> Vec<ModelRecord> {
     records.into_values().collect()
 }
 
-/// Who serves a model that was named without its provider. Keys for all models are not in it:
-/// the cores ask those after the ones that list the model by name.
+/// Who serves a model that was named without its provider, the nearest first. Keys for all models
+/// are not in it: the cores ask those after the ones that list the model by name.
 fn served_models(config: &Config) -> Vec<ServedModelRecord> {
     let mut providers_by_model: BTreeMap<&String, Vec<u32>> = BTreeMap::new();
     for (provider, at) in config.providers.iter().zip(0_u32..) {
@@ -359,9 +380,15 @@ fn served_models(config: &Config) -> Vec<ServedModelRecord> {
             }
         }
     }
+    let distance_at = |at: &u32| {
+        config.providers.get(*at as usize).map_or(u8::MAX, |provider| distance(config, provider.region.as_ref()))
+    };
     providers_by_model
         .into_iter()
-        .map(|(model, providers)| ServedModelRecord { model: model.clone(), providers })
+        .map(|(model, mut providers)| {
+            providers.sort_by_key(distance_at);
+            ServedModelRecord { model: model.clone(), providers }
+        })
         .collect()
 }
 

@@ -5,19 +5,21 @@
 //! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
 //! costs O(state).
 
-use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
 use crate::admin::Question;
+use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
+use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
 use crate::cluster::{ClusterPart, PROTOCOL};
+use crate::collect::{Collector, Own};
 use crate::compile::{Compiled, NodeFacts, compile};
 use crate::drain::{Drain, Finished};
 use crate::event::Event;
-use crate::gossip::values::{About, ConfigurationMark, NodeValues};
+use crate::gossip::values::{About, ConfigurationMark};
 use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
 use crate::log_lines::log;
 use crate::metrics::process::Process;
-use crate::metrics::{Facts, render};
+use crate::metrics::{ClusterFacts, Facts, render};
 use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
 use crate::start::{ConfigSource, Read, ReadError, read_config};
@@ -40,8 +42,6 @@ use tokio::time::MissedTickBehavior;
 const TICK: Duration = Duration::from_millis(50);
 /// How often the listener's certificate files are looked at.
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the others are told how this node is.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A slow disk must not keep a node from ending.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -76,15 +76,13 @@ pub(crate) struct ControlLoop {
     /// Told to read it while it was being read.
     pub(crate) must_read_again: bool,
     pub(crate) watch: Watch,
-    /// What this node publishes of itself.
-    pub(crate) own: NodeValues,
-    /// Grows with every start; 0 where this node is not part of a cluster.
-    pub(crate) generation: u64,
+    /// What this node tells of itself.
+    pub(crate) collector: Collector,
+    /// Which configuration is published.
+    pub(crate) configuration: ConfigurationMark,
     pub(crate) cluster: ClusterPart,
     /// Of the newest configuration; empty where its text is not known.
     pub(crate) configuration_hash: String,
-    /// When the others were told of this node last.
-    pub(crate) told_at: Option<Nanos>,
     /// Another live node has this node's id.
     pub(crate) is_duplicate: bool,
 }
@@ -233,7 +231,7 @@ impl ControlLoop {
         let limits = record.limits.len();
         if is_new_configuration {
             let (author, hash) = (self.facts.node_id.clone(), self.configuration_hash.clone());
-            self.own.configuration = ConfigurationMark { epoch, author, hash };
+            self.configuration = ConfigurationMark { epoch, author, hash };
             tracing::info!(epoch, providers, virtual_keys, limits, "configuration published");
         } else {
             tracing::debug!(epoch, "snapshot published");
@@ -241,25 +239,32 @@ impl ControlLoop {
         Ok(())
     }
 
-    /// Says what this node is, once a second and when it becomes ready or stops to be.
+    /// Collects what this node is once a second, and tells the others; also when it becomes ready
+    /// or stops to be.
     fn tell_others(&mut self) {
         let now = self.clock.now();
-        let (state, _) = state_of(&self.state.readiness());
-        let is_due = self.told_at.is_none_or(|at| now.since(at) >= TELL_INTERVAL);
-        if !self.cluster.is_running() || !is_due && self.own.about.state == state {
+        if self.collector.is_due(now) {
+            self.cluster.settle_keys(self.state.view());
+            let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded: false };
+            self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
+        } else if self.collector.values().about.state != state_of(&self.state.readiness()).0 {
+            self.collector.renew(self.about());
+        } else {
             return;
         }
-        self.told_at = Some(now);
-        self.own.about = About {
+        self.cluster.publish(self.collector.values());
+    }
+
+    fn about(&self) -> About {
+        About {
             version: self.version.to_owned(),
-            protocol: PROTOCOL,
+            protocol: if self.cluster.is_running() { PROTOCOL } else { 0 },
             region: self.state.region().to_owned(),
-            state: state.to_owned(),
+            state: state_of(&self.state.readiness()).0.to_owned(),
             client_address: self.server.listen.to_string(),
             started_ms: u64::try_from(self.started_at.as_millis()).unwrap_or(u64::MAX),
             gossip_keys: self.cluster.key_ids(),
-        };
-        self.cluster.publish(&self.own);
+        }
     }
 
     /// Writes the last good snapshot when it is time. Not before every name was looked up once:
@@ -340,12 +345,21 @@ impl ControlLoop {
         }
     }
 
-    fn answer(&self, question: Question) {
+    fn answer(&mut self, question: Question) {
         // Whoever asked may be gone by now.
         match question {
             Question::Metrics(answer) => drop(answer.send(self.metrics())),
             Question::Status(answer) => drop(answer.send(self.status())),
+            Question::GossipKeys(step, answer) => drop(answer.send(self.rotate(step))),
         }
+    }
+
+    /// The others hear of it at once, so that the next step need not wait.
+    fn rotate(&mut self, step: KeyStep) -> Result<KeysStatus, KeyFault> {
+        let status = self.cluster.rotate(step, self.state.view())?;
+        self.collector.renew(self.about());
+        self.cluster.publish(self.collector.values());
+        Ok(status)
     }
 
     fn metrics(&self) -> String {
@@ -357,11 +371,19 @@ impl ControlLoop {
             started_at: self.started_at,
             process: Process::read(),
         };
-        render(self.state.totals(), &self.publisher.limits(self.clock.now()), &facts)
+        let now = self.clock.now();
+        let around = ClusterFacts {
+            live: self.state.live(),
+            view: self.state.view(),
+            own: self.collector.values(),
+            discovered: self.state.discovered().collect(),
+            now,
+        };
+        render(self.state.totals(), &self.publisher.limits(now), &around, &facts)
     }
 
     fn status(&self) -> Box<Status> {
-        let (live, view, own, now) = (self.state.live(), self.state.view(), &self.own, self.clock.now());
+        let (live, view, own, now) = (self.state.live(), self.state.view(), self.collector.values(), self.clock.now());
         let (state, reason) = state_of(&live.readiness);
         Box::new(Status {
             local_node: self.state.local_node().to_owned(),
@@ -375,7 +397,7 @@ impl ControlLoop {
             cores: self.state.totals().cores(),
             requests_in_flight: self.state.totals().requests_in_flight(),
             version: self.version,
-            generation: self.generation,
+            generation: self.cluster.generation(),
             protocol: own.about.protocol,
             doubts_itself: view.doubts_itself,
             digest_bytes: view.digest_bytes,

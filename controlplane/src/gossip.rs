@@ -18,6 +18,7 @@ mod queue;
 mod reader;
 mod refusals;
 mod replay;
+pub mod rotation;
 mod seeds;
 mod streams;
 mod supervisor;

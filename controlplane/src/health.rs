@@ -128,9 +128,10 @@ fn cgroups(own: Option<&str>) -> Vec<PathBuf> {
 
 /// The fuller of the machine and each cgroup that bounds processor time.
 fn cpu_permille(before: &Counters, after: &Counters, elapsed_us: u64) -> u16 {
-    let machine = before.machine.zip(after.machine).map(|(before, after)| {
-        permille(after.busy.saturating_sub(before.busy), after.all.saturating_sub(before.all))
-    });
+    let machine = before
+        .machine
+        .zip(after.machine)
+        .map(|(before, after)| permille(after.busy.saturating_sub(before.busy), after.all.saturating_sub(before.all)));
     let cgroups = before.cgroups.iter().zip(&after.cgroups).map(|((before, _), (after, bound_permille))| {
         let available = u128::from(elapsed_us).saturating_mul(u128::from(*bound_permille)) / 1_000;
         permille(after.saturating_sub(*before), u64::try_from(available).unwrap_or(u64::MAX))

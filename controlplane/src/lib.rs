@@ -16,6 +16,7 @@
 pub mod addresses;
 pub mod admin;
 mod cluster;
+pub mod collect;
 pub mod compile;
 mod control_loop;
 mod discovery;
@@ -37,6 +38,7 @@ mod start;
 pub mod state;
 pub mod state_dir;
 pub mod sums;
+pub mod traffic;
 mod watch;
 
 pub use cluster::ClusterError;
@@ -46,10 +48,11 @@ pub use listener_identity::IdentityError;
 pub use start::{ConfigSource, Settings, StartError};
 
 use crate::cluster::ClusterPart;
+use crate::collect::Collector;
 use crate::compile::{CompileError, NodeFacts, compile};
 use crate::control_loop::ControlLoop;
 use crate::event::Event;
-use crate::gossip::values::NodeValues;
+use crate::gossip::values::ConfigurationMark;
 use crate::keep::Keeper;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
@@ -167,7 +170,9 @@ async fn run(
     let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT_MAX);
     let (question_sender, questions) = mpsc::channel(admin::QUESTIONS_IN_FLIGHT_MAX);
     let listener = tokio::net::TcpListener::from_std(admin)?;
-    let admin = tokio::spawn(admin::serve(listener, admin::routes(question_sender, settings.version)));
+    let on_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let routes = admin::routes(question_sender, settings.version, on_loopback);
+    let admin = tokio::spawn(admin::serve(listener, routes));
     let cluster = ClusterPart::begin(cluster, cluster_config, &sender);
 
     let cores_watched = facts.cores;
@@ -194,11 +199,10 @@ async fn run(
         reading: None,
         must_read_again: false,
         watch: Watch::new(cores_watched, settings.clock.now()),
-        own: NodeValues::default(),
-        generation: cluster.generation(),
+        collector: Collector::default(),
+        configuration: ConfigurationMark::default(),
         cluster,
         configuration_hash,
-        told_at: None,
         is_duplicate: false,
     };
     // Published before the first tick, so that a node with known addresses serves at once.

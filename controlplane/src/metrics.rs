@@ -1,9 +1,12 @@
-//! What `/metrics` shows: sums of the cores' reports, the limits as they stand, the process.
+//! What `/metrics` shows: sums of the cores' reports, the limits as they stand, the cluster, the
+//! process.
 
+mod cluster;
 mod exposition;
 pub mod process;
 mod render;
 mod totals;
 
+pub use cluster::ClusterFacts;
 pub use render::{CONTENT_TYPE, Facts, LimitRow, render};
 pub use totals::Totals;

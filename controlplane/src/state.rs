@@ -263,6 +263,11 @@ impl ClusterState {
         &self.totals
     }
 
+    /// Keys that rest because of what this node itself was answered. Some may be over.
+    pub fn own_rests(&self) -> impl Iterator<Item = &RestingKey> {
+        self.resting_keys.iter()
+    }
+
     /// What every discovery source sees, by its name.
     pub fn discovered(&self) -> impl Iterator<Item = (&'static str, &SourceSight)> {
         self.discovered.iter().map(|(source, sight)| (*source, sight))

@@ -21,7 +21,7 @@ use crate::upstream::compose::{self, Parts, Sized, announces_length};
 use crate::upstream::send::{Answer, Failure, Follows, Outgoing, backoff, send};
 use shared::clock::Nanos;
 use shared::limit::Unit;
-use shared::published::RestingKey;
+use shared::published::{RestReason, RestingKey};
 use std::time::Duration;
 
 /// A body up to this size is copied behind its head, so that both leave in one write.
@@ -34,6 +34,8 @@ const UNPAID_KEY_RESTS: Duration = Duration::from_secs(30);
 const LIMITED_KEY_RESTS: Duration = Duration::from_secs(2);
 /// The longest rest that a provider's word is believed for.
 const REST_MAX: Duration = Duration::from_secs(3600);
+/// Keys of one step that are tried or passed over.
+const KEYS_PASSED_MAX: usize = 32;
 
 /// What all attempts of one request share.
 pub(crate) struct Request<'a> {
@@ -96,22 +98,25 @@ impl Best {
     }
 }
 
-/// Keys of one step that were tried.
+/// Keys of one step that were tried, and those passed over because a limit of theirs has no room.
 #[derive(Default)]
 struct Tried {
-    keys: [usize; KEYS_TRIED_MAX],
+    keys: [u32; KEYS_PASSED_MAX],
     len: usize,
+    asked: usize,
 }
 
 impl Tried {
-    fn add(&mut self, key: Option<usize>) {
-        if let (Some(key), Some(place)) = (key, self.keys.get_mut(self.len)) {
-            *place = key;
-            self.len += 1;
-        }
+    /// Whether there was room for it.
+    fn add(&mut self, key: Option<usize>) -> bool {
+        let key = key.and_then(|key| u32::try_from(key).ok());
+        let (Some(key), Some(place)) = (key, self.keys.get_mut(self.len)) else { return false };
+        *place = key;
+        self.len += 1;
+        true
     }
 
-    fn as_slice(&self) -> &[usize] {
+    fn as_slice(&self) -> &[u32] {
         self.keys.get(..self.len).unwrap_or_default()
     }
 }
@@ -174,7 +179,8 @@ impl Request<'_> {
                 let record = self.serving.records().providers.get(step.provider);
                 let retries_max = record.map_or(0, |record| record.max_retries.to_native());
                 match verdict {
-                    Verdict::AnotherKey if tried.len < KEYS_TRIED_MAX && chosen.key.is_some() => tried.add(chosen.key),
+                    Verdict::AnotherKey if tried.asked < KEYS_TRIED_MAX && tried.add(chosen.key) => tried.asked += 1,
+                    Verdict::KeyHasNoRoom if tried.add(chosen.key) => {}
                     Verdict::Again { not_before } if retries < retries_max => {
                         let (initial, longest) = record
                             .map_or((500, 5000), |r| (r.backoff_initial_ms.to_native(), r.backoff_max_ms.to_native()));
@@ -380,15 +386,19 @@ impl Request<'_> {
         let asked = answer.head.value(answer.buffer.payload(), Known::RetryAfter).and_then(retry_after);
         match status {
             429 => {
-                self.rest(step, key, asked.unwrap_or(LIMITED_KEY_RESTS));
+                // Providers limit an account's models apart; an account without money has none of them.
+                let is_unpaid = memchr::memmem::find(answer.buffer.payload(), b"insufficient_quota").is_some();
+                let model = if is_unpaid { "" } else { step.model.as_str() };
+                let otherwise = if is_unpaid { UNPAID_KEY_RESTS } else { LIMITED_KEY_RESTS };
+                self.rest(key, RestReason::Limited, model, asked.unwrap_or(otherwise));
                 Verdict::AnotherKey
             }
             401 if self.caller != Caller::Direct => {
-                self.rest(step, key, REFUSED_KEY_RESTS);
+                self.rest(key, RestReason::Refused, "", REFUSED_KEY_RESTS);
                 Verdict::AnotherKey
             }
             402 => {
-                self.rest(step, key, UNPAID_KEY_RESTS);
+                self.rest(key, RestReason::Refused, "", UNPAID_KEY_RESTS);
                 Verdict::AnotherKey
             }
             403 => Verdict::AnotherKey,
@@ -402,24 +412,32 @@ impl Request<'_> {
             Cause::ConnectTimeout | Cause::HeadTimeoutUpstream => "timeout",
             Cause::ProviderUnreachable | Cause::ProviderTls | Cause::ProviderUnresolved => "unreachable",
             Cause::ProviderReset | Cause::ProviderMalformed => "error",
+            Cause::RequestLimited | Cause::TokenLimited if self.is_keys_own_limit(stopped, key) => {
+                return Verdict::KeyHasNoRoom;
+            }
             _ => return Verdict::NextStep,
         };
         self.core.counters.attempt(self.serving, step.provider, key, outcome);
         Verdict::Again { not_before: None }
     }
 
-    fn rest(&self, step: &Step, key: Option<usize>, time: Duration) {
+    /// Whether it was a limit of the key that had no room: another key may have some.
+    fn is_keys_own_limit(&self, stopped: &Stopped, key: Option<usize>) -> bool {
+        let record = key.and_then(|key| self.serving.records().keys.get(key));
+        let (Some(record), Some(refused)) = (record, stopped.rejection.limit) else { return false };
+        record.limits.iter().any(|limit| limit.to_native() == refused.limit.0)
+    }
+
+    fn rest(&self, key: Option<usize>, reason: RestReason, model: &str, time: Duration) {
         let records = self.serving.records();
-        let (Some(provider), Some(key)) =
-            (records.providers.get(step.provider), key.and_then(|key| records.keys.get(key)))
-        else {
-            return;
-        };
+        let Some(key) = key.and_then(|key| records.keys.get(key)) else { return };
+        let Some(provider) = records.providers.get(key.provider.to_native() as usize) else { return };
         let until = self.core.clock.now().after(time.min(REST_MAX));
         self.core.rest_key(RestingKey {
             provider: provider.name.to_string(),
             key: key.name.to_string(),
-            model: None,
+            model: (!model.is_empty()).then(|| model.to_owned()),
+            reason,
             until,
         });
     }
@@ -430,6 +448,8 @@ impl Request<'_> {
 enum Verdict {
     Relay,
     AnotherKey,
+    /// Another key, without having asked with this one.
+    KeyHasNoRoom,
     /// The same provider again, where the configuration allows it.
     Again {
         not_before: Option<Duration>,

@@ -29,7 +29,7 @@ pub(crate) struct Core {
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) counters: Counters,
     /// Bytes of request bodies that are kept in memory.
-    pub(crate) buffered_body_bytes: Cell<u64>,
+    pub(crate) buffered_body_bytes: Rc<Cell<u64>>,
     pub(crate) connections: Cell<u64>,
     /// Draining, and still taking what waits in the kernel.
     pub(crate) is_saying_farewell: Cell<bool>,
@@ -91,7 +91,7 @@ impl Core {
             buffers: Buffers::default(),
             deadlines: Rc::new(Deadlines::default()),
             counters: Counters::new(id),
-            buffered_body_bytes: Cell::new(0),
+            buffered_body_bytes: Rc::default(),
             connections: Cell::new(0),
             is_saying_farewell: Cell::new(false),
             accepts: Cell::new(0),

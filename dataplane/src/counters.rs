@@ -189,12 +189,10 @@ impl Counters {
         InFlight(self)
     }
 
-    pub(crate) fn stream_began(&self) {
+    /// Counts an answer as being streamed until the guard is dropped.
+    pub(crate) fn stream_began(&self) -> Streaming<'_> {
         self.streams.set(self.streams.get() + 1);
-    }
-
-    pub(crate) fn stream_ended(&self) {
-        self.streams.set(self.streams.get().saturating_sub(1));
+        Streaming(self)
     }
 
     pub(crate) fn ticked(&self, late_by: Duration) {
@@ -259,6 +257,15 @@ pub(crate) struct InFlight<'a>(&'a Counters);
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
+    }
+}
+
+/// An answer that is being streamed.
+pub(crate) struct Streaming<'a>(&'a Counters);
+
+impl Drop for Streaming<'_> {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
     }
 }
 

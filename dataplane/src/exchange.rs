@@ -90,6 +90,15 @@ pub(crate) async fn exchange(core: &Rc<Core>, socket: &mut Socket, mut request: 
     }
 }
 
+/// Methods that a path takes, besides a browser's preflight.
+fn methods_of(target: &Target) -> &'static str {
+    match target.endpoint {
+        Endpoint::Models => "GET",
+        Endpoint::Other | Endpoint::Relay => "GET, HEAD, POST, PUT, PATCH, DELETE",
+        _ => "POST",
+    }
+}
+
 /// How an answer went out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Served {
@@ -122,7 +131,12 @@ async fn serve(
     if request.head.method() == Method::Options
         && target.as_ref().is_none_or(|target| target.endpoint != Endpoint::Relay)
     {
-        return answer_preflight(core, serving, socket, request, manner, told).await;
+        if respond::is_preflight(&request.head, bytes) {
+            return answer_preflight(core, serving, socket, request, manner, told).await;
+        }
+        if let Some(target) = &target {
+            return Err(Rejection::method_not_allowed("OPTIONS is answered to browsers only", methods_of(target)));
+        }
     }
     let Some(target) = target else {
         return Err(Rejection::new(Cause::NoRoute, "nothing is served at this path; see /v1/models for what is"));
@@ -136,7 +150,7 @@ async fn serve(
         return answer_models(core, serving, socket, request, manner, &target, caller, told).await;
     }
     if target.endpoint.needs_model() && request.head.method() != Method::Post {
-        return Err(Rejection::new(Cause::MethodNotAllowed, "this path takes POST"));
+        return Err(Rejection::method_not_allowed("this path takes POST", methods_of(&target)));
     }
 
     // What exactly, as far as the body has to be known.
@@ -380,7 +394,7 @@ async fn answer_page(
     told: &mut Told,
 ) -> Result<Served, Rejection> {
     if !matches!(request.head.method(), Method::Get | Method::Head) {
-        return Err(Rejection::new(Cause::MethodNotAllowed, "this page takes GET"));
+        return Err(Rejection::method_not_allowed("this page takes GET", "GET, HEAD"));
     }
     request.collect(core, socket, 0, 0, 0).await?;
     let mut out = Vec::with_capacity(256);

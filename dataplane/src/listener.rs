@@ -61,7 +61,7 @@ pub(crate) async fn accept_for_ever(core: Rc<Core>, listener: Listener) {
 }
 
 async fn guarded(core: Rc<Core>, stream: TcpStream) {
-    core.connections.set(core.connections.get() + 1);
+    let _open = Open::new(&core);
     {
         let mut task = pin!(connection::serve(Rc::clone(&core), stream));
         let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
@@ -74,5 +74,20 @@ async fn guarded(core: Rc<Core>, stream: TcpStream) {
             tracing::error!(core = core.id, "a connection was closed by a fault of ours; the panic is logged above");
         }
     }
-    core.connections.set(core.connections.get() - 1);
+}
+
+/// Counts a connection as open until it is dropped.
+struct Open<'a>(&'a Core);
+
+impl<'a> Open<'a> {
+    fn new(core: &'a Core) -> Self {
+        core.connections.set(core.connections.get() + 1);
+        Self(core)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get().saturating_sub(1));
+    }
 }

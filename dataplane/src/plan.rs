@@ -11,7 +11,7 @@ use crate::upstream::dialect_of;
 use shared::clock::Nanos;
 use shared::snapshot::{ArchivedGrantRecord, ArchivedKeyRecord};
 
-/// Keys of one provider that one request may try.
+/// Keys of one provider that one request may ask with.
 pub(crate) const KEYS_TRIED_MAX: usize = 8;
 
 /// One provider and the model to ask it for.
@@ -297,7 +297,7 @@ pub(crate) fn choose_key(
     caller: Caller,
     step: &Step,
     wish: KeyWish<'_>,
-    tried: &[usize],
+    tried: &[u32],
     now: Nanos,
 ) -> Result<Chosen, Rejection> {
     let records = serving.records();
@@ -326,7 +326,7 @@ pub(crate) fn choose_key(
         let weight = f64::from(key.weight.to_native());
         let is_drawn = weight > 0.0 || wish.name.is_some();
         let is_usable = serving.published.secrets.get(key.secret.to_native() as usize).is_some_and(|s| !s.is_empty());
-        if !is_wished || !is_allowed || !serves || !is_drawn || !is_usable || tried.contains(&at) {
+        if !is_wished || !is_allowed || !serves || !is_drawn || !is_usable || tried.contains(&index.to_native()) {
             continue;
         }
         if some_rest && let Some(until) = core.rests_until(&provider.name, &key.name, model, now) {

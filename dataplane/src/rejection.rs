@@ -113,11 +113,20 @@ pub(crate) struct Reason {
     pub(crate) retry_after: Option<Duration>,
     /// The limit that had no room, for the answer's fields.
     pub(crate) limit: Option<Refused>,
+    /// What the path takes, where the method was none of it (RFC 9110, 15.5.6).
+    pub(crate) allow: Option<&'static str>,
 }
 
 impl Rejection {
     pub(crate) fn new(cause: Cause, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Reason { cause, message: message.into(), param: None, retry_after: None, limit: None }))
+        Self(Box::new(Reason {
+            cause,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            limit: None,
+            allow: None,
+        }))
     }
 
     pub(crate) fn client_left() -> Self {
@@ -132,6 +141,13 @@ impl Rejection {
     pub(crate) fn after(mut self, retry_after: Duration) -> Self {
         self.0.retry_after = Some(retry_after);
         self
+    }
+
+    /// A method that the path does not take, and those that it does.
+    pub(crate) fn method_not_allowed(message: &'static str, allow: &'static str) -> Self {
+        let mut rejection = Self::new(Cause::MethodNotAllowed, message);
+        rejection.0.allow = Some(allow);
+        rejection
     }
 
     pub(crate) fn by_limit(mut self, refused: Refused) -> Self {

@@ -125,9 +125,7 @@ pub(crate) async fn relay(
     let mut is_exact = !(is_bodyless && buffer.len() > head_len);
     buffer.consume(head_len);
     core.give_response_head(head);
-    if is_stream {
-        core.counters.stream_began();
-    }
+    let streaming = is_stream.then(|| core.counters.stream_began());
     let mask = (relayed.status >= 400 && is_telling(way.credential.as_bytes())).then(Mask::default);
     let mut pieces = Pieces { way, outlet, reader: reader.as_mut(), head: Some(out), mask };
     let mut is_large = false;
@@ -164,9 +162,7 @@ pub(crate) async fn relay(
             _ => break Ended::Cut,
         }
     };
-    if is_stream {
-        core.counters.stream_ended();
-    }
+    drop(streaming);
     if outcome == Ended::Cut {
         pieces.tell_cut(client, &mut buffer, deadline).await;
     }

@@ -11,7 +11,9 @@ use crate::rejection::{Cause, Rejection};
 use crate::socket::Socket;
 use shared::bounds::{BODY_GRACE, BODY_RATE_MIN, BUFFER_BYTES, CLIENT_WRITE_TIMEOUT};
 use shared::clock::Nanos;
+use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Where the body is.
@@ -54,8 +56,31 @@ pub(crate) struct Request {
     /// When its head was complete.
     pub(crate) arrived: Nanos,
     /// Part of the core's memory for bodies that this request holds.
-    claimed: u64,
+    claimed: Claim,
     pace: Pace,
+}
+
+/// Bytes of the core's memory for bodies, given back when this is dropped: also by a panic.
+#[derive(Default)]
+struct Claim {
+    bytes: u64,
+    held: Option<Rc<Cell<u64>>>,
+}
+
+impl Claim {
+    fn grow(&mut self, core: &Core, bytes: u64) {
+        let held = self.held.get_or_insert_with(|| Rc::clone(&core.buffered_body_bytes));
+        held.set(held.get().saturating_add(bytes.saturating_sub(self.bytes)));
+        self.bytes = self.bytes.max(bytes);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(held) = &self.held {
+            held.set(held.get().saturating_sub(self.bytes));
+        }
+    }
 }
 
 /// How fast a body has come, counting only the time in which we were ready to read.
@@ -75,7 +100,7 @@ impl Pace {
 
 impl Request {
     pub(crate) fn new(head: RequestHead, buffer: Buffer, head_len: usize, arrived: Nanos) -> Self {
-        let (body, carried, claimed, pace) = (Body::Unread, None, 0, Pace::default());
+        let (body, carried, claimed, pace) = (Body::Unread, None, Claim::default(), Pace::default());
         Self { head, buffer, head_len, body, carried, arrived, claimed, pace }
     }
 
@@ -240,11 +265,10 @@ impl Request {
         }
         let claim = body as u64;
         let held = core.buffered_body_bytes.get();
-        if held + claim - self.claimed.min(claim) > keep_all_requests {
+        if held + claim - self.claimed.bytes.min(claim) > keep_all_requests {
             return Err(Rejection::new(Cause::Overloaded, "this core's memory for request bodies is used up"));
         }
-        core.buffered_body_bytes.set(held + claim - self.claimed.min(claim));
-        self.claimed = self.claimed.max(claim);
+        self.claimed.grow(core, claim);
         let mut larger = Buffer::for_payload(self.head_len + body + 1024);
         let fits = larger.append(self.buffer.payload());
         debug_assert!(fits);
@@ -331,8 +355,7 @@ impl Request {
     /// Gives head and body back to the core. For the time of the answer, which may be an hour of
     /// a stream: nobody asks for them any more. What is left is whether there was more to read.
     pub(crate) fn release(&mut self, core: &Core) {
-        let claimed = std::mem::take(&mut self.claimed);
-        core.buffered_body_bytes.set(core.buffered_body_bytes.get().saturating_sub(claimed));
+        self.claimed = Claim::default();
         let buffer = std::mem::replace(&mut self.buffer, Buffer::empty());
         if buffer.is_real() {
             core.buffers.give(buffer);

@@ -78,6 +78,12 @@ pub(crate) fn write_cors(serving: &Serving, head: &RequestHead, bytes: &[u8], wr
     }
 }
 
+/// Whether this is a preflight request: only browsers send those, before a request of a page.
+pub(crate) fn is_preflight(head: &RequestHead, bytes: &[u8]) -> bool {
+    let asks = |name: &[u8]| head.fields().iter().any(|field| field.name.of(bytes).eq_ignore_ascii_case(name));
+    head.value(bytes, Known::Origin).is_some() && asks(b"access-control-request-method")
+}
+
 /// Answers a preflight request (Fetch standard), if the origin is allowed.
 pub(crate) fn preflight(
     serving: &Serving,
@@ -151,6 +157,9 @@ pub(crate) fn write_rejection(
             Unit::Tokens => Standings { requests: None, tokens: Some(standing) },
         };
         standings.write(&mut writer);
+    }
+    if let Some(allow) = rejection.allow {
+        let _ = writer.field(b"allow", allow.as_bytes());
     }
     if row.status == 401 {
         let _ = writer.known(Known::WwwAuthenticate, b"Bearer");

@@ -65,8 +65,38 @@ pub struct RestingKey {
     pub provider: String,
     /// Key's name.
     pub key: String,
-    /// Only for this model; `None`: for all.
+    /// Only for this model, as clients say it; `None`: for all.
     pub model: Option<String>,
+    /// Why it rests.
+    pub reason: RestReason,
     /// Rests until then.
     pub until: Nanos,
+}
+
+/// Why a key rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RestReason {
+    /// The provider had no room for more (429).
+    Limited,
+    /// The provider does not take it (401), or wants money first (402).
+    Refused,
+    /// It may not use the model (403, 404), as more than one virtual key was told. It is still
+    /// asked where no other key is left: the provider's own words are worth more than ours.
+    Denied,
+}
+
+impl RestReason {
+    /// As gossip and logs write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Limited => "limited",
+            Self::Refused => "refused",
+            Self::Denied => "denied",
+        }
+    }
+
+    /// What [`RestReason::name`] wrote; `None` for the word of a later version.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Limited, Self::Refused, Self::Denied].into_iter().find(|reason| reason.name() == name)
+    }
 }

@@ -100,6 +100,8 @@ pub struct ProviderRecord {
     pub keys: Vec<u32>,
     /// Limits that count every request to it.
     pub limits: Vec<u32>,
+    /// 0: of this node's region, 1: of none, 2: of another one. The nearest that fit are used.
+    pub distance: u8,
 }
 
 /// A key: a provider's credential.
@@ -121,6 +123,8 @@ pub struct KeyRecord {
     pub aliases: Vec<(String, String)>,
     /// Limits that count every request made with it.
     pub limits: Vec<u32>,
+    /// As a provider's; a key without a region has its provider's.
+    pub distance: u8,
 }
 
 /// What a virtual key may do at one provider.

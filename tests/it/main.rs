@@ -9,6 +9,7 @@ mod cluster_rig;
 mod demo;
 mod departures;
 mod exit_codes;
+mod failover;
 mod fallbacks;
 mod namespaces;
 mod node_pages;

@@ -75,7 +75,7 @@ mod tests {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, routes(questions, "1.2.3")));
+        tokio::spawn(serve(listener, routes(questions, "1.2.3", true)));
         address
     }
 

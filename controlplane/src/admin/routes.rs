@@ -1,6 +1,6 @@
 //! Paths of the admin listener.
 
-use super::{Question, QuestionSender, Status};
+use super::{Question, QuestionSender, Status, gossip_keys};
 use crate::metrics::CONTENT_TYPE;
 use axum::Json;
 use axum::Router;
@@ -15,16 +15,20 @@ use tokio::sync::oneshot;
 /// The control loop answers within a step; this long without one means it is stuck.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Every path, answered through `questions`.
-pub fn routes(questions: QuestionSender, version: &'static str) -> Router {
+/// Every path, answered through `questions`. Only a listener `on_loopback` lets itself be told to
+/// change anything.
+pub fn routes(questions: QuestionSender, version: &'static str, on_loopback: bool) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(async || Json(json!({"status": "ok"}))))
         .route("/ready", get(ready))
         .route("/cluster/status", get(cluster_status))
         .route("/api/version", get(async move || Json(json!({"version": version}))))
+        .merge(gossip_keys::routes(on_loopback))
         .fallback(async || fault(StatusCode::NOT_FOUND, "there is nothing at this path"))
-        .method_not_allowed_fallback(async || fault(StatusCode::METHOD_NOT_ALLOWED, "this path only answers GET"))
+        .method_not_allowed_fallback(async || {
+            fault(StatusCode::METHOD_NOT_ALLOWED, "this path does not answer that method")
+        })
         .with_state(questions)
 }
 
@@ -53,7 +57,10 @@ async fn cluster_status(State(questions): State<QuestionSender>) -> Response {
     }
 }
 
-async fn ask<T>(questions: &QuestionSender, question: fn(oneshot::Sender<T>) -> Question) -> Option<T> {
+pub(super) async fn ask<T>(
+    questions: &QuestionSender,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Option<T> {
     let (sender, answer) = oneshot::channel();
     let asked = async {
         questions.send(question(sender)).await.ok()?;
@@ -62,10 +69,10 @@ async fn ask<T>(questions: &QuestionSender, question: fn(oneshot::Sender<T>) -> 
     tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
 }
 
-fn no_answer() -> Response {
+pub(super) fn no_answer() -> Response {
     fault(StatusCode::SERVICE_UNAVAILABLE, "the control thread does not answer")
 }
 
-fn fault(status: StatusCode, message: &str) -> Response {
+pub(super) fn fault(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({"error": {"message": message}}))).into_response()
 }

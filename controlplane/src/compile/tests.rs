@@ -166,3 +166,34 @@ fn the_records_can_be_read_in_place() {
     let snapshot = shared::snapshot::Snapshot::from_record(&record).unwrap();
     assert_eq!(snapshot.to_record().unwrap(), record);
 }
+
+#[test]
+fn a_limit_of_one_key_is_that_keys_alone() {
+    let text = FULL.replace(r#""value": "sk-literal","#, r#""value": "sk-literal", "rate_limit_id": "claude","#);
+    let record = compiled(&text).record;
+    let limits: Vec<_> = record.keys.iter().map(|key| key.limits.as_slice()).collect();
+    assert_eq!(limits, [&[][..], &[2], &[]]);
+}
+
+#[test]
+fn a_limit_of_another_region_is_not_counted_here() {
+    let text =
+        |region: &str| FULL.replace(r#"{"id": "claude","#, &format!(r#"{{"id": "claude", "region": "{region}","#));
+    assert_eq!(compiled(&text("eu")).record.limits.len(), 3);
+    let elsewhere = compiled(&text("us")).record;
+    assert_eq!(elsewhere.limits.len(), 2);
+    assert!(elsewhere.models[0].limits.is_empty());
+}
+
+#[test]
+fn what_is_of_the_nodes_own_region_is_nearest() {
+    let text = FULL
+        .replace(r#"{"name": "first","#, r#"{"name": "first", "region": "us","#)
+        .replace(r#""anthropic": {"keys""#, r#""anthropic": {"region": "eu", "keys""#);
+    let record = compiled(&text).record;
+    let providers: Vec<_> = record.providers.iter().map(|provider| provider.distance).collect();
+    let keys: Vec<_> = record.keys.iter().map(|key| key.distance).collect();
+    assert_eq!((providers, keys), (vec![1, 0, 1], vec![2, 1, 0]));
+    let served = record.served_models.iter().find(|served| served.model == "gpt-4o-mini").unwrap();
+    assert_eq!(served.providers, [1, 0], "the nearer provider is asked first");
+}

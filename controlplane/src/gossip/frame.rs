@@ -278,18 +278,19 @@ pub(crate) fn seal(key: &GossipKey, letter: &Letter<'_>, nonce: [u8; NONCE_BYTES
     Some(frame)
 }
 
-/// Opens a frame that reached `us`, who speak versions up to `speaks`.
-pub(crate) fn open(keyring: &Keyring, us: Identity, speaks: u8, frame: &[u8]) -> Result<Opened, Refusal> {
+/// Opens a frame that reached `us`, who speak versions up to `speaks`. It is opened in its place:
+/// until its tag has verified, nothing is copied.
+pub(crate) fn open(keyring: &Keyring, us: Identity, speaks: u8, frame: &mut [u8]) -> Result<Opened, Refusal> {
     let header = Header::read(frame, speaks)?;
     let key = keyring.find(header.key).ok_or({
         // Its own id is what tells a frame without a key.
         if header.key == KeyId::NONE { Refusal::WithoutKey } else { Refusal::OtherKey(header.key) }
     })?;
-    let (head, sealed) = frame.split_at_checked(HEADER_BYTES).ok_or(Refusal::NotAFrame)?;
-    let (sealed, tag) = sealed.split_at_checked(sealed.len().wrapping_sub(TAG_BYTES)).ok_or(Refusal::NotAFrame)?;
-    let mut body = sealed.to_vec();
+    let (head, sealed) = frame.split_at_mut_checked(HEADER_BYTES).ok_or(Refusal::NotAFrame)?;
+    let length = sealed.len().checked_sub(TAG_BYTES).ok_or(Refusal::NotAFrame)?;
+    let (body, tag) = sealed.split_at_mut_checked(length).ok_or(Refusal::NotAFrame)?;
     key.cipher
-        .decrypt_in_place_detached(XNonce::from_slice(&header.nonce), head, &mut body, Tag::from_slice(tag))
+        .decrypt_in_place_detached(XNonce::from_slice(&header.nonce), head, body, Tag::from_slice(tag))
         .map_err(|_| Refusal::Damaged)?;
 
     // From here on, whoever sent it has the key.
@@ -299,7 +300,7 @@ pub(crate) fn open(keyring: &Keyring, us: Identity, speaks: u8, frame: &[u8]) ->
     if header.from == us {
         return Err(Refusal::Reflected);
     }
-    let opened = read_body(&header, &body).ok_or(Refusal::Malformed)?;
+    let opened = read_body(&header, body).ok_or(Refusal::Malformed)?;
     let is_for_anyone = opened.to.name.is_empty();
     if is_for_anyone && opened.kind == Kind::Ping || opened.to == us {
         return Ok(opened);

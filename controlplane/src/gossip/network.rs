@@ -69,8 +69,10 @@ impl Network for SystemNetwork {
                 Err(error) if at.port() == 0 && error.kind() == io::ErrorKind::AddrInUse && tried < PORTS_TRIED_MAX => {
                 }
                 bound => {
-                    let (socket, listener) = bound?;
-                    return Ok((Box::new(socket), Box::new(listener)));
+                    let (datagrams, streams) = bound?;
+                    // Before the runtime has seen that once, nothing can be sent without waiting.
+                    datagrams.writable().await?;
+                    return Ok((Box::new(datagrams), Box::new(streams)));
                 }
             }
         }

@@ -308,6 +308,7 @@ impl Peer {
             udp_lost: former.udp_lost,
             tcp_works: former.tcp_works,
             udp_retry_at: former.udp_retry_at,
+            next_round_at: former.next_round_at,
             awaits: former.awaits,
             is_answered: former.is_answered,
             unanswered: former.unanswered,

@@ -4,7 +4,7 @@
 //! reach. Nothing here waits for a peer: a frame leaves at once, waits in a bounded queue, or is
 //! dropped and counted. Nothing that is not authenticated is answered.
 
-use super::frame::{DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, Opened, Refusal, open, seal};
+use super::frame::{DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, Opened, Refusal, VERSION_MIN, open, seal};
 use super::keyring::{GossipKey, Keyring};
 use super::network::{Datagrams, Listener, Network};
 use super::peers::{Peers, Remark, Via};
@@ -168,10 +168,10 @@ impl Shared {
     }
 
     /// A frame has come, from whoever.
-    pub(super) fn take(self: &Arc<Self>, frame: &[u8], source: SocketAddr, via: Via) -> Result<(), Refusal> {
+    pub(super) fn take(self: &Arc<Self>, frame: &mut [u8], source: SocketAddr, via: Via) -> Result<(), Refusal> {
         let now = self.clock.now();
         let mut state = self.lock();
-        let taken = self.open_frame(&mut state, frame, now);
+        let taken = self.open_frame(&mut state, frame, via, now);
         match taken {
             Ok(opened) => {
                 state.counts.bytes_received += frame.len() as u64;
@@ -193,35 +193,51 @@ impl Shared {
         }
     }
 
-    fn open_frame(self: &Arc<Self>, state: &mut State, frame: &[u8], now: Nanos) -> Result<Opened, Refusal> {
+    fn open_frame(
+        self: &Arc<Self>,
+        state: &mut State,
+        frame: &mut [u8],
+        via: Via,
+        now: Nanos,
+    ) -> Result<Opened, Refusal> {
         let opened = open(&state.keyring, self.us, self.speaks, frame)?;
+        let is_new = state.windows.admit(opened.from, opened.sequence, now);
         if opened.from.name == self.us.name {
-            self.meet_namesake(state, &opened, now);
+            self.meet_namesake(state, &opened, is_new.is_ok(), via, now);
             return Err(Refusal::Namesake);
         }
-        state.windows.admit(opened.from, opened.sequence, now)?;
-        Ok(opened)
+        is_new.map(|()| opened)
     }
 
     /// Our id, another life: a recording of our past, or a second node. Only one that lives can
     /// answer a ping.
-    fn meet_namesake(self: &Arc<Self>, state: &mut State, opened: &Opened, now: Nanos) {
+    fn meet_namesake(self: &Arc<Self>, state: &mut State, opened: &Opened, is_new: bool, via: Via, now: Nanos) {
         if opened.address == self.advertise {
             return;
         }
-        let is_live = opened.kind == Kind::Pong
-            && Pong::read(&opened.payload)
-                .is_some_and(|pong| state.peers.answered(opened, &pong, now, self.clock.wall()).is_some());
-        if is_live {
-            let generation = opened.from.generation;
-            state.namesake = Some(Namesake { address: opened.address, generation, heard_at: now });
+        if let Some(pong) = Pong::read(&opened.payload).filter(|_| opened.kind == Kind::Pong) {
+            if state.peers.answered(opened, &pong, now, self.clock.wall()).is_some() {
+                let generation = opened.from.generation;
+                state.namesake = Some(Namesake { address: opened.address, generation, heard_at: now });
+            }
         } else if opened.kind == Kind::Ping {
-            self.pong(state, opened, Via::Tcp);
+            if is_new {
+                self.pong(state, opened, via);
+            }
             self.probe(state, opened.address);
         }
     }
 
     fn dispatch(self: &Arc<Self>, state: &mut State, opened: Opened, via: Via, now: Nanos) {
+        if opened.to != self.us {
+            // A ping for nobody in particular may have been recorded in our former life. It is worth
+            // an answer, and a question of our own to whoever it is from, and nothing else.
+            self.pong(state, &opened, via);
+            if state.peers.get(opened.address).and_then(|peer| peer.identity) != Some(opened.from) {
+                self.probe(state, opened.address);
+            }
+            return;
+        }
         let mut news = state.peers.heard(&opened, now);
         match opened.kind {
             Kind::Ping => {
@@ -268,26 +284,36 @@ impl Shared {
             say(to, remark);
         }
         let keyring = state.keyring.clone();
-        let takes = state.peers.get(to).map(|peer| peer.takes.clone()).unwrap_or_default();
-        let key = if round.unanswered == 0 {
-            keyring.sealing_for(&takes)
-        } else {
-            // It may be behind in a rotation, or ahead of us.
-            keyring.in_turn(round.unanswered as usize)
+        let known = state.peers.get(to).filter(|_| round.unanswered == 0);
+        let (whom, key) = match known.and_then(|peer| Some((peer.identity?, &peer.takes))) {
+            Some((identity, takes)) => (identity, keyring.sealing_for(takes)),
+            // Somebody else may be there by now, behind in a rotation of keys, or ahead of us.
+            None => (Identity::ANYONE, keyring.in_turn(round.unanswered as usize)),
         };
         for (via, is_due) in [(Via::Udp, round.udp), (Via::Tcp, round.tcp)] {
             if is_due {
-                self.ping(state, to, via, key);
+                self.ping(state, to, whom, via, key);
             }
         }
     }
 
-    pub(super) fn ping(self: &Arc<Self>, state: &mut State, to: SocketAddr, via: Via, key: &GossipKey) {
+    fn ping(self: &Arc<Self>, state: &mut State, to: SocketAddr, whom: Identity, via: Via, key: &GossipKey) {
         let payload = Ping { takes: state.keyring.key_ids().collect() }.write();
         // Whoever is there may speak the oldest version only.
-        let letter = self.letter(state, Identity::ANYONE, 1, Kind::Ping, &payload);
+        let letter = self.letter(state, whom, VERSION_MIN, Kind::Ping, &payload);
         state.peers.pinged(letter.sequence, to, via, self.clock.now(), self.clock.wall());
         self.send_letter(state, to, key, &letter, Some(via));
+    }
+
+    /// Tells all known peers which keys are taken now.
+    pub(super) fn tell_keys(self: &Arc<Self>, state: &mut State) {
+        let keyring = state.keyring.clone();
+        for address in state.peers.known() {
+            if let Some(route) = state.peers.route(address, self.clock.now()) {
+                let via = if route.prefers_tcp { Via::Tcp } else { Via::Udp };
+                self.ping(state, address, route.to, via, keyring.sealing_for(&route.takes));
+            }
+        }
     }
 
     fn pong(self: &Arc<Self>, state: &mut State, ping: &Opened, via: Via) {
@@ -366,7 +392,7 @@ async fn receive_datagrams(shared: Arc<Shared>) {
         for _ in 0..DATAGRAMS_A_TURN {
             match received {
                 Ok((length, source)) => {
-                    let frame = buffer.get(..length).unwrap_or_default();
+                    let frame = buffer.get_mut(..length).unwrap_or_default();
                     let taken = shared.take_datagram(frame, source);
                     junk_in_a_row = if taken.is_ok() { 0 } else { junk_in_a_row.saturating_add(1) };
                 }
@@ -390,7 +416,7 @@ async fn receive_datagrams(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn take_datagram(self: &Arc<Self>, frame: &[u8], source: SocketAddr) -> Result<(), Refusal> {
+    fn take_datagram(self: &Arc<Self>, frame: &mut [u8], source: SocketAddr) -> Result<(), Refusal> {
         if frame.len() > DATAGRAM_BYTES_MAX {
             self.refuse(source, Refusal::TooLong);
             return Err(Refusal::TooLong);

@@ -89,7 +89,7 @@ mod tests {
         assert_eq!([1, 2, 3].map(|entry| queue.push(entry, 10)), [0, 0, 0]);
         assert_eq!(queue.push(4, 10), 1, "too many");
         assert_eq!(queue.push(5, 85), 2, "too large");
-        assert_eq!(queue.push(6, 15), 0);
+        assert_eq!(queue.push(6, 15), 1);
         assert_eq!((queue.pop().await, queue.pop().await), (5, 6));
         assert!(queue.is_empty());
         assert_eq!(queue.push(7, 1_000), 0, "the newest stays whatever its size");

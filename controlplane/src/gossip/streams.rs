@@ -200,6 +200,13 @@ struct Hosted {
     unknown: usize,
 }
 
+#[cfg(test)]
+impl Inbound {
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.connections == 0
+    }
+}
+
 /// A place among the connections of others, given back when it is dropped.
 struct Place {
     shared: Arc<Shared>,
@@ -275,7 +282,7 @@ async fn read_frames(shared: Arc<Shared>, mut stream: Box<dyn Stream>, source: S
             read_frame(&mut stream).await
         };
         let taken = match read {
-            Ok(Some(Ok(frame))) => shared.take(&frame, source, Via::Tcp),
+            Ok(Some(Ok(mut frame))) => shared.take(&mut frame, source, Via::Tcp),
             Ok(Some(Err(refusal))) => {
                 shared.refuse(source, refusal);
                 return;

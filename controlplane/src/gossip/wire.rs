@@ -4,7 +4,6 @@
 use super::frame::{Identity, Kind, NodeName, PAYLOAD_BYTES_MAX, Refusal, VERSION_MAX};
 use super::keyring::Keyring;
 use super::network::Network;
-use super::peers::Via;
 use super::port::{Shared, lock};
 use shared::clock::{Clock, Nanos};
 use std::io;
@@ -187,11 +186,7 @@ impl Wire {
         let shared = self.shared();
         let mut state = shared.lock();
         state.keyring = keyring;
-        for address in state.peers.known() {
-            let keyring = state.keyring.clone();
-            let takes = state.peers.get(address).map(|peer| peer.takes.clone()).unwrap_or_default();
-            shared.ping(&mut state, address, Via::Udp, keyring.sealing_for(&takes));
-        }
+        shared.tell_keys(&mut state);
     }
 
     /// Asks whoever is at `to` for a sign of life; to be called about once a second for each

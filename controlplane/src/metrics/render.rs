@@ -2,6 +2,7 @@
 //! appear by name, limits by id.
 
 pub use super::exposition::CONTENT_TYPE;
+use super::cluster::{ClusterFacts, cluster};
 use super::exposition::Exposition;
 use super::process::Process;
 use super::totals::{Counts, Latencies, Totals};
@@ -40,12 +41,13 @@ pub struct Facts {
 }
 
 /// The whole text. Costs O(rows), which `totals` bounds.
-pub fn render(totals: &Totals, limits: &[LimitRow], facts: &Facts) -> String {
+pub fn render(totals: &Totals, limits: &[LimitRow], around: &ClusterFacts<'_>, facts: &Facts) -> String {
     let mut text = Exposition::default();
     traffic(&mut text, totals);
     attempts_and_limits(&mut text, totals, limits);
     sums(&mut text, totals);
     cores(&mut text, totals);
+    cluster(&mut text, around);
     node(&mut text, facts);
     text.finish()
 }
@@ -229,6 +231,10 @@ fn sorted<L: Ord, V>(rows: &HashMap<L, V, ahash::RandomState>) -> Vec<(&L, &V)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gossip::values::NodeValues;
+    use crate::member::View;
+    use crate::state::{ClusterState, SourceSight};
+    use shared::clock::Nanos;
     use shared::report::{Report, Traffic};
 
     fn facts() -> Facts {
@@ -240,6 +246,18 @@ mod tests {
             started_at: Duration::from_secs(1_700_000_000),
             process: Process::read(),
         }
+    }
+
+    fn shown(totals: &Totals, limits: &[LimitRow]) -> String {
+        let sight = SourceSight::default();
+        let around = ClusterFacts {
+            live: ClusterState::default().live(),
+            view: &View { counters: vec![("frames_sent", 1), ("frames_dropped", 0)], ..View::default() },
+            own: &NodeValues::default(),
+            discovered: vec![("dns", &sight)],
+            now: Nanos(0),
+        };
+        render(totals, limits, &around, &facts())
     }
 
     fn totals() -> Totals {
@@ -267,7 +285,7 @@ mod tests {
     fn what_was_reported_is_shown() {
         let ring = RingSnapshot { entitlement: 100, used: 30, held: 5 };
         let limits = [LimitRow { id: "team-a/tokens".into(), unit: "tokens", ring }];
-        let text = render(&totals(), &limits, &facts());
+        let text = shown(&totals(), &limits);
         for line in [
             "deepintshield_requests_total{provider=\"openai\",model=\"gpt-4o\",endpoint=\"chat\",status=\"200\",code=\"\"} 3",
             "deepintshield_tokens_total{provider=\"openai\",model=\"gpt-4o\",direction=\"output\"} 20",
@@ -287,7 +305,7 @@ mod tests {
     /// samples together.
     #[test]
     fn every_sample_belongs_to_the_family_declared_before_it() {
-        let text = render(&totals(), &[], &facts());
+        let text = shown(&totals(), &[]);
         let mut declared = std::collections::BTreeSet::new();
         let mut family = "";
         for line in text.lines() {

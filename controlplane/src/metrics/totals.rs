@@ -95,6 +95,22 @@ impl Totals {
         self.cores.values().fold(0, |sum, core| sum.saturating_add(core.gauges.requests_in_flight))
     }
 
+    /// Attempts by provider, key and outcome.
+    pub(crate) fn attempts(&self) -> impl Iterator<Item = (&AttemptLabels, &u64)> {
+        self.attempts.iter()
+    }
+
+    /// Requests, and those whose answer was cut.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = (&TrafficLabels, u64, u64)> {
+        self.traffic.iter().map(|(labels, row)| (labels, row.requests, row.cut))
+    }
+
+    /// Time to the first byte by provider and model.
+    pub(crate) fn first_bytes(&self) -> impl Iterator<Item = (&str, &str, &Histogram)> {
+        let rows = self.latencies.iter();
+        rows.map(|(labels, row)| (labels.provider.as_str(), labels.model.as_str(), &row.first_byte))
+    }
+
     /// The newest word of every core, by its number.
     pub(crate) fn gauges(&self) -> impl Iterator<Item = &Gauges> {
         self.cores.values().map(|core| &core.gauges)

@@ -3,6 +3,7 @@
 use super::*;
 use crate::compile::tests::{FULL, compiled};
 use crate::discovery::Failure;
+use shared::published::RestReason;
 use shared::report::Report;
 use std::net::IpAddr;
 
@@ -25,7 +26,8 @@ fn failed(host: &str) -> Event {
 }
 
 fn rests(core: u32, key: &str, until: u64) -> Event {
-    let resting = RestingKey { provider: "openai".into(), key: key.into(), model: None, until: at(until) };
+    let reason = RestReason::Limited;
+    let resting = RestingKey { provider: "openai".into(), key: key.into(), model: None, reason, until: at(until) };
     Event::Report(Box::new(Report { core, resting_keys: vec![resting], ..Report::default() }))
 }
 

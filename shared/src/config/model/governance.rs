@@ -115,6 +115,8 @@ pub struct RateLimit {
     pub charge: Charge,
     /// `sub_window`: the provider's finer grain, e.g. 1 s or 10 s of a minute.
     pub sub_window: Option<Duration>,
+    /// Holds on the nodes of this region only; `None`: everywhere.
+    pub region: Option<String>,
 }
 
 /// An amount in a sliding window.

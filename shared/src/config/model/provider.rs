@@ -72,6 +72,8 @@ pub struct Key {
     pub aliases: Vec<(String, String)>,
     /// Preferred by nodes of the same region.
     pub region: Option<String>,
+    /// Limit over everything that is asked with this key.
+    pub rate_limit_id: Option<String>,
     /// `enabled`: whether it is used at all.
     pub is_enabled: bool,
 }
@@ -100,6 +102,7 @@ impl fmt::Debug for Key {
             .field("weight", &self.weight)
             .field("aliases", &self.aliases)
             .field("region", &self.region)
+            .field("rate_limit_id", &self.rate_limit_id)
             .field("is_enabled", &self.is_enabled)
             .finish_non_exhaustive()
     }

@@ -282,7 +282,7 @@ fn read_provider_name(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String
     Some(name)
 }
 
-fn read_rate_limit_id(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<String> {
+pub(super) fn read_rate_limit_id(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<String> {
     read_reference(reader, fields, "rate_limit_id", Kind::RateLimit)
 }
 

@@ -1,5 +1,6 @@
 //! `providers.NAME.keys`: credentials with their models, weights and aliases.
 
+use super::governance::read_rate_limit_id;
 use super::{EmptyMeans, MODELS_MAX, read_models, read_names};
 use crate::config::model::{Key, Origin, Secret};
 use crate::config::reader::{Fields, Node, Reader, SecretText};
@@ -50,6 +51,7 @@ fn read_key(reader: &mut Reader<'_>, fields: &mut Fields<'_>, owner: Owner<'_>) 
         weight: fields.read(reader, "weight", |r, n| r.number(n, 0.0..=WEIGHT_MAX)).unwrap_or(1.0),
         aliases: read_aliases(reader, fields),
         region: fields.read(reader, "region", Reader::name),
+        rate_limit_id: read_rate_limit_id(reader, fields),
         is_enabled: fields.read(reader, "enabled", Reader::boolean).unwrap_or(true),
         origin: value.as_ref()?.origin.clone(),
         value: value?.secret,

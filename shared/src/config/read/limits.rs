@@ -37,6 +37,7 @@ pub(super) fn read_rate_limit(reader: &mut Reader<'_>, node: &Node<'_>) -> Optio
                 on_node_loss: fields.read(reader, "on_node_loss", |r, n| r.choice(n, &ON_NODE_LOSS)),
                 charge: fields.read(reader, "charge", |r, n| r.choice(n, &CHARGES)).unwrap_or_default(),
                 sub_window: sub_window.and_then(|node| read_sub_window(reader, &node, tokens)),
+                region: fields.read(reader, "region", Reader::name),
                 requests: requests.ok()?,
                 tokens: tokens.ok()?,
                 id: id?,

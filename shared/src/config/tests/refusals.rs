@@ -105,13 +105,14 @@ fn dangling_references_are_found_whatever_the_order() {
 "providers": [{"name": "openai", "rate_limit_id": "god"}],
 "teams": [{"id": "t", "name": "t", "customer_id": "c"}],
 "rate_limits": [{"id": "gold", "request_max_limit": 1, "request_reset_duration": "1m"}]},
-"providers": {"openai": {"keys": [{"name": "main", "value": "env.OPENAI_API_KEY"}]}}}"#,
+"providers": {"openai": {"keys": [{"name": "main", "value": "env.OPENAI_API_KEY", "rate_limit_id": "glod"}]}}}"#,
         &[
             "3:37 governance.virtual_keys[0].provider_configs[0].provider: there is no provider \"openia\", expected one of the 1 declared, did you mean \"openai\"?",
             "4:84 governance.virtual_keys[0].provider_configs[1].key_ids[0]: there is no key of openai \"mian\", expected one of the 1 declared, did you mean \"main\"?",
             "5:54 governance.model_configs[0].budget_ids[0]: there is no budget \"b\", expected the budget to be declared",
             "6:51 governance.providers[0].rate_limit_id: there is no rate limit \"god\", expected one of the 1 declared, did you mean \"gold\"?",
             "7:51 governance.teams[0].customer_id: there is no customer \"c\"",
+            "9:100 providers.openai.keys[0].rate_limit_id: there is no rate limit \"glod\", expected one of the 1 declared, did you mean \"gold\"?",
         ],
     );
 }
