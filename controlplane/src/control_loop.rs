@@ -239,17 +239,15 @@ impl ControlLoop {
         Ok(())
     }
 
-    /// Collects what this node is once a second, and tells the others; also when it becomes ready
-    /// or stops to be.
+    /// Collects what this node is once a second, and tells the others; also as soon as something
+    /// of it has changed that they act upon.
     fn tell_others(&mut self) {
         let now = self.clock.now();
+        let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded: false };
         if self.collector.is_due(now) {
             self.cluster.settle_keys(self.state.view());
-            let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded: false };
             self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
-        } else if self.collector.values().about.state != state_of(&self.state.readiness()).0 {
-            self.collector.renew(self.about());
-        } else {
+        } else if !self.collector.renew(own, &self.state, now) {
             return;
         }
         self.cluster.publish(self.collector.values());
@@ -357,8 +355,7 @@ impl ControlLoop {
     /// The others hear of it at once, so that the next step need not wait.
     fn rotate(&mut self, step: KeyStep) -> Result<KeysStatus, KeyFault> {
         let status = self.cluster.rotate(step, self.state.view())?;
-        self.collector.renew(self.about());
-        self.cluster.publish(self.collector.values());
+        self.tell_others();
         Ok(status)
     }
 
