@@ -26,6 +26,7 @@ TIMEOUT_SECONDS = 5
 FORM_SECONDS_MAX = 30
 WATCH_SECONDS = 0.02
 CLIENT = "sk-bf-lab"
+LOG_LINES_SHOWN = 25
 
 
 def gossip_key(text: str) -> str:
@@ -159,8 +160,10 @@ class Node:
         return [line for line in self.log().splitlines() if text in line]
 
     def log_tail(self) -> str:
-        """The end of its log, for a message."""
-        return "" if self.program is None else f"{self.name}: {self.program.log_tail()}"
+        """The end of its log, for a message; without what is said of every node here."""
+        known = ("the admin listener can be reached", "the secret stands in the file")
+        lines = [line for line in self.log().splitlines() if not any(text in line for text in known)]
+        return "\n".join([f"{self.name} said at the end:", *lines[-LOG_LINES_SHOWN:]])
 
     def resident_kib(self) -> int:
         """Memory that it has in use."""

@@ -19,7 +19,7 @@ def assert_missed(cluster: Cluster, victims: list[Node], what: str) -> list[Node
     with cluster.watched(others) as watch:
         killed_at = time.monotonic()
         for victim in victims:
-            victim.program.process.send_signal(signal.SIGKILL)
+            victim.kill()
         suspected, dead = [], []
         for victim in victims:
             # One that is given up at once would have been missed as well.
@@ -28,8 +28,6 @@ def assert_missed(cluster: Cluster, victims: list[Node], what: str) -> list[Node
         for victim in victims:
             seen = watch.wait_seen(others, victim, {"dead"}, killed_at, DEAD_SECONDS + 0.5)
             dead += seen.values()
-    for victim in victims:
-        victim.kill()
     note(f"suspect after {what}", spread(suspected), f"at most {SUSPECT_SECONDS} s")
     note(f"dead after {what}", spread(dead), f"at most {DEAD_SECONDS} s")
     assert max(suspected) <= SUSPECT_SECONDS and max(dead) <= DEAD_SECONDS

@@ -65,14 +65,14 @@ def test_only_tcp_is_open(cluster: Cluster) -> None:
     note("forming over TCP alone, 3 nodes", f"{took * 1e3:.0f} ms")
     for node in nodes:
         says(node, "UDP does not get through", "gossip uses TCP alone", "open UDP")
-        assert {peer["transport"] for peer in node.status()["peers"]} == {"tcp"}, node.status()
+
+    def all_use(transport: str) -> bool:
+        return all(peer["transport"] == transport for node in nodes for peer in node.status()["peers"])
+
+    soon(lambda: all_use("tcp"), SAID_SECONDS_MAX, "the status says so of every peer", cluster.explain)
+    assert cluster.is_whole(), cluster.explain()
     cluster.network.heal()
-    soon(
-        lambda: all(peer["transport"] == "udp" for node in nodes for peer in node.status()["peers"]),
-        60,
-        "UDP is used again",
-        cluster.explain,
-    )
+    soon(lambda: all_use("udp"), 60, "UDP is used again", cluster.explain)
     assert cluster.is_whole()
 
 
