@@ -319,7 +319,8 @@ fn advertise(cluster: &Cluster) -> Result<SocketAddr, ClusterError> {
 
 fn resolved(advertise: &HostPort, bind: IpAddr) -> Result<SocketAddr, ClusterError> {
     let failed = |reason: String| ClusterError::Advertise(format!("{}: {reason}", advertise.host()));
-    let mut found = (advertise.host(), advertise.port()).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    let mut found =
+        (advertise.host(), advertise.port()).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
     let is_preferred = |address: &SocketAddr| address.is_ipv4() == bind.is_ipv4();
     let first = found.next().ok_or_else(|| failed("it has no address".to_owned()))?;
     Ok(std::iter::once(first).chain(found).find(is_preferred).unwrap_or(first))

@@ -42,13 +42,7 @@ impl Collector {
 
     /// Reads the machine and adds up the rest. What did not change since the last time has the
     /// same text in gossip.
-    pub fn collect(
-        &mut self,
-        own: Own,
-        state: &ClusterState,
-        limits: &[LimitRow],
-        now: Nanos,
-    ) -> &NodeValues {
+    pub fn collect(&mut self, own: Own, state: &ClusterState, limits: &[LimitRow], now: Nanos) -> &NodeValues {
         let Own { about, configuration, is_overloaded } = own;
         self.traffic.update(state.totals(), now);
         let first_number = about.started_ms;

@@ -331,6 +331,11 @@ fn settings(config: &Config) -> SettingsRecord {
         buffered_bodies_bytes_per_core: buffer.core_bytes_max as u64,
         allowed_origins: config.client.allowed_origins.clone(),
         header_allowlist: config.client.extra_header_allowlist.clone(),
+        has_regions: config
+            .providers
+            .iter()
+            .any(|provider| provider.region.is_some() || provider.keys.iter().any(|key| key.region.is_some())),
+        follows_load: config.load_balancer.enabled,
     }
 }
 

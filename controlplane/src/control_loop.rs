@@ -5,9 +5,10 @@
 //! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
 //! costs O(state).
 
+mod answers;
+
 use crate::admin::Question;
-use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
-use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
+use crate::admin::status::state_of;
 use crate::cluster::{ClusterPart, PROTOCOL};
 use crate::collect::{Collector, Own};
 use crate::compile::{Compiled, NodeFacts, compile};
@@ -18,20 +19,18 @@ use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
 use crate::log_lines::log;
-use crate::metrics::process::Process;
-use crate::metrics::{ClusterFacts, Facts, render};
 use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
-use crate::start::{ConfigSource, Read, ReadError, read_config};
 use crate::signals::{Signals, Told};
+use crate::start::{ConfigSource, Read, ReadError, read_config};
 use crate::state::{ClusterState, Outcome};
-use crate::sums;
 use crate::watch::{Verdict, Watch};
 use shared::bounds::REPORTS_IN_FLIGHT_MAX;
 use shared::clock::{Clock, Nanos};
 use shared::config::model::{Cluster, Server};
 use shared::phase::{Phase, SharedPhase};
 use shared::ring::ReportReceiver;
+use shared::secret::Secret;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -81,6 +80,8 @@ pub(crate) struct ControlLoop {
     /// Which configuration is published.
     pub(crate) configuration: ConfigurationMark,
     pub(crate) cluster: ClusterPart,
+    /// `cluster_config` of the newest configuration, for the last good snapshot.
+    pub(crate) cluster_text: Option<Secret>,
     /// Of the newest configuration; empty where its text is not known.
     pub(crate) configuration_hash: String,
     /// Another live node has this node's id.
@@ -243,10 +244,13 @@ impl ControlLoop {
     /// of it has changed that they act upon.
     fn tell_others(&mut self) {
         let now = self.clock.now();
-        let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded: false };
+        let is_overloaded = self.state.overload().reason().is_some();
+        let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
         if self.collector.is_due(now) {
             self.cluster.settle_keys(self.state.view());
-            self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
+            let own = self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
+            let outcome = self.state.looked(own, now);
+            self.remember(outcome);
         } else if !self.collector.renew(own, &self.state, now) {
             return;
         }
@@ -282,6 +286,7 @@ impl ControlLoop {
             epoch: self.epoch,
             secrets: &secrets,
             server: &self.server,
+            cluster: self.cluster_text.as_ref(),
             lookup_key: &self.facts.lookup_key,
         };
         self.keeper.write(&content, now, self.clock.wall());
@@ -333,77 +338,15 @@ impl ControlLoop {
 
     fn take_configuration(&mut self, read_again: Option<ReadAgain>) {
         self.reading = None;
-        if let Some(ReadAgain { compiled, cluster, hash }) = read_again {
+        if let Some(ReadAgain { compiled, cluster, cluster_text, hash }) = read_again {
             self.configuration_hash = hash;
+            self.cluster_text = cluster_text;
             self.apply(Event::Configured(Box::new(compiled)));
             self.cluster.reconfigure(cluster);
         }
         if std::mem::take(&mut self.must_read_again) {
             self.reload();
         }
-    }
-
-    fn answer(&mut self, question: Question) {
-        // Whoever asked may be gone by now.
-        match question {
-            Question::Metrics(answer) => drop(answer.send(self.metrics())),
-            Question::Status(answer) => drop(answer.send(self.status())),
-            Question::GossipKeys(step, answer) => drop(answer.send(self.rotate(step))),
-        }
-    }
-
-    /// The others hear of it at once, so that the next step need not wait.
-    fn rotate(&mut self, step: KeyStep) -> Result<KeysStatus, KeyFault> {
-        let status = self.cluster.rotate(step, self.state.view())?;
-        self.tell_others();
-        Ok(status)
-    }
-
-    fn metrics(&self) -> String {
-        let facts = Facts {
-            build: self.version,
-            region: self.state.region().to_owned(),
-            epoch: self.epoch,
-            readiness: self.state.readiness(),
-            started_at: self.started_at,
-            process: Process::read(),
-        };
-        let now = self.clock.now();
-        let around = ClusterFacts {
-            live: self.state.live(),
-            view: self.state.view(),
-            own: self.collector.values(),
-            discovered: self.state.discovered().collect(),
-            now,
-        };
-        render(self.state.totals(), &self.publisher.limits(now), &around, &facts)
-    }
-
-    fn status(&self) -> Box<Status> {
-        let (live, view, own, now) = (self.state.live(), self.state.view(), self.collector.values(), self.clock.now());
-        let (state, reason) = state_of(&live.readiness);
-        Box::new(Status {
-            local_node: self.state.local_node().to_owned(),
-            members: live.members,
-            healthy_members: live.healthy_members,
-            cluster_health: cluster_health(&live),
-            state,
-            reason,
-            region: self.state.region().to_owned(),
-            epoch: self.epoch,
-            cores: self.state.totals().cores(),
-            requests_in_flight: self.state.totals().requests_in_flight(),
-            version: self.version,
-            generation: self.cluster.generation(),
-            protocol: own.about.protocol,
-            doubts_itself: view.doubts_itself,
-            digest_bytes: view.digest_bytes,
-            configuration: own.configuration.clone(),
-            load: own.load.clone(),
-            limits: sums::limits(own, &view.members),
-            discovery: discovery_of(self.state.discovered(), now),
-            peers: peers_of(view, &own.configuration, now),
-        })
     }
 
     async fn stop(mut self, finished: Finished) -> Finished {
@@ -445,12 +388,13 @@ async fn read(reading: &mut Option<JoinHandle<Option<ReadAgain>>>) -> Option<Rea
 pub(crate) struct ReadAgain {
     compiled: Compiled,
     cluster: Cluster,
+    cluster_text: Option<Secret>,
     hash: String,
 }
 
 /// Reads and compiles; faults are logged and change nothing.
 fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Option<ReadAgain> {
-    let Read { config, warnings, hash } = match read_config(source) {
+    let Read { config, warnings, hash, cluster_text } = match read_config(source) {
         Ok(read) => read,
         Err(ReadError::Io(error)) => {
             tracing::error!(file = source.name(), %error, "the configuration could not be read; the node keeps the one it has");
@@ -473,7 +417,7 @@ fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Opti
     match compile(&config, facts) {
         Ok(compiled) => {
             compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Some(ReadAgain { compiled, cluster: config.cluster, hash })
+            Some(ReadAgain { compiled, cluster: config.cluster, cluster_text, hash })
         }
         Err(error) => {
             tracing::error!(%error, "the configuration cannot be used; the node keeps the one it has");

@@ -160,7 +160,6 @@ impl GossipPort {
             id: settings.id,
             cluster_name: settings.cluster_name,
             advertise: settings.advertise,
-            wire_generation: generation,
             interval: settings.interval,
             thresholds: settings.thresholds,
         });

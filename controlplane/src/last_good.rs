@@ -5,6 +5,7 @@
 //! reference it came from, or both; a literal without an encryption key is left out, and its
 //! key cannot be used after such a start. Limits' spend is not in it.
 
+mod cluster_part;
 mod frame;
 mod seal;
 mod server_part;
@@ -16,9 +17,10 @@ use crate::compile::{Compiled, TableSecret, lookup_hash};
 use crate::state_dir::{StateDir, StateDirError, random_key};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use cluster_part::ClusterPart;
 use serde::{Deserialize, Serialize};
 use server_part::ServerPart;
-use shared::config::model::{Cluster, Origin, Server};
+use shared::config::model::{Origin, Server};
 use shared::secret::Secret;
 use shared::snapshot::{Snapshot, SnapshotError, SnapshotRecord};
 use std::time::Duration;
@@ -32,8 +34,8 @@ pub struct LastGood {
     pub compiled: Compiled,
     /// Addresses, cores and TLS files of the process that wrote it.
     pub server: Server,
-    /// Not kept: such a node runs alone.
-    pub cluster: Cluster,
+    /// Text of `cluster_config`; `None` where there was none, or it cannot be opened.
+    pub cluster: Option<Secret>,
     /// When it was written, since 1970.
     pub written_at: Duration,
 }
@@ -71,6 +73,8 @@ struct Description {
     salt: String,
     secrets: Vec<StoredSecret>,
     server: ServerPart,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterPart>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,6 +102,8 @@ pub struct Content<'a> {
     pub secrets: &'a [TableSecret],
     /// How the process was told to listen.
     pub server: &'a Server,
+    /// Text of `cluster_config`.
+    pub cluster: Option<&'a Secret>,
     /// Key that the snapshot's virtual keys are hashed with.
     pub lookup_key: &'a [u8; 32],
 }
@@ -125,6 +131,9 @@ pub fn encode(content: &Content<'_>, key: Option<&EncryptionKey>, wall: Duration
         salt: BASE64.encode(salt),
         secrets,
         server: ServerPart::from(content.server),
+        cluster: content
+            .cluster
+            .map(|text| ClusterPart::write(text, file_key.as_ref(), cluster_index(content.secrets.len()))),
     };
     let description = serde_json::to_vec(&description).expect("strings and numbers are always JSON");
     Some(frame::encode(&description, snapshot))
@@ -149,6 +158,8 @@ pub fn decode(
     let file_key = key.map(|key| key.for_file(&salt, record.epoch, frame::sha256(snapshot)));
 
     let mut warnings = Vec::new();
+    let cluster_index = cluster_index(description.secrets.len());
+    let cluster = description.cluster.and_then(|cluster| cluster.read(file_key.as_ref(), cluster_index));
     let mut secrets = Vec::with_capacity(description.secrets.len());
     for (stored, index) in description.secrets.into_iter().zip(0_u32..) {
         let origin = match (stored.env, stored.file) {
@@ -169,7 +180,12 @@ pub fn decode(
     }
     let server = Server::try_from(description.server).map_err(LastGoodError::Content)?;
     let compiled = Compiled { record, secrets, warnings };
-    Ok(LastGood { compiled, server, cluster: Cluster::default(), written_at: Duration::from_secs(description.written_at_seconds) })
+    Ok(LastGood { compiled, server, cluster, written_at: Duration::from_secs(description.written_at_seconds) })
+}
+
+/// Behind the last secret.
+fn cluster_index(secrets: usize) -> u32 {
+    u32::try_from(secrets).unwrap_or(u32::MAX)
 }
 
 /// Reads the file in the state directory; `None` when there is none.

@@ -22,6 +22,7 @@ mod control_loop;
 mod discovery;
 mod drain;
 pub mod event;
+pub mod failover;
 pub mod gossip;
 pub mod health;
 mod keep;
@@ -30,6 +31,7 @@ mod listener_identity;
 mod log_lines;
 pub mod member;
 pub mod metrics;
+pub mod overload;
 pub mod publish;
 pub mod resolver;
 mod signals;
@@ -54,6 +56,7 @@ use crate::control_loop::ControlLoop;
 use crate::event::Event;
 use crate::gossip::values::ConfigurationMark;
 use crate::keep::Keeper;
+use crate::overload::Overload;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
 use crate::start::{Start, StartsFrom};
@@ -147,6 +150,7 @@ async fn run(
         state_dir,
         node_id,
         cluster,
+        cluster_text,
         configuration_hash,
         lookup_key,
         admin,
@@ -163,7 +167,7 @@ async fn run(
     });
     let (compiled, cluster_config) = match from {
         StartsFrom::Config(config) => (compile(&config, &facts)?, config.cluster),
-        StartsFrom::LastGood(last_good) => (last_good.compiled, last_good.cluster),
+        StartsFrom::LastGood(last_good) => *last_good,
     };
     compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 
@@ -176,6 +180,7 @@ async fn run(
     let cluster = ClusterPart::begin(cluster, cluster_config, &sender);
 
     let cores_watched = facts.cores;
+    let overload = Overload::new(server.overload);
     let mut control_loop = ControlLoop {
         clock: settings.clock,
         started_at: settings.clock.wall(),
@@ -185,7 +190,7 @@ async fn run(
         publisher: Publisher::new(cores, facts.lookup_key),
         facts,
         phase,
-        state: ClusterState::new(addresses),
+        state: ClusterState::new(addresses).with_overload(overload),
         resolver: Resolver::new(sender, settings.clock),
         keeper: Keeper::new(state_dir, settings.encryption_key),
         identity,
@@ -202,6 +207,7 @@ async fn run(
         collector: Collector::default(),
         configuration: ConfigurationMark::default(),
         cluster,
+        cluster_text,
         configuration_hash,
         is_duplicate: false,
     };

@@ -1,6 +1,7 @@
 //! What happened, as an operator reads it: notes of the state as log lines. Those of the cluster are
 //! worded as the public page words them, each with what to do about it.
 
+use crate::failover::ProviderNote;
 use crate::state::{Change, Note};
 use shared::clock::Nanos;
 use shared::published::Readiness;
@@ -30,12 +31,25 @@ pub(crate) fn log(note: &Note, now: Nanos) {
         Note::Cluster(change) => log_change(change),
         // The beginning of the drain says so itself.
         Note::Readiness(Readiness::Draining) => {}
+        Note::Readiness(Readiness::Overloaded(reason)) => {
+            tracing::warn!(reason, "overloaded: some new requests are answered with 503");
+        }
+        Note::Provider(ProviderNote::Demoted { provider, is_own_problem: true }) => {
+            tracing::warn!(provider, "half of this node's requests to the provider fail; it is asked after others");
+        }
+        Note::Provider(ProviderNote::Demoted { provider, is_own_problem: false }) => {
+            tracing::warn!(provider, "the provider fails for most nodes that use it; it is asked after others");
+        }
+        Note::Provider(ProviderNote::Restored { provider }) => {
+            tracing::info!(provider, "the provider has come back and is asked as before");
+        }
         Note::KeyRests(key) => tracing::info!(
             provider = key.provider,
             key = key.key,
             model = key.model,
+            reason = key.reason.name(),
             seconds = key.until.since(now).as_secs(),
-            "a key rests, as its provider asked"
+            "a key rests"
         ),
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::addresses::Addresses;
 use crate::cluster::{ClusterError, OpenCluster};
+use crate::compile::Compiled;
 use crate::gossip::identity::establish;
 use crate::gossip::network::SystemNetwork;
 use crate::last_good::{self, EncryptionKey, LastGood, LastGoodError};
@@ -15,6 +16,7 @@ use crate::state_dir::{StateDir, StateDirError, random_key};
 use shared::clock::Clock;
 use shared::config::model::{Cluster, Config, NodeId, Server};
 use shared::config::{Fault, Sources, Warning, load, text_of};
+use shared::secret::Secret;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener};
@@ -105,10 +107,9 @@ impl StartError {
             Self::Faults { .. } | Self::Identity(_) => 78, // EX_CONFIG
             Self::NoConfiguration { .. } => 66,            // EX_NOINPUT
             Self::InUse(_) => 75,                          // EX_TEMPFAIL
-            Self::Admin { .. } => 69,                      // EX_UNAVAILABLE
             Self::Cluster(error) if error.is_configuration() => 78,
-            Self::Cluster(_) => 69,
-            Self::Random(_) | Self::Runtime(_) => 71, // EX_OSERR
+            Self::Admin { .. } | Self::Cluster(_) => 69, // EX_UNAVAILABLE
+            Self::Random(_) | Self::Runtime(_) => 71,    // EX_OSERR
         }
     }
 }
@@ -131,6 +132,8 @@ pub(crate) struct Start {
     pub(crate) node_id: NodeId,
     /// `None`: the node runs alone.
     pub(crate) cluster: Option<OpenCluster>,
+    /// See [`Read::cluster_text`].
+    pub(crate) cluster_text: Option<Secret>,
     /// See [`Read::hash`]; empty where there was no configuration to read.
     pub(crate) configuration_hash: String,
     pub(crate) lookup_key: [u8; 32],
@@ -142,22 +145,22 @@ pub(crate) struct Start {
 
 pub(crate) enum StartsFrom {
     Config(Box<Config>),
-    LastGood(Box<LastGood>),
+    LastGood(Box<(Compiled, Cluster)>),
 }
 
 /// Finds and opens everything. Sockets of the control thread belong to `runtime`.
 pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, StartError> {
     let mut remarks = Vec::new();
     let read = match read_config(&settings.config) {
-        Ok(Read { config, warnings, hash }) => {
-            remarks.extend(warnings.iter().map(|warning| format!("{}:{warning}", settings.config.name())));
-            Ok((config, hash))
+        Ok(read) => {
+            remarks.extend(read.warnings.iter().map(|warning| format!("{}:{warning}", settings.config.name())));
+            Ok(read)
         }
         Err(ReadError::Faults(faults)) => return Err(StartError::Faults { name: settings.config.name(), faults }),
         Err(ReadError::Io(source)) => Err(source),
     };
     let configured_dir =
-        read.as_ref().map_or_else(|_| Server::default().state_dir, |(config, _)| config.server.state_dir.clone());
+        read.as_ref().map_or_else(|_| Server::default().state_dir, |read| read.config.server.state_dir.clone());
     let path = settings.state_dir.clone().unwrap_or_else(|| PathBuf::from(configured_dir));
     let state_dir = open_state_dir(&path, &mut remarks)?.map(Arc::new);
     let lookup_key = match state_dir.as_ref().map(|dir| dir.lookup_key()) {
@@ -178,20 +181,21 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
     if let Ok(Some(last_good)) = &last_good {
         addresses = Addresses::of_snapshot(&last_good.compiled.record);
     }
-    let (from, server, configuration_hash) = match read {
-        Ok((config, hash)) => {
+    let (from, server, configuration_hash, cluster_text) = match read {
+        Ok(Read { config, hash, cluster_text, .. }) => {
             if let Err(error) = last_good {
                 remarks.push(format!("{error}; it is replaced by one of the configuration"));
             }
             let server = config.server.clone();
-            (StartsFrom::Config(Box::new(config)), server, hash)
+            (StartsFrom::Config(Box::new(config)), server, hash, cluster_text)
         }
         Err(source) => {
             let (last_good, source) = instead_of_file(&settings, &path, source, last_good)?;
             let wall = settings.clock.wall().as_secs();
             remarks.push(serving_from_last_good(&settings.config, &source, wall, &last_good));
-            let server = last_good.server.clone();
-            (StartsFrom::LastGood(Box::new(last_good)), server, String::new())
+            let LastGood { compiled, server, cluster: text, .. } = last_good;
+            let cluster = text.as_ref().map_or_else(Cluster::default, |text| cluster_of(text, &mut remarks));
+            (StartsFrom::LastGood(Box::new((compiled, cluster))), server, String::new(), text)
         }
     };
     let identity = IdentityWatch::open(server.tls.clone())?;
@@ -202,12 +206,24 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
     let node_id = node.id.clone();
     let cluster = if configured.enabled {
         let opening = OpenCluster::open(configured, node, Arc::new(SystemNetwork), settings.clock);
-        Some(runtime.block_on(opening)?)
+        match (runtime.block_on(opening), &from) {
+            (Ok(open), _) => Some(open),
+            // What is left of the configuration may not be enough; to serve alone is better than not to.
+            (Err(error), StartsFrom::LastGood(_)) if error.is_configuration() => {
+                remarks.push(format!(
+                    "{error}; the node runs alone until its configuration file is back and it is restarted"
+                ));
+                None
+            }
+            (Err(error), _) => return Err(error.into()),
+        }
     } else {
         None
     };
     if let Some(error) = cluster.as_ref().and_then(OpenCluster::not_kept) {
-        remarks.push(format!("{error}; if the clock is set back before the next start, the other nodes need longer to see it"));
+        remarks.push(format!(
+            "{error}; if the clock is set back before the next start, the other nodes need longer to see it"
+        ));
     }
     Ok(Start {
         settings,
@@ -218,6 +234,7 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
         state_dir,
         node_id,
         cluster,
+        cluster_text,
         configuration_hash,
         lookup_key,
         admin,
@@ -231,7 +248,7 @@ impl StartsFrom {
     pub(crate) fn cluster(&self) -> &Cluster {
         match self {
             Self::Config(config) => &config.cluster,
-            Self::LastGood(last_good) => &last_good.cluster,
+            Self::LastGood(last_good) => &last_good.1,
         }
     }
 }
@@ -247,6 +264,9 @@ pub(crate) struct Read {
     pub(crate) warnings: Vec<Warning>,
     /// Tells whether two nodes run the same configuration: 16 hexadecimal digits.
     pub(crate) hash: String,
+    /// `cluster_config` as it is written, for the last good snapshot; `None` where there is none, or
+    /// comments stand in the file.
+    pub(crate) cluster_text: Option<Secret>,
 }
 
 /// A configuration could not be had from its source.
@@ -274,20 +294,38 @@ pub(crate) fn read_config(source: &ConfigSource) -> Result<Read, ReadError> {
     let text = Zeroizing::new(text);
     let sources = Sources { env: &sources::env, file: &sources::file };
     let loaded = load(&text, &sources).map_err(ReadError::Faults)?;
-    Ok(Read { config: loaded.config, warnings: loaded.warnings, hash: hash_of(&text) })
+    let (hash, cluster_text) = hash_and_cluster(&text);
+    Ok(Read { config: loaded.config, warnings: loaded.warnings, hash, cluster_text })
 }
 
-/// Of what all nodes have in common: not of `server` and `cluster_config`, which name addresses,
+/// What is left of `cluster_config`; faults, as of a file that is gone, cost the cluster only.
+fn cluster_of(text: &Secret, remarks: &mut Vec<String>) -> Cluster {
+    let whole = Zeroizing::new(format!("{{\"cluster_config\": {}}}", text.expose()));
+    match load(&whole, &Sources { env: &sources::env, file: &sources::file }) {
+        Ok(loaded) => loaded.config.cluster,
+        Err(faults) => {
+            let why = listed("the last good snapshot", &faults);
+            remarks
+                .push(format!("{why}; the node runs alone until its configuration file is back and it is restarted"));
+            Cluster::default()
+        }
+    }
+}
+
+/// The hash is of what all nodes have in common: not of `server` and `cluster_config`, which name addresses,
 /// nor of blanks. A text with comments is taken as it is.
-fn hash_of(text: &str) -> String {
+fn hash_and_cluster(text: &str) -> (String, Option<Secret>) {
     let mut common = Zeroizing::new(String::new());
+    let mut cluster = None;
     if let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_str(text) {
+        cluster = fields.get("cluster_config").map(|config| Secret::new(&config.to_string()));
         fields.retain(|name, _| name != "server" && name != "cluster_config");
         *common = serde_json::Value::Object(fields).to_string();
     }
     let hashed = if common.is_empty() { text } else { common.as_str() };
     let hash = ring::digest::digest(&ring::digest::SHA256, hashed.as_bytes());
-    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let first = hash.as_ref().first_chunk::<8>().copied().unwrap_or_default();
+    (format!("{:016x}", u64::from_be_bytes(first)), cluster)
 }
 
 fn read_text(path: &Path) -> Result<String, ReadError> {

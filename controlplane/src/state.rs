@@ -7,8 +7,11 @@
 use crate::addresses::Addresses;
 use crate::compile::{Compiled, TableSecret};
 use crate::event::Event;
+use crate::failover::{Changed, Failover, ProviderNote};
+use crate::gossip::values::NodeValues;
 use crate::member::View;
 use crate::metrics::Totals;
+use crate::overload::Overload;
 use membership::{Count, Membership};
 use shared::clock::Nanos;
 use shared::published::{Live, Readiness, RestingKey};
@@ -23,16 +26,15 @@ mod source_sight;
 pub use membership::{Change, NodeName};
 pub use source_sight::SourceSight;
 
-/// Keys that may rest at once. A core reports one only after a provider's own answer, so that
-/// this many means something is wrong with more than keys; the soonest to wake is forgotten.
-pub const RESTING_KEYS_MAX: usize = 4_096;
-
 /// See the module.
 #[derive(Default)]
 pub struct ClusterState {
     configuration: Option<Configuration>,
     addresses: Addresses,
-    resting_keys: Vec<RestingKey>,
+    failover: Failover,
+    overload: Overload,
+    /// Time of the newest event.
+    now: Nanos,
     totals: Totals,
     /// What every discovery source sees, by its name.
     discovered: BTreeMap<&'static str, SourceSight>,
@@ -120,6 +122,8 @@ pub enum Note {
     KeyRests(RestingKey),
     /// Something happened in the cluster.
     Cluster(Change),
+    /// A provider is asked after the others, or as before again.
+    Provider(ProviderNote),
     /// The node became ready, or is not ready for another reason than before.
     Readiness(Readiness),
 }
@@ -130,9 +134,16 @@ impl ClusterState {
         Self { addresses, ..Self::default() }
     }
 
+    /// With other thresholds of overload than the usual ones.
+    #[must_use]
+    pub fn with_overload(self, overload: Overload) -> Self {
+        Self { overload, ..self }
+    }
+
     /// Changes the state; says what follows from it.
     pub fn apply(&mut self, event: Event, now: Nanos) -> Outcome {
         let mut outcome = Outcome::default();
+        self.now = now;
         match event {
             Event::Configured(compiled) => self.configure(*compiled, &mut outcome),
             Event::Resolved { host, addresses } => {
@@ -156,8 +167,7 @@ impl ClusterState {
             }
             Event::Discovered { source, peers } => {
                 self.discovered.entry(source).or_default().saw(peers);
-                outcome.follow_peers =
-                    Some(self.discovered.values().flat_map(|sight| &sight.peers).copied().collect());
+                outcome.follow_peers = Some(self.discovered.values().flat_map(|sight| &sight.peers).copied().collect());
             }
             Event::DiscoveryFailed { source, failure } => {
                 self.discovered.entry(source).or_default().failed(failure, now);
@@ -165,24 +175,23 @@ impl ClusterState {
             Event::Gossiped(view) => {
                 let tried = self.discovered.values().map(|sight| sight.peers.len()).sum();
                 outcome.notes.extend(self.membership.compare(&self.view, &view, tried, now));
+                self.failover.hear(&view, now);
                 self.view = *view;
                 outcome.publish_live = true;
             }
             Event::DuplicateNode { id, .. } => outcome.duplicate_node = Some(id),
             Event::Report(report) => {
                 self.totals.add(&report);
-                for resting in report.resting_keys {
-                    self.rest(resting, now, &mut outcome);
-                }
+                let changed = self.failover.report(&report, now);
+                self.follow(changed, &mut outcome);
             }
             Event::Drain => self.is_draining = true,
             Event::Tick => {
                 if self.newest == Newest::Published {
                     self.newest = Newest::Taken;
                 }
-                let before = self.resting_keys.len();
-                self.resting_keys.retain(|resting| resting.until > now);
-                outcome.publish_live |= self.resting_keys.len() != before;
+                let changed = self.failover.tick(now);
+                self.follow(changed, &mut outcome);
             }
         }
         if outcome.publish {
@@ -190,6 +199,22 @@ impl ClusterState {
         }
         self.announce(&mut outcome);
         outcome
+    }
+
+    /// This node looked at itself, as it does once a second.
+    pub fn looked(&mut self, own: &NodeValues, now: Nanos) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.now = now;
+        outcome.publish_live |= self.overload.look(&own.load);
+        let changed = self.failover.look(own, &self.totals, &self.view, now);
+        self.follow(changed, &mut outcome);
+        self.announce(&mut outcome);
+        outcome
+    }
+
+    /// Whether this node has more to do than it can.
+    pub fn overload(&self) -> &Overload {
+        &self.overload
     }
 
     /// Notes that the newest snapshot has gone to the cores.
@@ -212,13 +237,16 @@ impl ClusterState {
     /// What changes often, for the cores. Resting keys that are over may still be in it.
     pub fn live(&self) -> Live {
         let Count { members, healthy, is_healthy } = Count::of(&self.view);
-        Live {
+        let mut live = Live {
             readiness: self.readiness(),
             members,
             healthy_members: healthy,
             is_cluster_healthy: is_healthy,
-            resting_keys: self.resting_keys.clone(),
-        }
+            shed_permille: self.overload.shed_permille(),
+            ..Live::default()
+        };
+        self.failover.fill(&mut live, self.now);
+        live
     }
 
     /// Is this node to be sent traffic?
@@ -227,7 +255,10 @@ impl ClusterState {
             return Readiness::Draining;
         }
         if self.was_ready {
-            return Readiness::Ready;
+            return match self.overload.reason() {
+                Some(reason) => Readiness::Overloaded(reason.to_owned()),
+                None => Readiness::Ready,
+            };
         }
         if self.configuration.is_none() {
             return Readiness::Starting("no configuration yet".to_owned());
@@ -265,7 +296,7 @@ impl ClusterState {
 
     /// Keys that rest because of what this node itself was answered. Some may be over.
     pub fn own_rests(&self) -> impl Iterator<Item = &RestingKey> {
-        self.resting_keys.iter()
+        self.failover.own_rests()
     }
 
     /// What every discovery source sees, by its name.
@@ -280,35 +311,17 @@ impl ClusterState {
 
     fn configure(&mut self, compiled: Compiled, outcome: &mut Outcome) {
         self.addresses.follow(&compiled.record.providers);
+        self.failover.configure(&compiled.record);
         self.configuration = Some(Configuration { record: compiled.record, secrets: compiled.secrets.into() });
         outcome.publish = true;
         outcome.is_new_configuration = true;
         outcome.follow_hosts = Some(self.addresses.hosts());
     }
 
-    /// The later end counts when several cores report the same key.
-    fn rest(&mut self, resting: RestingKey, now: Nanos, outcome: &mut Outcome) {
-        if resting.until <= now {
-            return;
-        }
-        let same = |known: &RestingKey| {
-            known.provider == resting.provider && known.key == resting.key && known.model == resting.model
-        };
-        match self.resting_keys.iter_mut().find(|known| same(known)) {
-            Some(known) if known.until >= resting.until => return,
-            Some(known) => known.until = resting.until,
-            None => {
-                if self.resting_keys.len() >= RESTING_KEYS_MAX {
-                    let soonest = self.resting_keys.iter().enumerate().min_by_key(|(_, known)| known.until);
-                    if let Some((at, _)) = soonest {
-                        self.resting_keys.swap_remove(at);
-                    }
-                }
-                self.resting_keys.push(resting.clone());
-                outcome.notes.push(Note::KeyRests(resting));
-            }
-        }
-        outcome.publish_live = true;
+    fn follow(&mut self, changed: Changed, outcome: &mut Outcome) {
+        outcome.publish_live |= changed.is_live;
+        outcome.notes.extend(changed.resting.into_iter().map(Note::KeyRests));
+        outcome.notes.extend(changed.providers.into_iter().map(Note::Provider));
     }
 
     fn announce(&mut self, outcome: &mut Outcome) {

@@ -151,7 +151,7 @@ impl Request<'_> {
                         break;
                     }
                 };
-                let outcome = self.attempt(incoming, client.as_deref_mut(), step, &chosen, index, &mut bytes).await;
+                let outcome = self.attempt(incoming, client.as_deref_mut(), step, &chosen, &mut bytes).await;
                 if self.link.is_gone() {
                     return Err(Rejection::client_left());
                 }
@@ -218,7 +218,6 @@ impl Request<'_> {
         client: Option<&mut Socket>,
         step: &Step,
         chosen: &Chosen,
-        fallback_index: usize,
         bytes: &mut Vec<u8>,
     ) -> Result<Attempted, Stopped> {
         let core = self.core;
@@ -271,7 +270,7 @@ impl Request<'_> {
                 model: chosen.model,
                 sent_at,
                 overhead,
-                fallback_index,
+                fallback_index: usize::from(step.place),
                 hides_usage: composed.hides_usage,
             }),
             // What was sent and not answered counts in full: the provider may have counted it.
@@ -383,6 +382,12 @@ impl Request<'_> {
         if self.target.endpoint == Endpoint::Relay {
             return Verdict::Relay;
         }
+        if self.serving.records().settings.follows_load
+            && outcome == "ok"
+            && let Some(key) = key
+        {
+            self.core.counters.waited(key, self.core.clock.now().since(attempted.sent_at));
+        }
         let asked = answer.head.value(answer.buffer.payload(), Known::RetryAfter).and_then(retry_after);
         match status {
             429 => {
@@ -401,7 +406,10 @@ impl Request<'_> {
                 self.rest(key, RestReason::Refused, "", UNPAID_KEY_RESTS);
                 Verdict::AnotherKey
             }
-            403 => Verdict::AnotherKey,
+            403 | 404 => {
+                self.tell_denial(step, key);
+                if status == 403 { Verdict::AnotherKey } else { Verdict::Relay }
+            }
             500 | 502 | 503 | 504 | 529 => Verdict::Again { not_before: asked },
             _ => Verdict::Relay,
         }
@@ -426,6 +434,15 @@ impl Request<'_> {
         let record = key.and_then(|key| self.serving.records().keys.get(key));
         let (Some(record), Some(refused)) = (record, stopped.rejection.limit) else { return false };
         record.limits.iter().any(|limit| limit.to_native() == refused.limit.0)
+    }
+
+    /// A key may not use a model, or there is none such: what one client can bring about any time.
+    fn tell_denial(&self, step: &Step, key: Option<usize>) {
+        let Some(key) = key.filter(|_| self.target.endpoint.needs_model()) else { return };
+        let now = self.core.clock.now();
+        if let Some(denial) = self.core.advice.denied(self.serving, key, &step.model, self.caller, now) {
+            self.core.counters.denied(denial);
+        }
     }
 
     fn rest(&self, key: Option<usize>, reason: RestReason, model: &str, time: Duration) {

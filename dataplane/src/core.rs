@@ -1,6 +1,7 @@
 //! What the tasks of one core share: the configuration they serve from, buffers, deadlines,
 //! counters. Everything here stays on its thread; nothing is locked.
 
+use crate::advice::Advice;
 use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::deadlines::Deadlines;
@@ -9,9 +10,9 @@ use crate::limiter::Slices;
 use crate::tls;
 use crate::upstream::{ProviderState, Providers};
 use rustls::ServerConfig;
-use shared::clock::{Clock, Nanos};
+use shared::clock::Clock;
 use shared::phase::{Phase, SharedPhase};
-use shared::published::{Live, Published, RestingKey};
+use shared::published::{Published, RestingKey};
 use shared::snapshot::ArchivedSnapshotRecord;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -28,6 +29,7 @@ pub(crate) struct Core {
     pub(crate) buffers: Buffers,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) counters: Counters,
+    pub(crate) advice: Advice,
     /// Bytes of request bodies that are kept in memory.
     pub(crate) buffered_body_bytes: Rc<Cell<u64>>,
     pub(crate) connections: Cell<u64>,
@@ -36,9 +38,6 @@ pub(crate) struct Core {
     /// Connections accepted so far.
     pub(crate) accepts: Cell<u64>,
     serving: RefCell<Option<Rc<Serving>>>,
-    live: RefCell<Arc<Live>>,
-    /// Keys that this core learned should rest; the others hear of them through the control thread.
-    resting: RefCell<Vec<RestingKey>>,
     request_heads: RefCell<Vec<RequestHead>>,
     response_heads: RefCell<Vec<ResponseHead>>,
     random: Cell<u64>,
@@ -77,13 +76,6 @@ impl Serving {
 impl Core {
     pub(crate) fn new(id: u32, clock: Clock, phase: SharedPhase) -> Self {
         let seed = ahash::RandomState::new().hash_one(id);
-        let starting = Live {
-            readiness: shared::published::Readiness::Starting("no configuration yet".to_owned()),
-            members: 1,
-            healthy_members: 0,
-            is_cluster_healthy: false,
-            resting_keys: Vec::new(),
-        };
         Self {
             id,
             clock,
@@ -91,13 +83,12 @@ impl Core {
             buffers: Buffers::default(),
             deadlines: Rc::new(Deadlines::default()),
             counters: Counters::new(id),
+            advice: Advice::default(),
             buffered_body_bytes: Rc::default(),
             connections: Cell::new(0),
             is_saying_farewell: Cell::new(false),
             accepts: Cell::new(0),
             serving: RefCell::new(None),
-            live: RefCell::new(Arc::new(starting)),
-            resting: RefCell::new(Vec::new()),
             request_heads: RefCell::new(Vec::new()),
             response_heads: RefCell::new(Vec::new()),
             random: Cell::new(seed | 1),
@@ -133,16 +124,8 @@ impl Core {
         };
         let lookup = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &published.lookup_key[..]);
         self.counters.flush_labels(before.as_deref());
+        self.advice.forget_indices();
         *self.serving.borrow_mut() = Some(Rc::new(Serving { published, providers, slices, lookup, listener_tls }));
-    }
-
-    /// Readiness, cluster health and resting keys as the control thread last said.
-    pub(crate) fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.live.borrow())
-    }
-
-    pub(crate) fn adopt_live(&self, live: Arc<Live>) {
-        *self.live.borrow_mut() = live;
     }
 
     /// New requests belong elsewhere: answers close their connections.
@@ -152,41 +135,9 @@ impl Core {
 
     /// Lets a key rest on this core at once, and on all others soon.
     pub(crate) fn rest_key(&self, resting: RestingKey) {
-        let now = self.clock.now();
-        let mut all = self.resting.borrow_mut();
-        let is_same = |other: &RestingKey| {
-            other.key == resting.key && other.provider == resting.provider && other.model == resting.model
-        };
-        // Answers that were on their way when the first one came say the same again.
-        if all.iter().any(|other| is_same(other) && other.until >= resting.until) {
-            return;
+        if self.advice.rest(&resting, self.clock.now()) {
+            self.counters.key_rests(resting);
         }
-        all.retain(|other| other.until > now && !is_same(other));
-        // Bounded: one entry for each key and model in use; a flood of models must not grow it.
-        if all.len() < 1024 {
-            all.push(resting.clone());
-        }
-        drop(all);
-        self.counters.key_rests(resting);
-    }
-
-    /// Until when a key rests for `model`, if it does.
-    pub(crate) fn rests_until(&self, provider: &str, key: &str, model: &str, now: Nanos) -> Option<Nanos> {
-        let is_meant = |resting: &&RestingKey| {
-            resting.until > now
-                && resting.key == key
-                && resting.provider == provider
-                && resting.model.as_deref().is_none_or(|only| only == model)
-        };
-        let own = self.resting.borrow();
-        let live = self.live.borrow();
-        own.iter().chain(&live.resting_keys).filter(is_meant).map(|resting| resting.until).max()
-    }
-
-    /// Whether any key rests at all: the common answer costs two loads.
-    #[inline]
-    pub(crate) fn has_resting_keys(&self) -> bool {
-        !self.resting.borrow().is_empty() || !self.live.borrow().resting_keys.is_empty()
     }
 
     pub(crate) fn take_request_head(&self) -> RequestHead {

@@ -117,7 +117,7 @@ impl Ticker {
             core.adopt(published);
         }
         if let Some(live) = live {
-            core.adopt_live(live);
+            core.advice.adopt(live);
         }
         let serving = core.serving();
         if let Some(serving) = &serving {

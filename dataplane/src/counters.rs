@@ -4,7 +4,7 @@
 use crate::core::{Core, Serving};
 use crate::rejection::Rejection;
 use shared::published::RestingKey;
-use shared::report::{AttemptLabels, Gauges, Report, Traffic, TrafficLabels};
+use shared::report::{AttemptLabels, Denial, Gauges, Histogram, KeyLabels, Report, Traffic, TrafficLabels};
 use shared::ring::ReportSender;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -18,6 +18,8 @@ pub(crate) struct Counters {
     report: RefCell<Report>,
     /// Rows by indices, so that the request path neither hashes nor copies names.
     rows: RefCell<Vec<(RowKey, Traffic)>>,
+    /// By the indices of keys.
+    waits: RefCell<Vec<(u32, Histogram)>>,
     in_flight: Cell<u64>,
     streams: Cell<u64>,
     tick_delay: Cell<u64>,
@@ -62,6 +64,7 @@ impl Counters {
             core,
             report: RefCell::new(Report { core, ..Report::default() }),
             rows: RefCell::default(),
+            waits: RefCell::default(),
             in_flight: Cell::new(0),
             streams: Cell::new(0),
             tick_delay: Cell::new(0),
@@ -145,6 +148,24 @@ impl Counters {
         }
     }
 
+    pub(crate) fn denied(&self, denial: Denial) {
+        let mut report = self.report.borrow_mut();
+        if report.denials.len() < 256 {
+            report.denials.push(denial);
+        }
+    }
+
+    /// Counts how long a key's answer took to begin.
+    pub(crate) fn waited(&self, key: usize, wait: Duration) {
+        let Ok(key) = u32::try_from(key) else { return };
+        let mut waits = self.waits.borrow_mut();
+        let at = waits.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+            waits.push((key, Histogram::default()));
+            waits.len() - 1
+        });
+        waits[at].1.record_us(micros(wait));
+    }
+
     pub(crate) fn accepted(&self) {
         self.report.borrow_mut().sums.connections_accepted += 1;
     }
@@ -205,6 +226,10 @@ impl Counters {
         let mut report = self.report.borrow_mut();
         for (key, traffic) in rows.drain(..) {
             report.traffic.entry(key.labels(serving)).or_default().add(&traffic);
+        }
+        for (key, waits) in self.waits.borrow_mut().drain(..) {
+            let Some(labels) = serving.and_then(|serving| key_labels(serving, key as usize)) else { continue };
+            report.waits.entry(labels).or_default().add(&waits);
         }
     }
 
@@ -267,6 +292,12 @@ impl Drop for Streaming<'_> {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get().saturating_sub(1));
     }
+}
+
+fn key_labels(serving: &Serving, key: usize) -> Option<KeyLabels> {
+    let record = serving.records().keys.get(key)?;
+    let provider = serving.records().providers.get(record.provider.to_native() as usize)?;
+    Some(KeyLabels { provider: provider.name.to_string(), key: record.name.to_string() })
 }
 
 /// Index of a model's label.

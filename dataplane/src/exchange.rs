@@ -25,6 +25,10 @@ use crate::socket::{Socket, reset};
 use shared::clock::Nanos;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// When a client that was turned away may come back: long enough to find another node.
+const SHED_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What becomes of the connection after a request.
 pub(crate) enum After {
@@ -126,6 +130,11 @@ async fn serve(
     if let Some(page) = Page::at(path) {
         told.key.endpoint = "node";
         return answer_page(core, serving, socket, request, manner, page, told).await;
+    }
+    if core.advice.sheds() {
+        request.skip_small(core, socket).await?;
+        let text = "this node has more to do than it can; others may have room";
+        return Err(Rejection::new(Cause::Overloaded, text).after(SHED_RETRY_AFTER));
     }
     let target = route::target(serving, path, path_offset(bytes, path));
     if request.head.method() == Method::Options

@@ -6,6 +6,7 @@ pub mod http1;
 pub mod limiter;
 pub mod provider;
 
+mod advice;
 mod attempt;
 mod buffers;
 mod charge;

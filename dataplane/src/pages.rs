@@ -31,13 +31,14 @@ impl Page {
 
 /// Composes the page's answer.
 pub(crate) fn write(page: Page, core: &Core, serving: &Serving, manner: Manner, out: &mut Vec<u8>) -> u16 {
-    let live = core.live();
+    let live = core.advice.live();
     let (status, content_type, body) = match page {
         Page::Health => (200, "text/plain; charset=utf-8", "healthy\n".to_owned()),
         Page::Ready => match &live.readiness {
             _ if core.is_draining() => (503, "text/plain; charset=utf-8", "draining\n".to_owned()),
             Readiness::Ready => (200, "text/plain; charset=utf-8", "ready\n".to_owned()),
             Readiness::Starting(why) => (503, "text/plain; charset=utf-8", format!("starting: {why}\n")),
+            Readiness::Overloaded(why) => (503, "text/plain; charset=utf-8", format!("overloaded: {why}\n")),
             Readiness::Draining => (503, "text/plain; charset=utf-8", "draining\n".to_owned()),
         },
         Page::ClusterStatus => {

@@ -9,6 +9,7 @@ use crate::rejection::{Cause, Rejection};
 use crate::route::{Endpoint, Target};
 use crate::upstream::dialect_of;
 use shared::clock::Nanos;
+use shared::published::RestReason;
 use shared::snapshot::{ArchivedGrantRecord, ArchivedKeyRecord};
 
 /// Keys of one provider that one request may ask with.
@@ -18,6 +19,8 @@ pub(crate) const KEYS_TRIED_MAX: usize = 8;
 #[derive(Clone, Copy)]
 pub(crate) struct Step {
     pub(crate) provider: usize,
+    /// Its place in the plan before providers that fail were put behind the others.
+    pub(crate) place: u8,
     /// As clients say it, without the provider; empty for requests without a model.
     pub(crate) model: Name,
 }
@@ -55,7 +58,7 @@ impl Plan {
         model: Option<&str>,
         fallbacks: impl Iterator<Item = &'a str>,
     ) -> Result<Self, Rejection> {
-        let mut planner = Planner { core, serving, target, caller, others: Vec::new() };
+        let mut planner = Planner { core, serving, target, caller, others: Vec::new(), let_through: None };
         let first = planner.step(model)?;
         let mut plan = Self { first, fallbacks: Vec::new() };
         for fallback in fallbacks {
@@ -65,8 +68,31 @@ impl Plan {
         if plan.fallbacks.is_empty() {
             plan.fallbacks = planner.others;
         }
+        for (step, place) in plan.fallbacks.iter_mut().zip(1..) {
+            step.place = place;
+        }
+        if core.advice.are_providers_demoted() && !plan.fallbacks.is_empty() {
+            let let_through = planner.let_through;
+            plan.put_behind(|step| Some(step.provider) != let_through && is_passed_over(core, serving, step.provider));
+        }
         Ok(plan)
     }
+
+    /// Moves steps behind the others; each group keeps its order.
+    fn put_behind(&mut self, mut is_behind: impl FnMut(&Step) -> bool) {
+        self.fallbacks.insert(0, self.first);
+        let (mut behind, before): (Vec<Step>, Vec<Step>) = self.fallbacks.drain(..).partition(|step| is_behind(step));
+        self.fallbacks.extend(before);
+        self.fallbacks.append(&mut behind);
+        self.first = self.fallbacks.remove(0);
+    }
+}
+
+/// Whether a provider that fails is not to have this request, as long as there are others.
+fn is_passed_over(core: &Core, serving: &Serving, provider: usize) -> bool {
+    let Some(record) = serving.records().providers.get(provider) else { return false };
+    let Some(permille) = core.advice.provider_share(&record.name) else { return false };
+    !serving.provider(provider).is_some_and(|state| state.share.takes(permille))
 }
 
 struct Planner<'s> {
@@ -76,6 +102,8 @@ struct Planner<'s> {
     caller: Caller,
     /// The other providers that a virtual key's weights name for the same model.
     others: Vec<Step>,
+    /// A provider that fails and is to have this request all the same.
+    let_through: Option<usize>,
 }
 
 impl Planner<'_> {
@@ -95,12 +123,12 @@ impl Planner<'_> {
             .ok_or_else(|| Rejection::new(Cause::NoRoute, "the model's name is longer than any model here has"))?;
         if let Some(provider) = named.or(self.target.provider) {
             self.may_use(provider, model)?;
-            return Ok(Step { provider, model: name });
+            return Ok(Step { provider, place: 0, model: name });
         }
         if model.is_empty() {
-            return self.any_provider().map(|provider| Step { provider, model: name });
+            return self.any_provider().map(|provider| Step { provider, place: 0, model: name });
         }
-        self.search(model).map(|provider| Step { provider, model: name })
+        self.search(model).map(|provider| Step { provider, place: 0, model: name })
     }
 
     /// Whether the provider speaks what the path speaks, and the caller may use it.
@@ -157,31 +185,45 @@ impl Planner<'_> {
             return Ok(chosen);
         }
         let records = self.serving.records();
-        let mut refusal = None;
+        let is_cautious = self.core.advice.are_providers_demoted();
+        let (mut refusal, mut passed_over) = (None, None);
         let listed = records.served_models.binary_search_by(|served| served.model.as_str().cmp(model)).ok();
         for provider in
             listed.and_then(|at| records.served_models.get(at)).iter().flat_map(|served| served.providers.iter())
         {
             let provider = provider.to_native() as usize;
             match self.may_use(provider, model) {
-                Ok(()) => return Ok(provider),
+                Ok(()) if is_cautious && is_passed_over(self.core, self.serving, provider) => {
+                    passed_over = passed_over.or(Some(provider));
+                }
+                Ok(()) => {
+                    self.let_through = Some(provider);
+                    return Ok(provider);
+                }
                 Err(rejection) => refusal = refusal.or(Some(rejection)),
             }
         }
+        if let Some(provider) = passed_over {
+            // Nobody else lists the model. What the client names as fallbacks comes before it.
+            return Ok(provider);
+        }
         let vendor = vendor_of(model);
-        let mut first = None;
+        let mut first: Option<(u8, usize)> = None;
         for (at, record) in records.providers.iter().enumerate() {
             if record.relay_all {
                 continue;
             }
             match self.may_use(at, model) {
                 Ok(()) if vendor.is_some_and(|vendor| record.name == *vendor) => return Ok(at),
-                Ok(()) => first = first.or(Some(at)),
+                Ok(()) if first.is_none_or(|(distance, _)| record.distance < distance) => {
+                    first = Some((record.distance, at));
+                }
+                Ok(()) => {}
                 Err(rejection) if rejection.cause != Cause::NoRoute => refusal = refusal.or(Some(rejection)),
                 Err(_) => {}
             }
         }
-        first.ok_or_else(|| {
+        first.map(|(_, at)| at).ok_or_else(|| {
             refusal
                 .unwrap_or_else(|| Rejection::new(Cause::NoRoute, "no provider here serves this model").about("model"))
         })
@@ -190,15 +232,27 @@ impl Planner<'_> {
     /// A virtual key's own weights come first; the providers not drawn follow as fallbacks.
     fn by_weight(&mut self, model: &str) -> Option<usize> {
         let grants = self.caller.record(self.serving)?.grants.as_ref()?;
-        let weight =
-            |grant: &ArchivedGrantRecord| grant.weight.as_ref().map_or(0.0, |weight| f64::from(weight.to_native()));
+        let records = self.serving.records();
+        let settings = &records.settings;
+        let weight = |grant: &ArchivedGrantRecord| {
+            let configured = grant.weight.as_ref().map_or(0.0, |weight| f64::from(weight.to_native()));
+            match records.providers.get(grant.provider.to_native() as usize) {
+                Some(record) if settings.follows_load => configured * self.core.advice.provider_weight(&record.name),
+                _ => configured,
+            }
+        };
         let fits = |grant: &&ArchivedGrantRecord| {
             weight(grant) > 0.0 && self.may_use(grant.provider.to_native() as usize, model).is_ok()
         };
-        let total: f64 = grants.iter().filter(fits).map(weight).sum();
+        let distance = |provider: usize| records.providers.get(provider).map_or(u8::MAX, |record| record.distance);
+        let distance_of = |grant: &ArchivedGrantRecord| distance(grant.provider.to_native() as usize);
+        let nearest = if settings.has_regions { grants.iter().filter(fits).map(distance_of).min() } else { None };
+        let is_near =
+            |grant: &&ArchivedGrantRecord| nearest.is_none_or(|nearest| distance_of(grant) == nearest) && fits(grant);
+        let total: f64 = grants.iter().filter(is_near).map(weight).sum();
         let mut left = fraction(self.core.random()) * total;
         let mut chosen = None;
-        for grant in grants.iter().filter(fits) {
+        for grant in grants.iter().filter(is_near) {
             left -= weight(grant);
             if left <= 0.0 || chosen.is_none() {
                 chosen = Some(grant.provider.to_native() as usize);
@@ -210,7 +264,12 @@ impl Planner<'_> {
         let chosen = chosen?;
         let name = Name::new(model)?;
         let rest = grants.iter().filter(fits).map(|grant| grant.provider.to_native() as usize);
-        self.others = rest.filter(|other| *other != chosen).map(|provider| Step { provider, model: name }).collect();
+        let mut others: Vec<Step> =
+            rest.filter(|other| *other != chosen).map(|provider| Step { provider, place: 0, model: name }).collect();
+        if nearest.is_some() {
+            others.sort_by_key(|step| distance(step.provider));
+        }
+        self.others = others;
         Some(chosen)
     }
 
@@ -312,7 +371,11 @@ pub(crate) fn choose_key(
         Grant::All | Grant::None => None,
     };
     let model = step.model.as_str();
-    let some_rest = core.has_resting_keys();
+    let some_rest = core.advice.has_resting_keys();
+    let are_weighed = core.advice.are_keys_weighed() && wish.session.is_none();
+    let has_regions = records.settings.has_regions;
+    let mut nearest = u8::MAX;
+    let mut denied = None;
     let mut rested_until: Option<Nanos> = None;
     let mut candidates = [(0usize, 0f64); KEYS_CONSIDERED_MAX];
     let mut count = 0;
@@ -323,21 +386,42 @@ pub(crate) fn choose_key(
         let is_wished = wish.name.is_none_or(|name| key.name.as_bytes() == name);
         let is_allowed = allowed.is_none_or(|keys| keys.iter().any(|allowed| allowed == index));
         let serves = model.is_empty() || key_serves(key, model);
-        let weight = f64::from(key.weight.to_native());
+        let mut weight = f64::from(key.weight.to_native());
         let is_drawn = weight > 0.0 || wish.name.is_some();
         let is_usable = serving.published.secrets.get(key.secret.to_native() as usize).is_some_and(|s| !s.is_empty());
         if !is_wished || !is_allowed || !serves || !is_drawn || !is_usable || tried.contains(&index.to_native()) {
             continue;
         }
-        if some_rest && let Some(until) = core.rests_until(&provider.name, &key.name, model, now) {
-            rested_until = Some(rested_until.map_or(until, |other| other.min(until)));
+        if some_rest && let Some((until, reason)) = core.advice.rests_until(&provider.name, &key.name, model, now) {
+            if reason == RestReason::Denied {
+                denied = denied.or(Some(at));
+            } else {
+                rested_until = Some(rested_until.map_or(until, |other| other.min(until)));
+            }
             continue;
+        }
+        if has_regions {
+            if key.distance > nearest {
+                continue;
+            }
+            if key.distance < nearest {
+                (nearest, count, total) = (key.distance, 0, 0.0);
+            }
+        }
+        if are_weighed {
+            weight *= core.advice.key_weight(&provider.name, &key.name, model);
         }
         if let Some(candidate) = candidates.get_mut(count) {
             *candidate = (at, weight.max(f64::MIN_POSITIVE));
             total += candidate.1;
             count += 1;
         }
+    }
+    if count == 0
+        && let Some(at) = denied
+    {
+        candidates[0] = (at, 1.0);
+        (count, total) = (1, 1.0);
     }
     let candidates = candidates.get(..count).unwrap_or_default();
     let Some(last) = candidates.last() else {
@@ -405,6 +489,23 @@ mod tests {
     fn sessions_that_differ_in_one_byte_are_spread() {
         let low = (0..100).filter(|n| fraction(hash_of(format!("session-{n}").as_bytes())) < 0.5).count();
         assert!((30..70).contains(&low), "{low}");
+    }
+
+    #[test]
+    fn providers_that_fail_go_behind_the_others_and_keep_their_order() {
+        for (behind, order) in [
+            (&[][..], [0, 1, 2, 3]),
+            (&[0], [1, 2, 3, 0]),
+            (&[0, 2], [1, 3, 0, 2]),
+            (&[3], [0, 1, 2, 3]),
+            (&[0, 1, 2, 3], [0, 1, 2, 3]),
+        ] {
+            let step = |provider: u8| Step { provider: provider.into(), place: provider, model: Name::EMPTY };
+            let mut plan = Plan { first: step(0), fallbacks: [1, 2, 3].map(step).into() };
+            plan.put_behind(|step| behind.contains(&step.provider));
+            let found: Vec<_> = (0..4).filter_map(|at| plan.step(at)).map(|step| step.place).collect();
+            assert_eq!(found, order, "{behind:?}");
+        }
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub(crate) struct Request {
     pace: Pace,
 }
 
+/// Reading on costs less than another connection up to this size.
+const SKIPPED_BODY_BYTES_MAX: u64 = 8 * 1024;
+
 /// Bytes of the core's memory for bodies, given back when this is dropped: also by a panic.
 #[derive(Default)]
 struct Claim {
@@ -135,6 +138,16 @@ impl Request {
             Body::Whole { .. } | Body::Beginning { rest: Rest::Length(0), .. } => false,
             Body::Beginning { rest: Rest::Length(_), .. } => true,
             Body::Beginning { rest: Rest::Chunked(ref decoder), .. } => !decoder.is_done(),
+        }
+    }
+
+    /// Reads a small body that nobody looks at, so that the connection can go on after it.
+    pub(crate) async fn skip_small(&mut self, core: &Core, socket: &mut Socket) -> Result<(), Rejection> {
+        match self.head.framing() {
+            Framing::Length(length) if length <= SKIPPED_BODY_BYTES_MAX && !self.head.expect_continue() => {
+                self.collect(core, socket, BUFFER_BYTES, u64::MAX, length).await
+            }
+            _ => Ok(()),
         }
     }
 

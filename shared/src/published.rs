@@ -39,6 +39,8 @@ pub enum Readiness {
     Ready,
     /// Not yet, and why.
     Starting(String),
+    /// It has more to do than it can, and why; some new requests are turned away.
+    Overloaded(String),
     /// Finishing what runs; new requests belong elsewhere.
     Draining,
 }
@@ -54,8 +56,56 @@ pub struct Live {
     pub healthy_members: u32,
     /// HEALTHY or NOT HEALTHY, as `/cluster/status` shows it.
     pub is_cluster_healthy: bool,
-    /// Keys that rest: provider name, key name, until when.
+    /// Keys that rest, sorted by provider and key.
     pub resting_keys: Vec<RestingKey>,
+    /// Providers that fail for most, or for this node: what part of their requests they still get
+    /// before the other providers of a request.
+    pub providers: Vec<ProviderShare>,
+    /// Parts of their configured weight that providers have in a virtual key's draw.
+    pub provider_weights: Vec<ProviderShare>,
+    /// Parts of their configured weight that keys have; sorted by provider and key.
+    pub key_weights: Vec<KeyWeight>,
+    /// Part of the new requests that is turned away.
+    pub shed_permille: u16,
+}
+
+impl Default for Live {
+    /// What holds before anything is known: alone, and not ready.
+    fn default() -> Self {
+        Self {
+            readiness: Readiness::Starting("no configuration yet".to_owned()),
+            members: 1,
+            healthy_members: 0,
+            is_cluster_healthy: false,
+            resting_keys: Vec::new(),
+            providers: Vec::new(),
+            provider_weights: Vec::new(),
+            key_weights: Vec::new(),
+            shed_permille: 0,
+        }
+    }
+}
+
+/// A part of what a provider would get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderShare {
+    /// Provider's name.
+    pub provider: String,
+    /// Below 1,000.
+    pub permille: u16,
+}
+
+/// A part of what a key would get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyWeight {
+    /// Provider's name.
+    pub provider: String,
+    /// Key's name.
+    pub key: String,
+    /// Only for this model; `None`: for all.
+    pub model: Option<String>,
+    /// 1 to 999.
+    pub permille: u16,
 }
 
 /// A key that a provider refused or limited, for the time it should be left alone.

@@ -124,6 +124,27 @@ pub struct AttemptLabels {
     pub outcome: &'static str,
 }
 
+/// A key of a provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyLabels {
+    /// Provider's name.
+    pub provider: String,
+    /// Key's name; empty for providers without keys.
+    pub key: String,
+}
+
+/// A provider said to a virtual key that a key may not use a model, or that there is none such.
+/// A core says so once for each of the first two virtual keys, and again after a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Which key.
+    pub key: KeyLabels,
+    /// Which model, as clients say it.
+    pub model: String,
+    /// Id of the virtual key.
+    pub virtual_key: String,
+}
+
 /// What a core has right now; replaces what the last report said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
@@ -181,6 +202,10 @@ pub struct Report {
     pub refusals: HashMap<String, u64, ahash::RandomState>,
     /// Keys that the core learned should rest.
     pub resting_keys: Vec<RestingKey>,
+    /// Models that keys were not allowed.
+    pub denials: Vec<Denial>,
+    /// Times from sending to the answer's head, by key; only where weights follow them.
+    pub waits: HashMap<KeyLabels, Histogram, ahash::RandomState>,
     /// Sums without labels.
     pub sums: Sums,
     /// What the core has right now.

@@ -223,6 +223,10 @@ pub struct SettingsRecord {
     pub allowed_origins: Vec<String>,
     /// Headers that `x-bf-eh-NAME` may set upstream, lower-case.
     pub header_allowlist: Vec<String>,
+    /// Some provider or key has a region, so that distances differ.
+    pub has_regions: bool,
+    /// Weights of keys and providers follow latency and errors.
+    pub follows_load: bool,
 }
 
 /// Everything a core needs to serve requests.

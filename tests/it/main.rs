@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster_rig;
+mod cluster_status;
 mod demo;
 mod departures;
 mod exit_codes;

@@ -114,6 +114,18 @@ impl Wire {
         (head, body)
     }
 
+    /// The next head, read with its body; `None` where the other side ends the connection.
+    pub(crate) fn next_head(&mut self) -> Option<String> {
+        while !self.ahead.windows(4).any(|four| four == b"\r\n\r\n") {
+            match self.read_more() {
+                Ok(1..) => {}
+                Err(error) if is_patience(error.kind()) => {}
+                Ok(0) | Err(_) => return None,
+            }
+        }
+        Some(self.message().0)
+    }
+
     /// What comes until the other side ends the connection, in order or not.
     pub(crate) fn rest(&mut self) -> String {
         loop {
@@ -222,12 +234,17 @@ impl Node {
     /// Starts one with these providers and further sections (each with its comma), and waits until
     /// it is ready.
     pub(crate) fn start(name: &str, providers: &str, sections: &str) -> Self {
+        Self::start_with(name, providers, sections, "")
+    }
+
+    /// The same with further fields of `server` (each with its comma).
+    pub(crate) fn start_with(name: &str, providers: &str, sections: &str, server: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         fs::create_dir_all(folder.join("state")).expect("the folder for tests is ours");
         let [port, admin_port] = free_ports();
         let state = folder.join("state").display().to_string();
         let configuration = format!(
-            r#"{{ "version": 1, {sections} "server": {{ "host": "127.0.0.1", "port": {port}, "admin_host": "127.0.0.1",
+            r#"{{ "version": 1, {sections} "server": {{ {server} "host": "127.0.0.1", "port": {port}, "admin_host": "127.0.0.1",
             "admin_port": {admin_port}, "cores": 1, "pin_cores": false, "state_dir": {state:?},
             "body_buffer": {{ "request_bytes_max": 1048576, "core_bytes_max": 16777216 }} }},
             "providers": {{ {providers} }} }}"#

@@ -13,9 +13,10 @@ use crate::source::{Source, lines_with, product_files, root, rust_files, text_fi
 const CLOCK_FILES: &[&str] = &["shared/src/clock.rs", "perf/src/clock.rs"];
 
 /// Who may ask a runtime for its own instants, which its timers take and which stand still in
-/// tests. Nothing is decided from them.
+/// tests. Nothing of a request is decided from them.
 const TIMER_FILES: &[&str] = &[
     "controlplane/src/admin/listener.rs", // when a slow head ends
+    "controlplane/src/gossip/life.rs",    // silence, counted in the time that a simulator keeps
     "controlplane/src/resolver.rs",       // when the system's resolver settings are read again
     "src/provider_sim/client.rs",         // when a silent client is given up
 ];

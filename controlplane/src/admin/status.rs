@@ -153,6 +153,7 @@ pub fn state_of(readiness: &Readiness) -> (&'static str, String) {
     match readiness {
         Readiness::Ready => ("ready", String::new()),
         Readiness::Starting(reason) => ("starting", reason.clone()),
+        Readiness::Overloaded(reason) => ("overloaded", reason.clone()),
         Readiness::Draining => ("draining", "the node finishes what runs".to_owned()),
     }
 }

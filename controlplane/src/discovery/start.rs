@@ -16,7 +16,9 @@ const LIST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A configured method is not in this program.
 #[derive(Debug, thiserror::Error)]
-#[error("cluster_config.discovery: this build of the program has no \"{0}\" discovery; take a build with it, or name another type")]
+#[error(
+    "cluster_config.discovery: this build of the program has no \"{0}\" discovery; take a build with it, or name another type"
+)]
 pub(crate) struct NotBuilt(&'static str);
 
 /// Sources that run.

@@ -195,11 +195,13 @@ pub(crate) enum Refusal {
     OlderGeneration,
     #[error("more nodes than a cluster can have")]
     TooManySenders,
+    #[error("a frame for a later start of this node; its clock and its state directory went back")]
+    ForLaterUs(u64),
 }
 
 impl Refusal {
     /// Names for metrics, by [`Refusal::index`].
-    pub(crate) const NAMES: [&'static str; 15] = [
+    pub(crate) const NAMES: [&'static str; 16] = [
         "refused_not_a_frame",
         "refused_too_long",
         "refused_other_version",
@@ -215,6 +217,7 @@ impl Refusal {
         "refused_replayed",
         "refused_older_generation",
         "refused_too_many_senders",
+        "refused_for_later_us",
     ];
 
     /// Its place in [`Refusal::NAMES`].
@@ -235,6 +238,7 @@ impl Refusal {
             Self::Replayed => 12,
             Self::OlderGeneration => 13,
             Self::TooManySenders => 14,
+            Self::ForLaterUs(_) => 15,
         }
     }
 
@@ -307,6 +311,7 @@ pub(crate) fn open(keyring: &Keyring, us: Identity, speaks: u8, frame: &mut [u8]
     }
     Err(match opened.to.name == us.name {
         _ if is_for_anyone => Refusal::Malformed,
+        true if opened.to.generation > us.generation => Refusal::ForLaterUs(opened.to.generation),
         true => Refusal::ForEarlierUs(opened.address),
         false => Refusal::NotForUs,
     })

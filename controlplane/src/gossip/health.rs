@@ -59,6 +59,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) generation: u64,
     /// Grows when anything new of the node arrives, directly or through others.
     pub(crate) pulse: u64,
+    /// When a frame of its own came last: gossip, or the answer to a probe.
+    pub(crate) heard_directly_at: Option<Nanos>,
     /// It said that it is finishing.
     pub(crate) is_leaving: bool,
 }
@@ -86,6 +88,7 @@ pub(crate) struct HealthMachine {
 struct Watched {
     standing: Standing,
     pulse: u64,
+    heard_directly_at: Option<Nanos>,
     /// Time without anything new, as far as we looked.
     silence: Duration,
     heard_in_tick: bool,
@@ -151,8 +154,9 @@ impl HealthMachine {
                 if sight.is_leaving {
                     node.standing.health = Health::Leaving;
                 }
-                if sight.pulse > node.pulse {
-                    node.pulse = sight.pulse;
+                if sight.pulse > node.pulse || sight.heard_directly_at > node.heard_directly_at {
+                    node.pulse = node.pulse.max(sight.pulse);
+                    node.heard_directly_at = node.heard_directly_at.max(sight.heard_directly_at);
                     node.silence = Duration::ZERO;
                     node.heard_in_tick = true;
                     node.standing.heard_at = now;
@@ -194,6 +198,7 @@ impl Watched {
         Self {
             standing: Standing { generation: sight.generation, health, heard_at: now },
             pulse: sight.pulse,
+            heard_directly_at: sight.heard_directly_at,
             silence: Duration::ZERO,
             heard_in_tick: false,
             good_ticks: 0,

@@ -40,8 +40,6 @@ pub(super) struct Rules {
     pub(super) id: NodeId,
     pub(super) cluster_name: String,
     pub(super) advertise: SocketAddr,
-    /// That frames carry: the one of the start.
-    pub(super) wire_generation: u64,
     pub(super) interval: Duration,
     pub(super) thresholds: Thresholds,
 }
@@ -152,11 +150,14 @@ impl Life {
         let mut ended = std::pin::pin!(chitchat.termination_watcher());
         let news = Arc::new(Notify::new());
         let told = Arc::clone(&news);
-        let _listener =
-            chitchat.with_chitchat(|chitchat| chitchat.subscribe_event("", {
-                let told = Arc::clone(&told);
-                move |_| told.notify_one()
-            })).await;
+        let _listener = chitchat
+            .with_chitchat(|chitchat| {
+                chitchat.subscribe_event("", {
+                    let told = Arc::clone(&told);
+                    move |_| told.notify_one()
+                })
+            })
+            .await;
         let mut rounds = tokio::time::interval(self.rules.interval);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.wanted.mark_changed();
@@ -235,7 +236,8 @@ impl Life {
         if now.since(self.heartbeat_at) > STUCK_AFTER.max(self.rules.interval * 5) {
             return Some(End::Failed("its own heartbeat stands still".to_owned()));
         }
-        let elsewhere = sighting.twins.iter().map(|twin| twin.address).filter(|address| *address != self.rules.advertise);
+        let elsewhere =
+            sighting.twins.iter().map(|twin| twin.address).filter(|address| *address != self.rules.advertise);
         self.twin_addresses = elsewhere.take(TWINS_PROBED_MAX).collect();
         if let Some(end) = self.look_for_twins(&sighting, now) {
             return Some(end);
@@ -243,7 +245,8 @@ impl Life {
         let sights = sighting.others.iter().map(|(id, seen)| Sight {
             id,
             generation: seen.generation,
-            pulse: seen.pulse.saturating_add(self.heard_directly(id, seen.address)),
+            pulse: seen.pulse,
+            heard_directly_at: self.heard_directly(id, seen.address),
             is_leaving: seen.is_leaving,
         });
         let sights: Vec<_> = sights.collect();
@@ -257,9 +260,12 @@ impl Life {
         let mut verdict = self.twins.look(self.generation, others, now);
         if let Some(Namesake { address, generation, heard_at }) = self.wire.namesake()
             && let answered @ Verdict::Duplicate { .. } =
-                self.twins.answered(self.rules.wire_generation, (generation, address), heard_at)
+                self.twins.answered(self.wire.generation(), (generation, address), heard_at)
         {
             verdict = answered;
+        }
+        if let Some(generation) = self.wire.later_life() {
+            return Some(End::Outdated { generation });
         }
         match verdict {
             Verdict::Alone => None,
@@ -268,19 +274,19 @@ impl Life {
         }
     }
 
-    /// When a node itself was heard last, as a number that grows.
-    fn heard_directly(&self, id: &str, address: SocketAddr) -> u64 {
+    /// When a frame of the node itself came last.
+    fn heard_directly(&self, id: &str, address: SocketAddr) -> Option<Nanos> {
         let facts = self.wire.peer(address);
-        let is_it = facts.id.as_deref() == Some(id);
-        facts.last_heard.filter(|_| is_it).map_or(0, |at| at.0)
+        facts.last_heard.filter(|_| facts.id.as_deref() == Some(id))
     }
 
     fn show(&mut self, sighting: &Sighting, now: Nanos) {
-        let standings: BTreeMap<_, _> =
-            self.health.nodes().map(|(id, standing)| (id.to_owned(), standing)).collect();
+        let standings: BTreeMap<_, _> = self.health.nodes().map(|(id, standing)| (id.to_owned(), standing)).collect();
         let known = || standings.iter().filter_map(|(id, standing)| Some((id, standing, sighting.others.get(id)?)));
-        self.live =
-            known().filter(|(_, standing, _)| standing.health == Health::Healthy).map(|(_, _, seen)| seen.address).collect();
+        self.live = known()
+            .filter(|(_, standing, _)| standing.health == Health::Healthy)
+            .map(|(_, _, seen)| seen.address)
+            .collect();
         let shown = known().map(|(id, standing, seen)| Shown {
             id: id.clone(),
             address: seen.address,
@@ -311,12 +317,7 @@ impl Life {
         let mut counters = self.wire.counters();
         counters.push(("gossip_restarts", self.restarts));
         counters.push(("gossip_nodes_with_invalid_ids", sighting.strangers));
-        let view = View {
-            members: members.collect(),
-            doubts_itself,
-            digest_bytes: sighting.digest_bytes,
-            counters,
-        };
+        let view = View { members: members.collect(), doubts_itself, digest_bytes: sighting.digest_bytes, counters };
         // A full queue means a busy loop; the next round shows the newest view again.
         if self.events.try_send(Event::Gossiped(Box::new(view))).is_ok() {
             (self.shown, self.shown_doubt, self.shown_at) = (shown, doubts_itself, Some(now));
@@ -356,8 +357,12 @@ fn publish(chitchat: &mut Chitchat, values: &BTreeMap<String, String>, is_leavin
         .filter(|key| !values.contains_key(*key) && *key != LEAVING_KEY)
         .map(str::to_owned)
         .collect();
-    gone.iter().for_each(|key| state.delete(key));
-    values.iter().for_each(|(key, text)| state.set(key, text));
+    for key in &gone {
+        state.delete(key);
+    }
+    for (key, text) in values {
+        state.set(key, text);
+    }
     if is_leaving {
         state.set(LEAVING_KEY, "1");
     }

@@ -4,7 +4,9 @@
 //! reach. Nothing here waits for a peer: a frame leaves at once, waits in a bounded queue, or is
 //! dropped and counted. Nothing that is not authenticated is answered.
 
-use super::frame::{DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, Opened, Refusal, VERSION_MIN, open, seal};
+use super::frame::{
+    DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, NodeName, Opened, Refusal, VERSION_MIN, open, seal,
+};
 use super::keyring::{GossipKey, Keyring};
 use super::network::{Datagrams, Listener, Network};
 use super::peers::{Peers, Remark, Via};
@@ -17,6 +19,7 @@ use super::wire::{Namesake, NodeMessage};
 use shared::clock::{Clock, Nanos};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -38,7 +41,9 @@ const LETTERS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What the tasks of one port share.
 pub(super) struct Shared {
-    us: Identity,
+    name: NodeName,
+    /// Grows when gossip starts again.
+    generation: AtomicU64,
     speaks: u8,
     pub(super) advertise: SocketAddr,
     pub(super) bind_ip: IpAddr,
@@ -65,6 +70,8 @@ pub(super) struct State {
     pub(super) peers: Peers,
     pub(super) refusals: Refusals,
     pub(super) namesake: Option<Namesake>,
+    /// A generation above ours that others know us by.
+    pub(super) later_us: Option<u64>,
     pub(super) lines: Lines,
     pub(super) counts: Counts,
 }
@@ -100,7 +107,8 @@ impl Shared {
         (datagrams, bind_ip): (Box<dyn Datagrams>, IpAddr),
     ) -> Self {
         Self {
-            us,
+            name: us.name,
+            generation: AtomicU64::new(us.generation),
             speaks,
             advertise,
             bind_ip,
@@ -115,6 +123,7 @@ impl Shared {
                 peers: Peers::default(),
                 refusals: Refusals::default(),
                 namesake: None,
+                later_us: None,
                 lines: Lines::default(),
                 counts: Counts::default(),
             }),
@@ -123,6 +132,18 @@ impl Shared {
             letters: Queue::new(LETTERS_MAX, LETTERS_BYTES_MAX),
             tasks: Mutex::new(Some(JoinSet::new())),
         }
+    }
+
+    /// This node in its present life.
+    pub(super) fn us(&self) -> Identity {
+        Identity { name: self.name, generation: self.generation.load(Ordering::Relaxed) }
+    }
+
+    /// Begins a later life; an earlier one changes nothing.
+    pub(super) fn live_again(&self, generation: u64) {
+        self.generation.fetch_max(generation, Ordering::Relaxed);
+        let mut state = self.lock();
+        state.later_us = state.later_us.filter(|later| *later > generation);
     }
 
     /// Starts to receive.
@@ -187,6 +208,9 @@ impl Shared {
                 if let Refusal::ForEarlierUs(sender) = refusal {
                     self.probe(&mut state, sender);
                 }
+                if let Refusal::ForLaterUs(generation) = refusal {
+                    state.later_us = state.later_us.max(Some(generation));
+                }
                 state.refuse(source, refusal, now);
                 Err(refusal)
             }
@@ -200,13 +224,28 @@ impl Shared {
         via: Via,
         now: Nanos,
     ) -> Result<Opened, Refusal> {
-        let opened = open(&state.keyring, self.us, self.speaks, frame)?;
+        let opened = open(&state.keyring, self.us(), self.speaks, frame)?;
         let is_new = state.windows.admit(opened.from, opened.sequence, now);
-        if opened.from.name == self.us.name {
+        if opened.from.name == self.name {
             self.meet_namesake(state, &opened, is_new.is_ok(), via, now);
             return Err(Refusal::Namesake);
         }
+        if is_new == Err(Refusal::OlderGeneration) {
+            self.tell_of_later_life(state, &opened, via, now);
+        }
         is_new.map(|()| opened)
+    }
+
+    /// A node whose clock went back cannot know that we wait for its later life; a frame for that one
+    /// tells it.
+    fn tell_of_later_life(self: &Arc<Self>, state: &mut State, opened: &Opened, via: Via, now: Nanos) {
+        let Some(generation) = state.windows.newest_to_tell(opened.from.name, now) else { return };
+        let later = Identity { name: opened.from.name, generation };
+        let payload = Ping { takes: state.keyring.key_ids().collect() }.write();
+        let letter = self.letter(state, later, VERSION_MIN, Kind::Ping, &payload);
+        let keyring = state.keyring.clone();
+        let key = keyring.find(opened.key).unwrap_or_else(|| keyring.sealing());
+        self.send_letter(state, opened.address, key, &letter, Some(via));
     }
 
     /// Our id, another life: a recording of our past, or a second node. Only one that lives can
@@ -229,7 +268,7 @@ impl Shared {
     }
 
     fn dispatch(self: &Arc<Self>, state: &mut State, opened: Opened, via: Via, now: Nanos) {
-        if opened.to != self.us {
+        if opened.to != self.us() {
             // A ping for nobody in particular may have been recorded in our former life. It is worth
             // an answer, and a question of our own to whoever it is from, and nothing else.
             self.pong(state, &opened, via);
@@ -343,7 +382,7 @@ impl Shared {
         Letter {
             version: self.speaks.min(speaks),
             speaks: self.speaks,
-            from: self.us,
+            from: self.us(),
             address: self.advertise,
             to,
             sequence: state.sequence,

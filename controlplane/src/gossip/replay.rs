@@ -18,6 +18,9 @@ pub(crate) const SENDERS_MAX: usize = 1_024 + 64;
 /// old frames taken again.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 60);
 
+/// Recordings of an old life must not make us send much.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What every sender has sent lately.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
@@ -31,6 +34,8 @@ struct Window {
     /// One bit for a sequence, at its remainder.
     seen: [u64; WORDS],
     heard_at: Nanos,
+    /// When an older generation was told of this one.
+    told_at: Option<Nanos>,
 }
 
 impl Windows {
@@ -53,6 +58,17 @@ impl Windows {
         Ok(())
     }
 
+    /// The newest generation of a sender, for telling an older one of it; not more often than once
+    /// in [`TELL_INTERVAL`].
+    pub(crate) fn newest_to_tell(&mut self, name: NodeName, now: Nanos) -> Option<u64> {
+        let window = self.senders.get_mut(&name)?;
+        if window.told_at.is_some_and(|at| now.since(at) < TELL_INTERVAL) {
+            return None;
+        }
+        window.told_at = Some(now);
+        Some(window.generation)
+    }
+
     /// Only one that has been silent for long: a flood of new names, which takes the key, must not
     /// make room for recordings of the others.
     fn forget_one(&mut self, now: Nanos) -> bool {
@@ -64,7 +80,7 @@ impl Windows {
 
 impl Window {
     fn starting(generation: u64, sequence: u64, now: Nanos) -> Self {
-        let mut window = Self { generation, highest: sequence, seen: [0; WORDS], heard_at: now };
+        let mut window = Self { generation, highest: sequence, seen: [0; WORDS], heard_at: now, told_at: None };
         window.mark(sequence);
         window
     }
@@ -125,6 +141,17 @@ mod tests {
     }
 
     const NOW: Nanos = Nanos(1);
+
+    #[test]
+    fn an_older_life_is_told_of_the_newest_once_a_second() {
+        let mut windows = Windows::default();
+        let name = NodeName::new("a").unwrap();
+        assert_eq!(windows.newest_to_tell(name, NOW), None);
+        windows.admit(sender("a", 9), 1, NOW).unwrap();
+        assert_eq!(windows.newest_to_tell(name, NOW), Some(9));
+        assert_eq!(windows.newest_to_tell(name, NOW), None);
+        assert_eq!(windows.newest_to_tell(name, NOW.after(TELL_INTERVAL)), Some(9));
+    }
 
     #[test]
     fn a_sequence_is_taken_once_in_any_order_within_the_window() {

@@ -83,6 +83,7 @@ impl Supervisor {
             if let Err(error) = kept {
                 tracing::warn!(%error, "the generation of gossip could not be kept");
             }
+            self.wire.live_again(next);
             generation = next;
         }
     }

@@ -81,8 +81,10 @@ impl Peer {
     }
 
     async fn until_healthy(&mut self, ids: &[&str]) -> View {
-        self.until(&format!("{ids:?} being healthy"), |view| ids.iter().all(|id| health(view, id) == Some(Health::Healthy)))
-            .await
+        self.until(&format!("{ids:?} being healthy"), |view| {
+            ids.iter().all(|id| health(view, id) == Some(Health::Healthy))
+        })
+        .await
     }
 
     async fn until_health(&mut self, id: &str, wanted: Option<Health>) -> View {
@@ -176,7 +178,8 @@ async fn a_node_whose_clock_was_set_back_starts_again_above_its_past() {
     c.gossip.stop().await;
     let c = Peer::after("c", past).await;
     c.follow(&[&a, &b]);
-    a.until("c's later generation", |view| view.members.iter().any(|node| node.id == "c" && node.generation > past)).await;
+    a.until("c's later generation", |view| view.members.iter().any(|node| node.id == "c" && node.generation > past))
+        .await;
     c.gossip.stop().await;
     let c = Peer::start("c").await;
     c.follow(&[&a, &b]);
@@ -192,8 +195,7 @@ async fn without_keys_an_open_port_is_refused_with_both_remedies() {
     let everywhere = Cluster { bind_address: IpAddr::from([0, 0, 0, 0]), ..cluster() };
     let keyring = Keyring::new("c", &[]).unwrap();
     let id = NodeId::new("a").unwrap();
-    let settings =
-        GossipSettings::new(&everywhere, id, Generations::after(0), keyring, ([127, 0, 0, 1], 0).into());
+    let settings = GossipSettings::new(&everywhere, id, Generations::after(0), keyring, ([127, 0, 0, 1], 0).into());
     let opened = GossipPort::open(settings, Arc::new(SystemNetwork), Clock::start()).await;
     let error = opened.err().unwrap().to_string();
     assert!(error.contains("openssl rand -base64 32") && error.contains("\"insecure\": true"), "{error}");

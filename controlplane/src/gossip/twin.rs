@@ -66,7 +66,7 @@ struct Signs {
     /// When the current run of signs began.
     since: Nanos,
     last_at: Nanos,
-    signs: u32,
+    count: u32,
 }
 
 impl Twins {
@@ -90,21 +90,21 @@ impl Twins {
             if self.by_start.len() >= STARTS_MAX && !self.by_start.contains_key(&start) {
                 self.by_start.pop_first();
             }
-            let new = Signs { pulse, since: now, last_at: now, signs: 0 };
+            let new = Signs { pulse, since: now, last_at: now, count: 0 };
             let signs = self.by_start.entry(start).or_insert(new);
             if pulse > signs.pulse {
                 if now.since(signs.last_at) > GAP_MAX {
-                    (signs.since, signs.signs) = (now, 0);
+                    (signs.since, signs.count) = (now, 0);
                 }
                 signs.pulse = pulse;
                 signs.last_at = now;
-                signs.signs = signs.signs.saturating_add(1);
+                signs.count = signs.count.saturating_add(1);
             }
         }
         let mut verdict = Verdict::Alone;
         for (&(generation, address), signs) in &self.by_start {
             let patience = if ours > generation { NEWER_GIVES_UP_AFTER } else { OLDER_GIVES_UP_AFTER };
-            if signs.signs >= SIGNS_MIN && signs.last_at.since(signs.since) >= patience {
+            if signs.count >= SIGNS_MIN && signs.last_at.since(signs.since) >= patience {
                 return Verdict::Duplicate { generation, address };
             }
             if generation > ours && now.since(signs.last_at) > GAP_MAX {
@@ -157,7 +157,8 @@ mod tests {
     fn answers_prove_a_second_node_sooner_and_one_proves_none() {
         let verdict_at = |ours, seconds: &[u64]| {
             let mut twins = Twins::default();
-            let answers = seconds.iter().map(|second| twins.answered(ours, (5, there()), Nanos(second * 1_000_000_000)));
+            let answers =
+                seconds.iter().map(|second| twins.answered(ours, (5, there()), Nanos(second * 1_000_000_000)));
             answers.last().unwrap()
         };
         let duplicate = Verdict::Duplicate { generation: 5, address: there() };

@@ -229,6 +229,21 @@ impl Wire {
         self.shared().lock().namesake
     }
 
+    /// The present generation of this node, as frames carry it.
+    pub(crate) fn generation(&self) -> u64 {
+        self.shared().us().generation
+    }
+
+    /// A generation above ours that others know this node by: they take no frames of a lower one.
+    pub(crate) fn later_life(&self) -> Option<u64> {
+        self.shared().lock().later_us
+    }
+
+    /// From now on frames carry this generation, if it is higher than before.
+    pub(crate) fn live_again(&self, generation: u64) {
+        self.shared().live_again(generation);
+    }
+
     /// Sends a message to a node at an address where it was heard. Nobody else can read it, nor can
     /// that node after a restart. Whether it arrives is not known.
     pub(crate) fn send(&self, to: SocketAddr, id: &str, topic: u8, bytes: &[u8]) -> Result<(), NotSent> {

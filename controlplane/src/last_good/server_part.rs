@@ -1,7 +1,7 @@
 //! How the process was told to listen, as the last good snapshot keeps it.
 
 use serde::{Deserialize, Serialize};
-use shared::config::model::{BodyBuffer, Driver, LogFormat, Server, TlsFiles};
+use shared::config::model::{BodyBuffer, Driver, LogFormat, Overload, Server, TlsFiles};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(super) struct ServerPart {
     drain_timeout_ms: u64,
     log_format: u8,
     body_buffer: (u64, u64),
+    /// Delay in milliseconds, percent of memory, percent of descriptors.
+    overload: (u64, u8, u8),
 }
 
 const DRIVERS: [Driver; 3] = [Driver::Auto, Driver::IoUring, Driver::Epoll];
@@ -37,6 +39,10 @@ impl From<&Server> for ServerPart {
             drain_timeout_ms: u64::try_from(server.drain_timeout.as_millis()).unwrap_or(u64::MAX),
             log_format: position(&LOG_FORMATS, &server.log_format),
             body_buffer: (server.body_buffer.request_bytes_max as u64, server.body_buffer.core_bytes_max as u64),
+            overload: {
+                let Overload { loop_delay, memory_percent, descriptors_percent } = server.overload;
+                (u64::try_from(loop_delay.as_millis()).unwrap_or(u64::MAX), memory_percent, descriptors_percent)
+            },
         }
     }
 }
@@ -46,6 +52,7 @@ impl TryFrom<ServerPart> for Server {
 
     fn try_from(part: ServerPart) -> Result<Self, Self::Error> {
         let (request_bytes_max, core_bytes_max) = part.body_buffer;
+        let (delay_ms, memory_percent, descriptors_percent) = part.overload;
         Ok(Self {
             listen: part.listen.parse().map_err(|_| "its listen address is none")?,
             admin_listen: part.admin_listen.parse().map_err(|_| "its admin address is none")?,
@@ -60,6 +67,7 @@ impl TryFrom<ServerPart> for Server {
                 request_bytes_max: usize::try_from(request_bytes_max).map_err(|_| "its body buffer is too large")?,
                 core_bytes_max: usize::try_from(core_bytes_max).map_err(|_| "its body buffer is too large")?,
             },
+            overload: Overload { loop_delay: Duration::from_millis(delay_ms), memory_percent, descriptors_percent },
         })
     }
 }

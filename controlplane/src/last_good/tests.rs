@@ -10,6 +10,8 @@ fn key() -> EncryptionKey {
     EncryptionKey::new(Secret::new("a-key-of-at-least-thirty-two-characters")).unwrap()
 }
 
+const CLUSTER: &str = r#"{"enabled":true,"gossip":{"encryption_keys":["planted-gossip-key"]}}"#;
+
 /// Nothing of the environment is left.
 fn gone(_: &Origin) -> Option<Secret> {
     None
@@ -31,6 +33,7 @@ fn written(key: Option<&EncryptionKey>) -> Vec<u8> {
         epoch: 7,
         secrets: &compiled.secrets,
         server: &Server::default(),
+        cluster: Some(&Secret::new(CLUSTER)),
         lookup_key: &LOOKUP_KEY,
     };
     encode(&content, key, Duration::from_secs(1_700_000_000)).unwrap()
@@ -48,6 +51,19 @@ fn records_server_and_time_come_back() {
     assert_eq!(last_good.compiled.record, expected);
     assert_eq!(last_good.server, Server::default());
     assert_eq!(last_good.written_at, Duration::from_secs(1_700_000_000));
+}
+
+#[test]
+fn the_cluster_comes_back_with_its_keys_only_where_they_are_sealed() {
+    let clear = written(None);
+    let contains = |bytes: &[u8]| bytes.windows(18).any(|window| window == b"planted-gossip-key");
+    let cluster = |bytes: &[u8], key| decode(bytes, &LOOKUP_KEY, key, &gone).unwrap().cluster;
+    let text = cluster(&clear, None).unwrap();
+    assert_eq!(text.expose(), r#"{"enabled":true,"gossip":{"encryption_keys":[]}}"#);
+    let sealed = written(Some(&key()));
+    assert_eq!(cluster(&sealed, Some(&key())).unwrap().expose(), CLUSTER);
+    assert!(cluster(&sealed, None).is_none());
+    assert!(!contains(&clear) && !contains(&sealed));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn gossip(text: &mut Exposition, view: &View) {
     let doubts = u8::from(view.doubts_itself);
     text.single("deepintshield_gossip_doubts_itself", "gauge", "1 when this node suspects itself.", doubts);
     for (name, value) in &view.counters {
-        let name = format!("deepintshield_gossip_{name}_total");
+        let name = format!("deepintshield_gossip_{}_total", name.strip_prefix("gossip_").unwrap_or(name));
         text.single(&name, "counter", "Counted by the gossip transport.", value);
     }
 }
@@ -191,7 +191,7 @@ mod tests {
             members: 2,
             healthy_members: 1,
             is_cluster_healthy: false,
-            resting_keys: Vec::new(),
+            ..Live::default()
         };
         let view = View { members, digest_bytes: 102, counters: vec![("frames_sent", 9)], ..View::default() };
         let sight = SourceSight { failures: 3, ..SourceSight::default() };

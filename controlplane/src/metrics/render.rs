@@ -1,8 +1,8 @@
 //! The families that `/metrics` shows. No secret is among the labels: providers, models and keys
 //! appear by name, limits by id.
 
-pub use super::exposition::CONTENT_TYPE;
 use super::cluster::{ClusterFacts, cluster};
+pub use super::exposition::CONTENT_TYPE;
 use super::exposition::Exposition;
 use super::process::Process;
 use super::totals::{Counts, Latencies, Totals};

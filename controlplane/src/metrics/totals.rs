@@ -3,7 +3,7 @@
 //! providers and models that left the configuration stay until the process ends, as counters must.
 
 use ahash::RandomState;
-use shared::report::{AttemptLabels, Gauges, Histogram, Report, Sums, Traffic, TrafficLabels};
+use shared::report::{AttemptLabels, Gauges, Histogram, KeyLabels, Report, Sums, Traffic, TrafficLabels};
 use std::collections::{BTreeMap, HashMap};
 
 /// Different label sets of requests, attempts and refusals, each.
@@ -39,6 +39,9 @@ pub struct Totals {
     pub(crate) latencies: HashMap<LatencyLabels, Latencies, RandomState>,
     pub(crate) attempts: HashMap<AttemptLabels, u64, RandomState>,
     pub(crate) refusals: HashMap<String, u64, RandomState>,
+    /// Times to the answer's head by key, where weights follow them; keys are bounded by the
+    /// configurations that there were.
+    pub(crate) waits: HashMap<KeyLabels, Histogram, RandomState>,
     pub(crate) sums: Sums,
     pub(crate) cores: BTreeMap<u32, CoreView>,
 }
@@ -81,6 +84,11 @@ impl Totals {
             let known = self.refusals.contains_key(limit) || self.refusals.len() < ROWS_MAX;
             let limit = if known { limit.as_str() } else { OTHER };
             add(self.refusals.entry(limit.to_owned()).or_default(), *count);
+        }
+        for (key, waits) in &report.waits {
+            if self.waits.contains_key(key) || self.waits.len() < HISTOGRAMS_MAX {
+                self.waits.entry(key.clone()).or_default().add(waits);
+            }
         }
         self.add_sums(&report.sums);
         if self.cores.contains_key(&report.core) || self.cores.len() < CORES_MAX {

@@ -100,13 +100,15 @@ impl Membership {
                     self.proven.insert(member.id.clone(), member.generation);
                     changes.push(Change::Joined(name(member)));
                 }
-                Health::Healthy if health_before != Some(Health::Healthy) => changes.push(Change::Recovered(name(member))),
-                Health::Healthy => {}
+                Health::Healthy if health_before != Some(Health::Healthy) => {
+                    changes.push(Change::Recovered(name(member)));
+                }
                 // A node that was never healthy is not suspect, but new.
-                Health::Suspect if health_before == Some(Health::Healthy) => changes.push(Change::Suspect(name(member))),
-                Health::Suspect => {}
+                Health::Suspect if health_before == Some(Health::Healthy) => {
+                    changes.push(Change::Suspect(name(member)));
+                }
                 Health::Dead if was_proven => changes.push(Change::Dead(name(member))),
-                Health::Dead => {}
+                Health::Healthy | Health::Suspect | Health::Dead => {}
                 Health::Leaving => changes.push(Change::Leaving(name(member))),
             }
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::compile::tests::{FULL, compiled};
 use crate::discovery::Failure;
+use crate::failover::RESTING_KEYS_MAX;
 use shared::published::RestReason;
 use shared::report::Report;
 use std::net::IpAddr;
@@ -159,6 +160,7 @@ fn a_key_that_rests_on_one_core_rests_on_all_until_its_time() {
     assert!(!state.apply(rests(0, "first", 15), at(2)).publish_live);
     assert_eq!(state.live().resting_keys.len(), 1);
     assert_eq!(state.live().resting_keys[0].until, at(20));
+    assert!(state.apply(Event::Tick, at(18)).publish_live, "with which weight it will come back");
     assert!(!state.apply(Event::Tick, at(19)).publish_live);
     assert!(state.apply(Event::Tick, at(20)).publish_live);
     assert!(state.live().resting_keys.is_empty());

@@ -131,6 +131,10 @@ pub(super) fn rows_of(totals: &Totals) -> BTreeMap<RowName, RowTally> {
             tally.failed(class, *count);
         }
     }
+    for (key, waits) in &totals.waits {
+        let tally = tallies.entry((key.provider.clone(), key.key.clone(), String::new())).or_default();
+        tally.first_byte.add(waits);
+    }
     tallies
 }
 

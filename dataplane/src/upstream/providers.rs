@@ -2,6 +2,7 @@
 //! of its addresses did not answer lately.
 
 use super::connect::{Destination, connect};
+use crate::advice::Share;
 use crate::core::{Core, Serving};
 use crate::rejection::{Cause, Rejection};
 use crate::socket::{Noticed, Socket};
@@ -55,6 +56,8 @@ pub(crate) struct ProviderState {
     in_use: Cell<u32>,
     next_address: Cell<usize>,
     resting: RefCell<Vec<(SocketAddr, Nanos)>>,
+    /// Which of its requests it gets while it is demoted.
+    pub(crate) share: Share,
 }
 
 struct Idle {
@@ -159,6 +162,7 @@ impl ProviderState {
             in_use: Cell::new(0),
             next_address: Cell::new(0),
             resting: RefCell::default(),
+            share: Share::default(),
         }
     }
 

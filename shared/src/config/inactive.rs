@@ -50,7 +50,6 @@ const NO_USAGE: &str = "usage is counted by the node itself";
 const TABLE: &[Inactive] = &[
     // Read and checked, to be acted on later.
     row("config_store.enabled", STORE),
-    row("load_balancer_config.enabled", "weights stay as they are configured yet"),
     row("governance.budgets", "money is not counted yet"),
     row("governance.teams", "groups have no limits of their own yet"),
     row("governance.customers", "groups have no limits of their own yet"),

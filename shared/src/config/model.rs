@@ -24,7 +24,7 @@ pub use governance::{
 pub use provider::{
     CredentialHeader, CustomProvider, Dialect, ExtraHeader, Key, Models, Network, Provider, ProviderKind, Retry,
 };
-pub use server::{BodyBuffer, Driver, LogFormat, Server, TlsFiles};
+pub use server::{BodyBuffer, Driver, LogFormat, Overload, Server, TlsFiles};
 pub use store::{ConfigStore, LoadBalancer, Postgres, SslMode};
 
 /// Everything one node is told. `Config::default()` is a node on 127.0.0.1:8080 without

@@ -23,18 +23,23 @@ impl Rig {
     fn with(ids: &[&str]) -> Self {
         let mut rig = Self::new();
         rig.run(2 * SECOND, ids, ids);
-        ids.iter().for_each(|id| assert_eq!(rig.health(id), Some(Health::Healthy)));
+        for id in ids {
+            assert_eq!(rig.health(id), Some(Health::Healthy));
+        }
         rig
     }
 
     /// One round after `pause`: `known` are in the digest, `heard` have new heartbeats.
     fn round(&mut self, pause: Duration, known: &[&str], heard: &[&str]) {
         self.now = self.now.after(pause);
-        heard.iter().for_each(|id| *self.pulses.entry((*id).to_owned()).or_default() += 1);
+        for id in heard {
+            *self.pulses.entry((*id).to_owned()).or_default() += 1;
+        }
         let sights = known.iter().map(|id| Sight {
             id,
             generation: 1,
             pulse: self.pulses.get(*id).copied().unwrap_or_default(),
+            heard_directly_at: None,
             is_leaving: false,
         });
         self.machine.look(sights, self.now);
@@ -110,7 +115,9 @@ fn our_own_pause_kills_nobody_and_makes_us_doubt_ourselves() {
     let mut rig = Rig::with(THREE);
     rig.round(60 * SECOND, THREE, &[]);
     assert!(rig.machine.doubts_itself());
-    THREE.iter().for_each(|id| assert_eq!(rig.health(id), Some(Health::Healthy)));
+    for id in THREE {
+        assert_eq!(rig.health(id), Some(Health::Healthy));
+    }
     rig.run(2 * SECOND, THREE, THREE);
     assert!(!rig.machine.doubts_itself());
 }
@@ -143,7 +150,13 @@ fn a_node_that_said_goodbye_departs_and_does_not_die() {
     let mut leave = |pulse| {
         rig.now = rig.now.after(ROUND);
         let sights = [("a", false, rig.now.0), ("b", true, pulse)];
-        let sights = sights.map(|(id, is_leaving, pulse)| Sight { id, generation: 1, pulse, is_leaving });
+        let sights = sights.map(|(id, is_leaving, pulse)| Sight {
+            id,
+            generation: 1,
+            pulse,
+            heard_directly_at: None,
+            is_leaving,
+        });
         rig.machine.look(sights, rig.now);
         rig.machine.nodes().find(|(id, _)| *id == "b").map(|(_, standing)| standing.health)
     };
@@ -161,7 +174,13 @@ fn a_restart_begins_anew_and_the_old_generation_no_longer_counts() {
     let mut look = |generations: &[u64]| {
         rig.now = rig.now.after(ROUND);
         let pulse = rig.now.0;
-        let sights = generations.iter().map(|&generation| Sight { id: "a", generation, pulse, is_leaving: false });
+        let sights = generations.iter().map(|&generation| Sight {
+            id: "a",
+            generation,
+            pulse,
+            heard_directly_at: None,
+            is_leaving: false,
+        });
         rig.machine.look(sights, rig.now);
         rig.machine.nodes().map(|(_, standing)| (standing.generation, standing.health)).collect::<Vec<_>>()
     };
@@ -172,10 +191,22 @@ fn a_restart_begins_anew_and_the_old_generation_no_longer_counts() {
 }
 
 #[test]
+fn an_answered_probe_is_a_sign_of_life_and_a_forgotten_one_is_no_sign_of_death() {
+    let mut rig = Rig::new();
+    for round in 0..50 {
+        rig.now = rig.now.after(ROUND);
+        let heard_directly_at = (round % 2 == 0).then_some(rig.now);
+        rig.machine.look([Sight { id: "a", generation: 1, pulse: 1, heard_directly_at, is_leaving: false }], rig.now);
+    }
+    assert_eq!(rig.health("a"), Some(Health::Healthy));
+}
+
+#[test]
 fn no_more_nodes_are_watched_than_a_cluster_may_have() {
     let ids: Vec<String> = (0..MEMBERS_MAX + 10).map(|number| number.to_string()).collect();
     let mut machine = HealthMachine::new(Thresholds::new(&Gossip::default()));
-    machine.look(ids.iter().map(|id| Sight { id, generation: 1, pulse: 1, is_leaving: false }), Nanos(1));
+    let sight = |id| Sight { id, generation: 1, pulse: 1, heard_directly_at: None, is_leaving: false };
+    machine.look(ids.iter().map(|id| sight(id)), Nanos(1));
     assert_eq!(machine.nodes().count(), MEMBERS_MAX);
 }
 

@@ -29,6 +29,8 @@ pub struct Server {
     pub log_format: LogFormat,
     /// `body_buffer`.
     pub body_buffer: BodyBuffer,
+    /// `overload`.
+    pub overload: Overload,
 }
 
 impl Server {
@@ -55,7 +57,26 @@ impl Default for Server {
             drain_timeout: Duration::from_secs(30),
             log_format: LogFormat::Auto,
             body_buffer: BodyBuffer::default(),
+            overload: Overload::default(),
         }
+    }
+}
+
+/// From where on the node has more to do than it can: it is not `/ready` then, and turns some of
+/// the new requests away. Each counts for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overload {
+    /// `loop_delay`: how late a core comes to its tick.
+    pub loop_delay: Duration,
+    /// `memory_percent`: of the machine's memory, or of the cgroup's.
+    pub memory_percent: u8,
+    /// `descriptors_percent`: of the open files that are allowed.
+    pub descriptors_percent: u8,
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self { loop_delay: Duration::from_millis(250), memory_percent: 95, descriptors_percent: 95 }
     }
 }
 

@@ -4,7 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use super::DAY;
-use crate::config::model::{BodyBuffer, Driver, LogFormat, Server, TlsFiles};
+use crate::config::model::{BodyBuffer, Driver, LogFormat, Overload, Server, TlsFiles};
 use crate::config::reader::{Fields, Node, Reader};
 
 /// Cores of the largest machines, with room.
@@ -42,6 +42,7 @@ fn read_fields(reader: &mut Reader<'_>, fields: &mut Fields<'_>, base: &Server) 
         body_buffer: fields
             .read(reader, "body_buffer", |r, n| r.object(n, read_body_buffer))
             .unwrap_or(base.body_buffer),
+        overload: fields.read(reader, "overload", |r, n| r.object(n, read_overload)).unwrap_or(base.overload),
     };
     check_addresses(reader, fields, &server);
     server
@@ -95,6 +96,20 @@ fn read_tls(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<TlsFiles
     let cert_file = cert.and_then(|node| read_path(reader, &node))?;
     let key_file = key.and_then(|node| read_path(reader, &node))?;
     Some(TlsFiles { cert_file, key_file })
+}
+
+fn read_overload(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Overload {
+    let base = Overload::default();
+    let delays = Duration::from_millis(20)..=Duration::from_secs(10);
+    Overload {
+        loop_delay: fields.read(reader, "loop_delay", |r, n| r.duration(n, &delays)).unwrap_or(base.loop_delay),
+        memory_percent: fields
+            .read(reader, "memory_percent", |r, n| r.count(n, 1..=100))
+            .unwrap_or(base.memory_percent),
+        descriptors_percent: fields
+            .read(reader, "descriptors_percent", |r, n| r.count(n, 1..=100))
+            .unwrap_or(base.descriptors_percent),
+    }
 }
 
 fn read_body_buffer(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> BodyBuffer {

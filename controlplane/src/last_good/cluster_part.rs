@@ -1,0 +1,87 @@
+//! `cluster_config`, as the last good snapshot keeps it: its text. Sealed with the secrets where
+//! there is an encryption key; otherwise in the clear and without secrets that stand in it
+//! themselves, so that references are all that is left of them.
+
+use super::seal::FileKey;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::secret::Secret;
+
+/// Fields of discovery that hold a secret.
+const SECRET_FIELDS: [&str; 2] = ["consul_token", "etcd_password"];
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClusterPart {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clear: Option<String>,
+}
+
+impl ClusterPart {
+    /// `index` is a place of its own among the seals of the file.
+    pub(super) fn write(text: &Secret, key: Option<&FileKey>, index: u32) -> Self {
+        match key {
+            Some(key) => Self { sealed: Some(BASE64.encode(key.seal(index, text))), clear: None },
+            None => Self { sealed: None, clear: without_literals(text.expose()) },
+        }
+    }
+
+    /// The text, where it can be had.
+    pub(super) fn read(self, key: Option<&FileKey>, index: u32) -> Option<Secret> {
+        if let Some(clear) = self.clear {
+            return Some(Secret::new(&clear));
+        }
+        let sealed = BASE64.decode(self.sealed?).ok()?;
+        key?.open(index, &sealed)
+    }
+}
+
+fn without_literals(text: &str) -> Option<String> {
+    let mut config: Value = serde_json::from_str(text).ok()?;
+    if let Some(keys) = config.pointer_mut("/gossip/encryption_keys").and_then(Value::as_array_mut) {
+        keys.retain(is_reference);
+    }
+    match config.get_mut("discovery") {
+        Some(Value::Array(discoveries)) => discoveries.iter_mut().for_each(strip),
+        Some(discovery) => strip(discovery),
+        None => {}
+    }
+    if let Some(fields) = config.as_object_mut() {
+        // Known from other programs, and never used here.
+        fields.remove("auth_token");
+    }
+    Some(config.to_string())
+}
+
+fn strip(discovery: &mut Value) {
+    if let Some(fields) = discovery.as_object_mut() {
+        fields.retain(|name, value| !SECRET_FIELDS.contains(&name.as_str()) || is_reference(value));
+    }
+}
+
+fn is_reference(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.starts_with("env.") || text.starts_with("file:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_are_left_out_and_references_stay() {
+        let text = r#"{"enabled":true,"discovery":[{"type":"etcd","etcd_password":"hunter2"},
+            {"type":"consul","consul_token":"env.TOKEN"}],"gossip":{"encryption_keys":["TUlO","file:/k"],"port":7}}"#;
+        let kept = ClusterPart::write(&Secret::new(text), None, 0).read(None, 0).unwrap();
+        let kept: Value = serde_json::from_str(kept.expose()).unwrap();
+        let expected = serde_json::json!({
+            "enabled": true,
+            "discovery": [{"type": "etcd"}, {"type": "consul", "consul_token": "env.TOKEN"}],
+            "gossip": {"encryption_keys": ["file:/k"], "port": 7},
+        });
+        assert_eq!(kept, expected);
+    }
+}
