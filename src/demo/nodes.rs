@@ -151,7 +151,7 @@ impl Nodes {
                 && let Ok(process) = i32::try_from(child.id())
             {
                 // Fails when it has just ended.
-                drop(kill(Pid::from_raw(process), Signal::SIGTERM));
+                let _ = kill(Pid::from_raw(process), Signal::SIGTERM);
             }
         }
         let end = self.clock.now().after(STOP_WAIT_MAX);
