@@ -21,7 +21,8 @@ pub(super) fn all() -> Vec<Interface> {
     for entry in entries.filter(|entry| entry.flags.contains(InterfaceFlags::IFF_UP)) {
         let Some(address) = entry.address.as_ref().and_then(ip) else { continue };
         let netmask = entry.netmask.as_ref().and_then(ip);
-        let reaches_many = entry.flags.intersects(InterfaceFlags::IFF_BROADCAST.union(InterfaceFlags::IFF_LOOPBACK));
+        let reaches_many =
+            entry.flags.intersects(InterfaceFlags::IFF_BROADCAST.union(InterfaceFlags::IFF_LOOPBACK));
         let broadcast = if reaches_many { broadcast(address, netmask) } else { None };
         found.push(Interface { address, broadcast });
     }

@@ -4,6 +4,8 @@
 //! reach. Nothing here waits for a peer: a frame leaves at once, waits in a bounded queue, or is
 //! dropped and counted. Nothing that is not authenticated is answered.
 
+mod lives;
+
 use super::frame::{
     DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, NodeName, Opened, Refusal, VERSION_MIN, open, seal,
 };
@@ -19,7 +21,7 @@ use super::wire::{Namesake, NodeMessage};
 use shared::clock::{Clock, Nanos};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -134,18 +136,6 @@ impl Shared {
         }
     }
 
-    /// This node in its present life.
-    pub(super) fn us(&self) -> Identity {
-        Identity { name: self.name, generation: self.generation.load(Ordering::Relaxed) }
-    }
-
-    /// Begins a later life; an earlier one changes nothing.
-    pub(super) fn live_again(&self, generation: u64) {
-        self.generation.fetch_max(generation, Ordering::Relaxed);
-        let mut state = self.lock();
-        state.later_us = state.later_us.filter(|later| *later > generation);
-    }
-
     /// Starts to receive.
     pub(super) fn serve(self: &Arc<Self>, listener: Box<dyn Listener>) {
         self.spawn(receive_datagrams(self.clone()));
@@ -234,18 +224,6 @@ impl Shared {
             self.tell_of_later_life(state, &opened, via, now);
         }
         is_new.map(|()| opened)
-    }
-
-    /// A node whose clock went back cannot know that we wait for its later life; a frame for that one
-    /// tells it.
-    fn tell_of_later_life(self: &Arc<Self>, state: &mut State, opened: &Opened, via: Via, now: Nanos) {
-        let Some(generation) = state.windows.newest_to_tell(opened.from.name, now) else { return };
-        let later = Identity { name: opened.from.name, generation };
-        let payload = Ping { takes: state.keyring.key_ids().collect() }.write();
-        let letter = self.letter(state, later, VERSION_MIN, Kind::Ping, &payload);
-        let keyring = state.keyring.clone();
-        let key = keyring.find(opened.key).unwrap_or_else(|| keyring.sealing());
-        self.send_letter(state, opened.address, key, &letter, Some(via));
     }
 
     /// Our id, another life: a recording of our past, or a second node. Only one that lives can

@@ -60,8 +60,9 @@ fn the_cluster_comes_back_with_its_keys_only_where_they_are_sealed() {
     let cluster = |bytes: &[u8], key| decode(bytes, &LOOKUP_KEY, key, &gone).unwrap().cluster;
     let text = cluster(&clear, None).unwrap();
     assert_eq!(text.expose(), r#"{"enabled":true,"gossip":{"encryption_keys":[]}}"#);
-    let sealed = written(Some(&key()));
-    assert_eq!(cluster(&sealed, Some(&key())).unwrap().expose(), CLUSTER);
+    let sealing = key();
+    let sealed = written(Some(&sealing));
+    assert_eq!(cluster(&sealed, Some(&sealing)).unwrap().expose(), CLUSTER);
     assert!(cluster(&sealed, None).is_none());
     assert!(!contains(&clear) && !contains(&sealed));
 }
