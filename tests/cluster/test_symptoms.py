@@ -5,13 +5,14 @@ Here are the symptoms that need a network; those of one discovery method stand w
 """
 
 import pathlib
+import re
 import subprocess
 from collections.abc import Callable
 
 import pytest
 from cluster import TIMEOUT_SECONDS, Cluster, Node, gossip_key, soon
 from figures import note
-from network import GOSSIP_PORT, address
+from network import GOSSIP_PORT, address, inside
 
 # Joining is said to have failed after ten seconds alone.
 SAID_SECONDS_MAX = 20
@@ -24,6 +25,16 @@ def says(node: Node, *texts: str) -> None:
         return any(all(text in line for text in texts) for line in node.log().splitlines())
 
     soon(said, SAID_SECONDS_MAX, f"{node.name} says {texts}", node.log_tail)
+
+
+def doctor_says(node: Node, *texts: str) -> None:
+    """One finding (or note) of `doctor`, run beside the node, has all of these."""
+    line = [*inside(node.host), node.binary, "--config", str(node.config), "doctor"]
+    ran = subprocess.run(line, capture_output=True, text=True, timeout=40, check=False)
+    # A finding is a line, and those below it that are indented.
+    findings = re.split(r"\n(?=\S)", ran.stdout)
+    found = any(all(text in finding for text in texts) for finding in findings)
+    assert found, f"no finding of {node.name} has {texts}; exit code {ran.returncode}\n{ran.stdout}{ran.stderr}"
 
 
 def changed(cluster: Cluster, node: Node, **changes: object) -> None:
@@ -50,6 +61,7 @@ def test_the_gossip_port_is_blocked_by_a_firewall(cluster: Cluster) -> None:
     for node in nodes:
         says(node, "failed to join cluster", "gossip port is open both ways for UDP and TCP")
         says(node, "timeout waiting for response", "are UDP and TCP of this port open")
+    doctor_says(nodes[0], "cannot connect", nodes[1].address, "not reached by UDP or TCP", "open port 10101")
     cluster.network.heal()
     cluster.wait_whole(SAID_SECONDS_MAX)
     says(nodes[0], "successfully joined 1 peers on startup")
@@ -71,6 +83,7 @@ def test_only_tcp_is_open(cluster: Cluster) -> None:
 
     soon(lambda: all_use("tcp"), SAID_SECONDS_MAX, "the status says so of every peer", cluster.explain)
     assert cluster.is_whole(), cluster.explain()
+    doctor_says(nodes[0], nodes[1].address, "TCP only", "pen UDP between all nodes")
     cluster.network.heal()
     soon(lambda: all_use("udp"), 60, "UDP is used again", cluster.explain)
     assert cluster.is_whole()
@@ -85,6 +98,7 @@ def test_only_one_direction_is_open(cluster: Cluster) -> None:
     alone(nodes)
     for node in nodes:
         says(node, "failed to join cluster", "open both ways")
+        doctor_says(node, "cannot connect", "both ways")
     cluster.network.heal()
     cluster.wait_whole(SAID_SECONDS_MAX)
 
@@ -99,6 +113,7 @@ def test_another_cluster_name(cluster: Cluster) -> None:
     for node, other in (nodes, nodes[::-1]):
         says(node, other.address, "another cluster_name", "compare cluster_config.cluster_name")
         says(node, "failed to join cluster", "cluster_name")
+    doctor_says(nodes[0], "another cluster_name", "cluster_config.cluster_name")
 
 
 def test_another_gossip_key(cluster: Cluster) -> None:
@@ -112,6 +127,7 @@ def test_another_gossip_key(cluster: Cluster) -> None:
     for node, other in (nodes, nodes[::-1]):
         says(node, other.address, "another gossip key", "compare gossip.encryption_keys")
         says(node, "failed to join cluster", "gossip.encryption_keys")
+    doctor_says(nodes[0], "another gossip key", "gossip.encryption_keys")
 
 
 def test_an_open_port_without_keys_is_refused(cluster: Cluster) -> None:
@@ -165,6 +181,7 @@ def test_an_address_filter_that_leaves_the_others_out(cluster: Cluster) -> None:
         node.start()
     alone(nodes[:1])
     says(nodes[0], "not in allowed address space", nodes[1].address, "allowed_address_space")
+    doctor_says(nodes[0], "not in allowed address space", nodes[1].address)
 
 
 def test_another_service_name(cluster: Cluster) -> None:
@@ -177,6 +194,7 @@ def test_another_service_name(cluster: Cluster) -> None:
     alone(nodes)
     for node in nodes:
         says(node, "no new nodes discovered", "service_name")
+    doctor_says(nodes[0], "service_name")
 
 
 def test_the_broadcast_port_is_blocked(cluster: Cluster) -> None:
@@ -217,6 +235,7 @@ def test_a_clock_that_is_wrong_is_seen_and_does_no_harm(cluster: Cluster, skewed
 
     soon(lambda: offset() is not None, 10, "the clock was asked for", cluster.explain)
     assert abs(offset() - hours * 3_600_000) < 1_000, offset()
+    doctor_says(nodes[0], "clocks of nodes are apart", wrong.address, "time server")
     # It is killed, comes back with the right time, and is believed.
     wrong.kill()
     wrong.env = {}
