@@ -1,8 +1,11 @@
 //! The program `deepintshield`: its command line, and the exit codes of `sysexits.h`.
 #![forbid(unsafe_code)]
 
+mod admin_client;
 mod check;
+mod cluster;
 mod demo;
+mod doctor;
 mod node;
 mod process;
 mod provider_sim;
@@ -37,6 +40,10 @@ struct CommandLine {
 enum Command {
     /// Reads the configuration, says everything that is wrong with it, and starts nothing.
     Check,
+    /// Shows the cluster as a running node sees it.
+    Cluster(cluster::Options),
+    /// Finds out what keeps this node out of its cluster, and says what to do about it.
+    Doctor(doctor::Options),
     /// Runs three nodes with a simulated provider behind them, says what to try, and shows what happens.
     Demo(demo::Options),
     /// A node of the demo, which is how it starts them.
@@ -58,11 +65,13 @@ fn main() -> ExitCode {
     match line.command {
         None => serve(line.config, line.state_dir),
         Some(Command::Check) => check::run(&line.config),
+        Some(Command::Cluster(options)) => cluster::run(&line.config, &options),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::DemoNode(options)) => match demo::become_its_node(&options) {
             Ok(()) => serve(line.config, line.state_dir),
             Err(why) => fail(69, &why),
         },
+        Some(Command::Doctor(options)) => doctor::run(&line.config, &options),
         Some(Command::ProviderSim(options)) => simulate(options),
     }
 }

@@ -49,7 +49,9 @@ pub(crate) enum NodeError {
     #[error("core {0} is stuck")]
     Stuck(u32),
     /// Another live node of the cluster has this node's id.
-    #[error("another live node has this node's id; give each node a cluster_config.node_id and a state directory of its own")]
+    #[error(
+        "another live node has this node's id; give each node a cluster_config.node_id and a state directory of its own"
+    )]
     DuplicateNode,
     /// A core failed; the others were stopped.
     #[error("core {core} failed: {source}")]

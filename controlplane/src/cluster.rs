@@ -88,9 +88,9 @@ impl OpenCluster {
         let advertise = advertise(cluster)?;
         let Identity { id, generations } = identity;
         let node_id = id.as_str().to_owned();
-        let settings = GossipSettings::new(cluster, id, generations, keyring, advertise);
+        let settings = GossipSettings::new(cluster, id, generations, keyring.clone(), advertise);
         let port = GossipPort::open(settings, network, clock).await?;
-        let sources = prepare(cluster, &node_id, port.advertise(), clock)?;
+        let sources = prepare(cluster, &node_id, port.advertise(), keyring, clock)?;
         Ok(Self { port, sources, rotation })
     }
 
@@ -240,6 +240,7 @@ impl Running {
             Ok(keyring) => {
                 let ids = self.rotation.ids();
                 tracing::info!(keys = ids.len(), sending = ids.first(), "the gossip keys have changed");
+                self.sources.rekey(keyring.clone());
                 self.gossip.rekey(keyring);
             }
             Err(error) => tracing::error!(%error, "the node keeps the gossip keys that it has"),
@@ -269,6 +270,12 @@ fn needing_a_restart(old: &Cluster, new: &Cluster) -> Vec<&'static str> {
         ),
     ];
     fields.into_iter().filter(|(_, is_same)| !is_same).map(|(field, _)| field).collect()
+}
+
+/// A ring of the configured keys, or of the environment's where there are none.
+pub(crate) fn keyring(cluster: &Cluster) -> Result<Keyring, ClusterError> {
+    let secrets: Vec<Secret> = named_keys(cluster)?.into_iter().map(|key| key.secret).collect();
+    Ok(Keyring::new(&cluster.cluster_name, &secrets)?)
 }
 
 /// The configured keys, or the one of the environment where there are none.
@@ -303,7 +310,7 @@ fn key_of_environment(text: &str) -> Result<Secret, ClusterError> {
 
 /// What others are told to connect to: as configured, or where gossip listens; where that is
 /// everywhere, the address that packets to other hosts leave from.
-fn advertise(cluster: &Cluster) -> Result<SocketAddr, ClusterError> {
+pub(crate) fn advertise(cluster: &Cluster) -> Result<SocketAddr, ClusterError> {
     if let Some(configured) = &cluster.advertise_address {
         return resolved(configured, cluster.bind_address);
     }

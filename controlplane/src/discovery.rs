@@ -11,16 +11,23 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 pub(crate) mod consul;
-mod dns;
+pub(crate) mod dns;
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
 mod interfaces;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
+#[cfg(feature = "mdns")]
+pub(crate) mod mdns;
 mod names;
 mod pace;
+// The stand-ins are the ones that whole nodes are tested with.
+#[cfg(test)]
+#[path = "../../tests/it/stand_ins.rs"]
+mod stand_ins;
 mod start;
-mod static_list;
+pub(crate) mod static_list;
+pub(crate) mod udp;
 
 use pace::Pace;
 pub(crate) use start::{NotBuilt, Prepared, Running, prepare};
@@ -89,14 +96,14 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    fn allows(&self, address: IpAddr) -> bool {
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allowed.is_empty() || self.allowed.iter().any(|network| network.contains(&address))
     }
 
     /// Whether a packet to this peer would come back to this node. `machine` are the addresses of
     /// all interfaces.
-    fn is_own(&self, peer: SocketAddr, machine: &[IpAddr]) -> bool {
+    pub(crate) fn is_own(&self, peer: SocketAddr, machine: &[IpAddr]) -> bool {
         let is_everywhere = self.listen.ip().is_unspecified() && peer.port() == self.listen.port();
         peer == self.advertise
             || peer == self.listen
@@ -105,7 +112,7 @@ impl Surroundings {
 
     /// Whether gossip can send to this address: a socket of IPv4 cannot reach IPv6, and one of IPv6
     /// reaches both only when it is bound to no address.
-    fn speaks_to(&self, address: IpAddr) -> bool {
+    pub(crate) fn speaks_to(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.listen.is_ipv4() || self.listen.is_ipv6() && self.listen.ip().is_unspecified()
     }
 }
@@ -127,17 +134,17 @@ pub(crate) async fn follow<S: Source>(
         };
         let pause = match looked {
             Ok(found) => {
-                let machine: Vec<_> = interfaces::all().into_iter().map(|interface| interface.address).collect();
+                let machine: Vec<_> = own_addresses().collect();
                 let peers = admitted(&source, &surroundings, found, last.as_deref(), &machine);
                 let is_other = last.as_ref() != Some(&peers);
                 if is_other {
                     say_found(source.name(), &peers, last.as_deref());
                     last = Some(peers.clone());
                 }
-                if is_other || std::mem::take(&mut has_failed) {
-                    if events.send(Event::Discovered { source: source.name(), peers }).await.is_err() {
-                        return;
-                    }
+                // Also after failures, which are over now.
+                let is_news = is_other || std::mem::take(&mut has_failed);
+                if is_news && events.send(Event::Discovered { source: source.name(), peers }).await.is_err() {
+                    return;
                 }
                 pace.after_success()
             }

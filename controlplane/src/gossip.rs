@@ -6,6 +6,7 @@
 //! that are never exceeded (they need transfers, not gossip), secrets.
 
 mod frame;
+pub mod gate;
 mod health;
 pub mod identity;
 pub mod keyring;

@@ -20,6 +20,7 @@ pub mod collect;
 pub mod compile;
 mod control_loop;
 mod discovery;
+pub mod doctor;
 mod drain;
 pub mod event;
 pub mod failover;

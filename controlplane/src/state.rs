@@ -183,7 +183,7 @@ impl ClusterState {
             Event::Report(report) => {
                 self.totals.add(&report);
                 let changed = self.failover.report(&report, now);
-                self.follow(changed, &mut outcome);
+                follow(changed, &mut outcome);
             }
             Event::Drain => self.is_draining = true,
             Event::Tick => {
@@ -191,7 +191,7 @@ impl ClusterState {
                     self.newest = Newest::Taken;
                 }
                 let changed = self.failover.tick(now);
-                self.follow(changed, &mut outcome);
+                follow(changed, &mut outcome);
             }
         }
         if outcome.publish {
@@ -207,7 +207,7 @@ impl ClusterState {
         self.now = now;
         outcome.publish_live |= self.overload.look(&own.load);
         let changed = self.failover.look(own, &self.totals, &self.view, now);
-        self.follow(changed, &mut outcome);
+        follow(changed, &mut outcome);
         self.announce(&mut outcome);
         outcome
     }
@@ -318,12 +318,6 @@ impl ClusterState {
         outcome.follow_hosts = Some(self.addresses.hosts());
     }
 
-    fn follow(&mut self, changed: Changed, outcome: &mut Outcome) {
-        outcome.publish_live |= changed.is_live;
-        outcome.notes.extend(changed.resting.into_iter().map(Note::KeyRests));
-        outcome.notes.extend(changed.providers.into_iter().map(Note::Provider));
-    }
-
     fn announce(&mut self, outcome: &mut Outcome) {
         let readiness = self.readiness();
         self.was_ready |= readiness == Readiness::Ready;
@@ -333,6 +327,12 @@ impl ClusterState {
             outcome.publish_live = true;
         }
     }
+}
+
+fn follow(changed: Changed, outcome: &mut Outcome) {
+    outcome.publish_live |= changed.is_live;
+    outcome.notes.extend(changed.resting.into_iter().map(Note::KeyRests));
+    outcome.notes.extend(changed.providers.into_iter().map(Note::Provider));
 }
 
 #[cfg(test)]

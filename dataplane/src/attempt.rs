@@ -1,15 +1,17 @@
 //! One attempt after the other until a provider answers in a way that is worth relaying: which
 //! key, whether there is room in every limit, the send, and what a failure means for the next.
 
+mod verdict;
+
 use crate::charge::{Charges, charges};
 use crate::core::{Core, Serving};
 use crate::exchange::key_wish;
-use crate::http1::Known;
 use crate::identify::Caller;
+use crate::key_choice::{Chosen, KEYS_TRIED_MAX, choose_key};
 use crate::limiter::{Permit, Refused, Sent, Standing};
 use crate::link::Link;
 use crate::name::Name;
-use crate::plan::{Chosen, KEYS_TRIED_MAX, Plan, Step, choose_key};
+use crate::plan::{Plan, Step};
 use crate::provider::Dialect;
 use crate::provider::edit::{Edits, Wanted};
 use crate::provider::request_scan::RequestFields;
@@ -21,19 +23,11 @@ use crate::upstream::compose::{self, Parts, Sized, announces_length};
 use crate::upstream::send::{Answer, Failure, Follows, Outgoing, backoff, send};
 use shared::clock::Nanos;
 use shared::limit::Unit;
-use shared::published::{RestReason, RestingKey};
 use std::time::Duration;
+use verdict::Verdict;
 
 /// A body up to this size is copied behind its head, so that both leave in one write.
 const JOINED_BODY_BYTES_MAX: usize = 16 * 1024;
-/// How long a key rests that a provider refused (401): an operator has to mend it.
-const REFUSED_KEY_RESTS: Duration = Duration::from_secs(60);
-/// How long a key rests whose account has no money (402).
-const UNPAID_KEY_RESTS: Duration = Duration::from_secs(30);
-/// How long a limited key (429) rests where the provider does not say.
-const LIMITED_KEY_RESTS: Duration = Duration::from_secs(2);
-/// The longest rest that a provider's word is believed for.
-const REST_MAX: Duration = Duration::from_secs(3600);
 /// Keys of one step that are tried or passed over.
 const KEYS_PASSED_MAX: usize = 32;
 
@@ -367,111 +361,6 @@ impl Request<'_> {
         }
         Ok(Composed { follows, hides_usage: edits.hides_usage() })
     }
-
-    /// What an answer means for the attempts after it.
-    fn judge_answer(&self, attempted: &Attempted, step: &Step, key: Option<usize>) -> Verdict {
-        let answer = &attempted.answer;
-        let status = answer.head.status();
-        let outcome = match status {
-            429 => "limited",
-            401..=403 => "refused",
-            500.. => "error",
-            _ => "ok",
-        };
-        self.core.counters.attempt(self.serving, step.provider, key, outcome);
-        if self.target.endpoint == Endpoint::Relay {
-            return Verdict::Relay;
-        }
-        if self.serving.records().settings.follows_load
-            && outcome == "ok"
-            && let Some(key) = key
-        {
-            self.core.counters.waited(key, self.core.clock.now().since(attempted.sent_at));
-        }
-        let asked = answer.head.value(answer.buffer.payload(), Known::RetryAfter).and_then(retry_after);
-        match status {
-            429 => {
-                // Providers limit an account's models apart; an account without money has none of them.
-                let is_unpaid = memchr::memmem::find(answer.buffer.payload(), b"insufficient_quota").is_some();
-                let model = if is_unpaid { "" } else { step.model.as_str() };
-                let otherwise = if is_unpaid { UNPAID_KEY_RESTS } else { LIMITED_KEY_RESTS };
-                self.rest(key, RestReason::Limited, model, asked.unwrap_or(otherwise));
-                Verdict::AnotherKey
-            }
-            401 if self.caller != Caller::Direct => {
-                self.rest(key, RestReason::Refused, "", REFUSED_KEY_RESTS);
-                Verdict::AnotherKey
-            }
-            402 => {
-                self.rest(key, RestReason::Refused, "", UNPAID_KEY_RESTS);
-                Verdict::AnotherKey
-            }
-            403 | 404 => {
-                self.tell_denial(step, key);
-                if status == 403 { Verdict::AnotherKey } else { Verdict::Relay }
-            }
-            500 | 502 | 503 | 504 | 529 => Verdict::Again { not_before: asked },
-            _ => Verdict::Relay,
-        }
-    }
-
-    fn judge_failure(&self, stopped: &Stopped, step: &Step, key: Option<usize>) -> Verdict {
-        let outcome = match stopped.rejection.cause {
-            Cause::ConnectTimeout | Cause::HeadTimeoutUpstream => "timeout",
-            Cause::ProviderUnreachable | Cause::ProviderTls | Cause::ProviderUnresolved => "unreachable",
-            Cause::ProviderReset | Cause::ProviderMalformed => "error",
-            Cause::RequestLimited | Cause::TokenLimited if self.is_keys_own_limit(stopped, key) => {
-                return Verdict::KeyHasNoRoom;
-            }
-            _ => return Verdict::NextStep,
-        };
-        self.core.counters.attempt(self.serving, step.provider, key, outcome);
-        Verdict::Again { not_before: None }
-    }
-
-    /// Whether it was a limit of the key that had no room: another key may have some.
-    fn is_keys_own_limit(&self, stopped: &Stopped, key: Option<usize>) -> bool {
-        let record = key.and_then(|key| self.serving.records().keys.get(key));
-        let (Some(record), Some(refused)) = (record, stopped.rejection.limit) else { return false };
-        record.limits.iter().any(|limit| limit.to_native() == refused.limit.0)
-    }
-
-    /// A key may not use a model, or there is none such: what one client can bring about any time.
-    fn tell_denial(&self, step: &Step, key: Option<usize>) {
-        let Some(key) = key.filter(|_| self.target.endpoint.needs_model()) else { return };
-        let now = self.core.clock.now();
-        if let Some(denial) = self.core.advice.denied(self.serving, key, &step.model, self.caller, now) {
-            self.core.counters.denied(denial);
-        }
-    }
-
-    fn rest(&self, key: Option<usize>, reason: RestReason, model: &str, time: Duration) {
-        let records = self.serving.records();
-        let Some(key) = key.and_then(|key| records.keys.get(key)) else { return };
-        let Some(provider) = records.providers.get(key.provider.to_native() as usize) else { return };
-        let until = self.core.clock.now().after(time.min(REST_MAX));
-        self.core.rest_key(RestingKey {
-            provider: provider.name.to_string(),
-            key: key.name.to_string(),
-            model: (!model.is_empty()).then(|| model.to_owned()),
-            reason,
-            until,
-        });
-    }
-}
-
-/// What to do after an attempt.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Relay,
-    AnotherKey,
-    /// Another key, without having asked with this one.
-    KeyHasNoRoom,
-    /// The same provider again, where the configuration allows it.
-    Again {
-        not_before: Option<Duration>,
-    },
-    NextStep,
 }
 
 /// An attempt without an answer.
@@ -489,24 +378,4 @@ impl Stopped {
 struct Composed {
     follows: Follows,
     hides_usage: bool,
-}
-
-/// Seconds of a `retry-after` field. Dates are not read: providers of this kind send seconds.
-fn retry_after(value: &[u8]) -> Option<Duration> {
-    let seconds: f64 = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_retry_after_is_read_as_seconds_or_not_at_all() {
-        assert_eq!(retry_after(b"3"), Some(Duration::from_secs(3)));
-        assert_eq!(retry_after(b"0.5"), Some(Duration::from_millis(500)));
-        for nonsense in [&b"-1"[..], b"NaN", b"inf", b"Fri, 31 Dec 1999 23:59:59 GMT", b""] {
-            assert_eq!(retry_after(nonsense), None);
-        }
-    }
 }

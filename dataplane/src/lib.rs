@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod http1;
+mod key_choice;
 pub mod limiter;
 pub mod provider;
 

@@ -3,7 +3,8 @@
 
 use crate::core::{Core, Serving};
 use crate::identify::Caller;
-use crate::plan::{KeyWish, Plan, choose_key};
+use crate::key_choice::{KeyWish, choose_key};
+use crate::plan::Plan;
 use crate::route;
 use shared::clock::{Clock, Nanos};
 use shared::phase::SharedPhase;

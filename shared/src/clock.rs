@@ -3,6 +3,7 @@
 //! Everything else takes the time as an argument, so that a simulator can run the same code in
 //! virtual time. No timers, no sleeping.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds on the node's own clock, which starts at zero with the process, never jumps and is
@@ -28,6 +29,8 @@ impl Nanos {
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     origin: std::time::Instant,
+    /// How far the time of day is off, milliseconds.
+    wall_error_ms: Option<&'static AtomicI64>,
 }
 
 impl Clock {
@@ -35,7 +38,14 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     pub fn start() -> Self {
-        Self { origin: std::time::Instant::now() }
+        Self { origin: std::time::Instant::now(), wall_error_ms: None }
+    }
+
+    /// The same clock, with a time of day that is off by as much as `milliseconds` says at each
+    /// reading: for simulators.
+    #[must_use]
+    pub fn with_wall_error(self, milliseconds: &'static AtomicI64) -> Self {
+        Self { wall_error_ms: Some(milliseconds), ..self }
     }
 
     /// Monotonic time since the clock was made.
@@ -50,6 +60,10 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     pub fn wall(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let Some(error) = self.wall_error_ms else { return wall };
+        let error_ms = error.load(Ordering::Relaxed);
+        let error = Duration::from_millis(error_ms.unsigned_abs());
+        if error_ms < 0 { wall.saturating_sub(error) } else { wall.saturating_add(error) }
     }
 }

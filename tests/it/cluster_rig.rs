@@ -52,6 +52,22 @@ struct Seat {
     starts: u32,
 }
 
+/// A program beside the nodes, which ends with the value.
+pub(crate) struct Program(Child);
+
+impl From<Child> for Program {
+    fn from(child: Child) -> Self {
+        Self(child)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 impl Cluster {
     /// `size` nodes that are not started yet, on loopback addresses that no other test has.
     pub(crate) fn on_loopback(size: usize, cluster_config: &Value) -> Self {
@@ -148,6 +164,11 @@ impl Cluster {
     /// The namespace of the bridge.
     pub(crate) fn switch(&self) -> &Space {
         self.network.as_ref().expect("this cluster lives in namespaces").switch()
+    }
+
+    /// Another host on the bridge, for a program that is no node.
+    pub(crate) fn add_host(&mut self) -> Space {
+        self.network.as_mut().expect("this cluster lives in namespaces").add()
     }
 
     /// A folder that goes with the cluster.
@@ -255,6 +276,12 @@ impl Cluster {
         self.wait(numbers, &format!("the line {line:?}"), |log, _| log.contains(line));
     }
 
+    /// Waits until these nodes' sources see so many peers, as the last line about it says.
+    #[track_caller]
+    pub(crate) fn wait_discovered(&mut self, numbers: &[usize], count: usize) {
+        self.wait(numbers, &format!("{count} peers discovered"), |log, _| discovered(log) == Some(count));
+    }
+
     /// Waits until every one of these nodes shows it, by its log and its status.
     #[track_caller]
     pub(crate) fn wait(&mut self, numbers: &[usize], what: &str, is_so: impl Fn(&str, &Value) -> bool) {
@@ -271,9 +298,8 @@ impl Cluster {
                 missing = numbers.to_vec();
                 missing.retain(|number| !is_so(&self.log(*number), &self.status(*number).unwrap_or_default()));
             }
-            if clock.now() > end {
-                panic!("not within {WAIT_MAX:?}, on {missing:?}: {what}\n{}", self.account());
-            }
+            let is_in_time = clock.now() < end;
+            assert!(is_in_time, "not within {WAIT_MAX:?}, on {missing:?}: {what}\n{}", self.account());
             std::thread::sleep(POLL);
         }
     }
@@ -286,7 +312,8 @@ impl Cluster {
             let log = self.log(number);
             let lines: Vec<_> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(40)..].join("\n");
-            account.push_str(&format!("--- node {number} at {}: {status}\n{last}\n", seat.address));
+            let address = seat.address;
+            account.extend(["--- node ", &format!("{number} at {address}: {status}"), "\n", &last, "\n"]);
         }
         account
     }
@@ -334,6 +361,15 @@ impl Cluster {
     fn wait_for_start(&mut self, number: usize) {
         self.wait(&[number], "an answer on the admin port", |_, status| status.is_object());
     }
+}
+
+/// What the last line about discovered peers says.
+fn discovered(log: &str) -> Option<usize> {
+    let number = |text: &str| text.split(' ').next()?.parse().ok();
+    log.lines().rev().find_map(|line| match line.split_once("no new nodes discovered; ") {
+        Some((_, rest)) => number(rest),
+        None => line.split_once("discovered ").and_then(|(_, rest)| rest.contains(" nodes").then(|| number(rest))?),
+    })
 }
 
 /// Objects member by member, everything else whole; `null` takes a member out.

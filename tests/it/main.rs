@@ -5,13 +5,23 @@
 
 #![forbid(unsafe_code)]
 
+mod avahi;
 mod cluster_rig;
 mod cluster_status;
 mod demo;
 mod departures;
+mod discovery_consul;
+mod discovery_dns;
+mod discovery_etcd;
+mod discovery_kubernetes;
+mod discovery_mdns;
+mod discovery_udp;
+mod doctor;
+mod etcd_server;
 mod exit_codes;
 mod failover;
 mod fallbacks;
+mod name_server;
 mod namespaces;
 mod node_pages;
 mod node_rig;
@@ -21,6 +31,7 @@ mod restart;
 mod rig;
 mod slow_clients;
 mod source;
+mod stand_ins;
 mod tidy;
 mod uploads;
 mod upstream_heads;

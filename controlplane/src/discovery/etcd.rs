@@ -225,7 +225,7 @@ impl Etcd {
         let tried = timeout(whole, async {
             for _ in 0..count {
                 let at = self.next_endpoint % count;
-                let Some(endpoint) = self.settings.endpoints.get(at) else { return None };
+                let endpoint = self.settings.endpoints.get(at)?;
                 let fault = match timeout(each, connect(&self.settings, endpoint, &self.prefix)).await {
                     Ok(Ok((session, listing))) => {
                         self.session = Some(session);
@@ -294,12 +294,11 @@ impl Etcd {
                 _ => {}
             }
         }
-        let lease = match self.lease {
-            Some(lease) => lease,
-            None => {
-                let seconds = i64::try_from(self.settings.lease_ttl.as_secs().max(1)).unwrap_or(i64::MAX);
-                *self.lease.insert(bounded(bound, client.lease_grant(seconds, None)).await?.id())
-            }
+        let lease = if let Some(lease) = self.lease {
+            lease
+        } else {
+            let seconds = i64::try_from(self.settings.lease_ttl.as_secs().max(1)).unwrap_or(i64::MAX);
+            *self.lease.insert(bounded(bound, client.lease_grant(seconds, None)).await?.id())
         };
         let options = PutOptions::new().with_lease(lease);
         bounded(bound, client.put(self.key.as_str(), self.value.clone(), Some(options))).await?;

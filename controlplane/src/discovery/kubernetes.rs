@@ -17,6 +17,8 @@ use tokio::time::{sleep, timeout};
 
 mod api;
 mod pods;
+#[cfg(test)]
+mod tests;
 
 /// A watch lasts so many discovery intervals, 60 s where nothing else is said: the longest time
 /// for which a connection that died silently is taken for a quiet one.
@@ -186,7 +188,7 @@ impl Kubernetes {
             }
             Err(trouble) => {
                 // Another version may be what it wants.
-                if matches!(trouble, Trouble::Refused { code: 400..500, .. }) {
+                if matches!(trouble, Trouble::Refused { code: 400..429, .. }) {
                     self.version = None;
                 }
                 Err(trouble)

@@ -139,15 +139,13 @@ impl Table {
                 entry.question.known_as = known_as;
                 entry.due = now.after(pause(ttl));
                 entry.fault = None;
-                match lost {
-                    Some(target) => entry.pace.after_failure().is_worth_saying.then(|| {
-                        format!("{}: its target {target} could not be looked up; {}", entry.question.name, remedy(&target))
-                    }),
-                    None => {
-                        entry.pace = Pace::new();
-                        None
-                    }
-                }
+                let Some(target) = lost else {
+                    entry.pace = Pace::new();
+                    return None;
+                };
+                let name = &entry.question.name;
+                let is_news = entry.pace.after_failure().is_worth_saying;
+                is_news.then(|| format!("{name}: its target {target} could not be looked up; {}", remedy(&target)))
             }
             Answer::Nobody { exists, ttl } => {
                 entry.peers.clear();
@@ -155,7 +153,8 @@ impl Table {
                 entry.due = now.after(pause(ttl.unwrap_or(interval)));
                 entry.fault = None;
                 // One family alone is the usual case, and the other question says the same.
-                let is_news = entry.pace.after_failure().is_worth_saying && !exists && entry.question.kind != Kind::Ipv6;
+                let is_news =
+                    entry.pace.after_failure().is_worth_saying && !exists && entry.question.kind != Kind::Ipv6;
                 let name = &entry.question.name;
                 is_news.then(|| format!("{name}: the name does not exist; {}", remedy(name)))
             }

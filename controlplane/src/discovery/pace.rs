@@ -35,7 +35,7 @@ impl Pace {
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
         let length = AFTER_FAILURE.saturating_mul(1 << doublings).min(AFTER_FAILURE_MAX);
-        let is_worth_saying = self.failures.is_power_of_two() && self.failures.trailing_zeros() % 3 == 0;
+        let is_worth_saying = self.failures.is_power_of_two() && self.failures.trailing_zeros().is_multiple_of(3);
         Pause { length, is_worth_saying }
     }
 }

@@ -1,8 +1,10 @@
 //! From the configuration to running sources: each enabled discovery, and the list of peers.
 
 use super::static_list::StaticList;
+use super::udp::Udp;
 use super::{Surroundings, consul, dns, follow};
 use crate::event::Event;
+use crate::gossip::keyring::Keyring;
 use shared::clock::Clock;
 use shared::config::model::{Cluster, Discovery, DiscoverySource};
 use std::net::SocketAddr;
@@ -24,10 +26,16 @@ pub(crate) struct NotBuilt(&'static str);
 /// Sources that run.
 pub(crate) struct Running {
     leaving: watch::Sender<bool>,
+    keyring: watch::Sender<Keyring>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Running {
+    /// From now on these are the keys of what is signed.
+    pub(crate) fn rekey(&self, keyring: Keyring) {
+        self.keyring.send_replace(keyring);
+    }
+
     /// Lets every source take back what it registered, and waits for them; each has its bound.
     pub(crate) async fn leave(self) {
         self.leaving.send_replace(true);
@@ -54,14 +62,17 @@ macro_rules! starter {
 }
 
 /// Sources that nobody has asked yet.
-pub(crate) struct Prepared(Vec<Starter>);
+pub(crate) struct Prepared {
+    starters: Vec<Starter>,
+    keyring: watch::Sender<Keyring>,
+}
 
 impl Prepared {
     /// Begins to look for peers. To be called inside of the runtime.
     pub(crate) fn start(self, events: &mpsc::Sender<Event>) -> Running {
         let (leaving, must_leave) = watch::channel(false);
-        let tasks = self.0.into_iter().map(|start| start(events.clone(), must_leave.clone())).collect();
-        Running { leaving, tasks }
+        let tasks = self.starters.into_iter().map(|start| start(events.clone(), must_leave.clone())).collect();
+        Running { leaving, keyring: self.keyring, tasks }
     }
 }
 
@@ -70,9 +81,11 @@ pub(crate) fn prepare(
     cluster: &Cluster,
     node_id: &str,
     advertise: SocketAddr,
+    keyring: Keyring,
     clock: Clock,
 ) -> Result<Prepared, NotBuilt> {
     let listen = SocketAddr::new(cluster.bind_address, cluster.gossip.port);
+    let (keyring, keys) = watch::channel(keyring);
     let mut starters = Vec::new();
     if !cluster.peers.is_empty() {
         let surroundings = Surroundings {
@@ -100,12 +113,18 @@ pub(crate) fn prepare(
             interval: *interval,
             allowed: allowed_address_space.clone(),
         };
-        starters.push(prepare_one(source, surroundings, clock)?);
+        starters.push(prepare_one(source, surroundings, &keys, clock)?);
     }
-    Ok(Prepared(starters))
+    Ok(Prepared { starters, keyring })
 }
 
-fn prepare_one(source: &DiscoverySource, surroundings: Surroundings, clock: Clock) -> Result<Starter, NotBuilt> {
+#[allow(clippy::unnecessary_wraps, reason = "a build that lacks a method refuses it")]
+fn prepare_one(
+    source: &DiscoverySource,
+    surroundings: Surroundings,
+    keys: &watch::Receiver<Keyring>,
+    clock: Clock,
+) -> Result<Starter, NotBuilt> {
     Ok(match source {
         #[cfg(feature = "kubernetes")]
         DiscoverySource::Kubernetes { namespace, label_selector, kubeconfig } => {
@@ -154,7 +173,16 @@ fn prepare_one(source: &DiscoverySource, surroundings: Surroundings, clock: Cloc
             let names = names.clone();
             starter!(surroundings, move |around: &Surroundings| dns::Dns::new(&names, around, clock))
         }
-        DiscoverySource::Udp { .. } => return Err(NotBuilt("udp")),
+        DiscoverySource::Udp { broadcast_port } => {
+            let (port, keys) = (*broadcast_port, keys.clone());
+            starter!(surroundings, move |around: &Surroundings| Udp::new(port, around.clone(), keys, clock))
+        }
+        #[cfg(feature = "mdns")]
+        DiscoverySource::Mdns { service } => {
+            let service = service.clone();
+            starter!(surroundings, move |around: &Surroundings| super::mdns::Mdns::new(&service, around.clone()))
+        }
+        #[cfg(not(feature = "mdns"))]
         DiscoverySource::Mdns { .. } => return Err(NotBuilt("mdns")),
     })
 }

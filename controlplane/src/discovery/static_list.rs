@@ -55,9 +55,8 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_are_told_at_once_and_names_when_they_are_known() {
-        let peers: Vec<_> = ["192.0.2.1:7", "[2001:db8::1]:8", "localhost:9"]
-            .map(|text| HostPort::parse(text, None).unwrap())
-            .into();
+        let peers: Vec<_> =
+            ["192.0.2.1:7", "[2001:db8::1]:8", "localhost:9"].map(|text| HostPort::parse(text, None).unwrap()).into();
         let mut source = StaticList::new(&peers, &surroundings(), Clock::start());
         let told = |peers: Vec<SocketAddr>| peers.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(told(source.look().await.unwrap()), ["192.0.2.1:7", "[2001:db8::1]:8"]);

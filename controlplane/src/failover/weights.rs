@@ -82,7 +82,8 @@ impl Weights {
         }
         let mut by_provider: BTreeMap<String, Measured> = BTreeMap::new();
         for traffic in providers.iter().chain(healthy().flat_map(|member| &member.values.providers)) {
-            if !known.range(first_key(&traffic.provider)..).next().is_some_and(|key| key.provider == traffic.provider) {
+            let first = known.range(first_key(&traffic.provider)..).next();
+            if first.is_none_or(|key| key.provider != traffic.provider) {
                 continue;
             }
             let measured = by_provider.entry(traffic.provider.clone()).or_default();

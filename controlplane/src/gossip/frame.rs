@@ -17,8 +17,7 @@
 //! before, see [`super::replay`].
 
 use super::keyring::{ClusterTag, GossipKey, KeyId, Keyring};
-use chacha20poly1305::aead::AeadInPlace as _;
-use chacha20poly1305::{Tag, XNonce};
+use chacha20poly1305::aead::AeadInOut as _;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -112,7 +111,7 @@ impl Kind {
         }
     }
 
-    fn of_number(number: u8) -> Option<Self> {
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Ping),
             2 => Some(Self::Pong),
@@ -254,6 +253,25 @@ pub(crate) fn seal(key: &GossipKey, letter: &Letter<'_>, nonce: [u8; NONCE_BYTES
     if letter.payload.len() > PAYLOAD_BYTES_MAX {
         return None;
     }
+    seal_body(key, letter, nonce, |frame| {
+        frame.push(letter.kind.number());
+        frame.push(letter.speaks);
+        frame.extend_from_slice(&v6(letter.address.ip()).octets());
+        frame.extend_from_slice(&letter.address.port().to_le_bytes());
+        if letter.version >= 2 {
+            frame.extend_from_slice(&letter.queued.to_le_bytes());
+        }
+        frame.extend_from_slice(letter.payload);
+    })
+}
+
+/// Seals whatever is written behind the header.
+pub(crate) fn seal_body(
+    key: &GossipKey,
+    letter: &Letter<'_>,
+    nonce: [u8; NONCE_BYTES],
+    write_body: impl FnOnce(&mut Vec<u8>),
+) -> Option<Vec<u8>> {
     let length = HEADER_BYTES + PRELUDE_BYTES_MAX + letter.payload.len() + TAG_BYTES;
     let mut frame = Vec::with_capacity(length);
     frame.extend_from_slice(&MAGIC);
@@ -268,16 +286,9 @@ pub(crate) fn seal(key: &GossipKey, letter: &Letter<'_>, nonce: [u8; NONCE_BYTES
     frame.extend_from_slice(&nonce);
     let header: [u8; HEADER_BYTES] = frame.as_slice().try_into().ok()?;
 
-    frame.push(letter.kind.number());
-    frame.push(letter.speaks);
-    frame.extend_from_slice(&v6(letter.address.ip()).octets());
-    frame.extend_from_slice(&letter.address.port().to_le_bytes());
-    if letter.version >= 2 {
-        frame.extend_from_slice(&letter.queued.to_le_bytes());
-    }
-    frame.extend_from_slice(letter.payload);
+    write_body(&mut frame);
     let body = frame.get_mut(HEADER_BYTES..)?;
-    let tag = key.cipher.encrypt_in_place_detached(XNonce::from_slice(&nonce), &header, body).ok()?;
+    let tag = key.cipher.encrypt_inout_detached(&nonce.into(), &header, body.into()).ok()?;
     frame.extend_from_slice(&tag);
     Some(frame)
 }
@@ -291,10 +302,9 @@ pub(crate) fn open(keyring: &Keyring, us: Identity, speaks: u8, frame: &mut [u8]
         if header.key == KeyId::NONE { Refusal::WithoutKey } else { Refusal::OtherKey(header.key) }
     })?;
     let (head, sealed) = frame.split_at_mut_checked(HEADER_BYTES).ok_or(Refusal::NotAFrame)?;
-    let length = sealed.len().checked_sub(TAG_BYTES).ok_or(Refusal::NotAFrame)?;
-    let (body, tag) = sealed.split_at_mut_checked(length).ok_or(Refusal::NotAFrame)?;
+    let (body, tag) = sealed.split_last_chunk_mut::<TAG_BYTES>().ok_or(Refusal::NotAFrame)?;
     key.cipher
-        .decrypt_in_place_detached(XNonce::from_slice(&header.nonce), head, body, Tag::from_slice(tag))
+        .decrypt_inout_detached(&header.nonce.into(), head, body.into(), &(*tag).into())
         .map_err(|_| Refusal::Damaged)?;
 
     // From here on, whoever sent it has the key.

@@ -316,8 +316,10 @@ impl Shared {
 
     fn ping(self: &Arc<Self>, state: &mut State, to: SocketAddr, whom: Identity, via: Via, key: &GossipKey) {
         let payload = Ping { takes: state.keyring.key_ids().collect() }.write();
-        // Whoever is there may speak the oldest version only.
-        let letter = self.letter(state, whom, VERSION_MIN, Kind::Ping, &payload);
+        // Who is not known may speak the oldest version only.
+        let known = state.peers.route(to, self.clock.now()).filter(|route| route.to == whom);
+        let speaks = known.map_or(VERSION_MIN, |route| route.speaks);
+        let letter = self.letter(state, whom, speaks, Kind::Ping, &payload);
         state.peers.pinged(letter.sequence, to, via, self.clock.now(), self.clock.wall());
         self.send_letter(state, to, key, &letter, Some(via));
     }
@@ -357,15 +359,17 @@ impl Shared {
 
     fn letter<'p>(&self, state: &mut State, to: Identity, speaks: u8, kind: Kind, payload: &'p [u8]) -> Letter<'p> {
         state.sequence += 1;
+        let version = self.speaks.min(speaks).max(VERSION_MIN);
+        let queued = if version >= 2 { state.lines.queued() } else { 0 };
         Letter {
-            version: self.speaks.min(speaks),
+            version,
             speaks: self.speaks,
             from: self.us(),
             address: self.advertise,
             to,
             sequence: state.sequence,
             kind,
-            queued: u16::try_from(state.lines.queued()).unwrap_or(u16::MAX),
+            queued: u16::try_from(queued).unwrap_or(u16::MAX),
             payload,
         }
     }
@@ -406,28 +410,28 @@ async fn receive_datagrams(shared: Arc<Shared>) {
     let mut junk_in_a_row = 0_u32;
     loop {
         let mut received = shared.datagrams.receive(&mut buffer).await;
-        for _ in 0..DATAGRAMS_A_TURN {
-            match received {
-                Ok((length, source)) => {
-                    let frame = buffer.get_mut(..length).unwrap_or_default();
-                    let taken = shared.take_datagram(frame, source);
-                    junk_in_a_row = if taken.is_ok() { 0 } else { junk_in_a_row.saturating_add(1) };
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Such as an answer that somebody's port is closed. It ends no socket.
-                Err(_) => {
-                    shared.lock().counts.socket_errors += 1;
-                    tokio::time::sleep(REST).await;
-                    break;
-                }
+        let mut turn = 0;
+        while let Ok((length, source)) = received {
+            let frame = buffer.get_mut(..length).unwrap_or_default();
+            let taken = shared.take_datagram(frame, source);
+            junk_in_a_row = if taken.is_ok() { 0 } else { junk_in_a_row.saturating_add(1) };
+            turn += 1;
+            if turn >= DATAGRAMS_A_TURN {
+                break;
             }
             received = shared.datagrams.try_receive(&mut buffer);
         }
-        if junk_in_a_row >= JUNK_IN_A_ROW {
-            junk_in_a_row = 0;
-            tokio::time::sleep(REST).await;
-        } else {
-            tokio::task::yield_now().await;
+        match received {
+            // Such as an answer that somebody's port is closed. It ends no socket.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                shared.lock().counts.socket_errors += 1;
+                tokio::time::sleep(REST).await;
+            }
+            _ if junk_in_a_row >= JUNK_IN_A_ROW => {
+                junk_in_a_row = 0;
+                tokio::time::sleep(REST).await;
+            }
+            _ => tokio::task::yield_now().await,
         }
     }
 }

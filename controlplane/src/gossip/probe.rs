@@ -71,7 +71,9 @@ pub(crate) fn clock_offset_ms(sent: Duration, pong: &Pong, received: Duration) -
 fn write_keys(keys: &[KeyId], bytes: &mut Vec<u8>) {
     let keys = keys.get(..KEYS_MAX).unwrap_or(keys);
     bytes.push(keys.len() as u8);
-    keys.iter().for_each(|key| bytes.extend_from_slice(&key.0));
+    for key in keys {
+        bytes.extend_from_slice(&key.0);
+    }
 }
 
 /// What follows is for later versions.
@@ -103,8 +105,12 @@ mod tests {
         let ping = Ping { takes: vec![KeyId([1; 4])] };
         assert_eq!(Ping::read(&ping.write()), Some(ping.clone()));
         assert_eq!(Pong::read(&pong().write()), Some(pong()));
-        (0..ping.write().len()).for_each(|length| assert_eq!(Ping::read(&ping.write()[..length]), None));
-        (0..pong().write().len()).for_each(|length| assert_eq!(Pong::read(&pong().write()[..length]), None));
+        for length in 0..ping.write().len() {
+            assert_eq!(Ping::read(&ping.write()[..length]), None);
+        }
+        for length in 0..pong().write().len() {
+            assert_eq!(Pong::read(&pong().write()[..length]), None);
+        }
     }
 
     #[test]
@@ -119,7 +125,8 @@ mod tests {
         let ahead = Duration::from_secs(3);
         let pong = Pong { received: AT + way + ahead, sent: AT + way + ahead, ..pong() };
         assert_eq!(clock_offset_ms(AT, &pong, AT + 2 * way), 3_000);
-        let pong = Pong { received: AT + way - ahead, sent: AT + way - ahead, ..pong };
+        let behind = (AT + way).saturating_sub(ahead);
+        let pong = Pong { received: behind, sent: behind, ..pong };
         assert_eq!(clock_offset_ms(AT, &pong, AT + 2 * way), -3_000);
     }
 

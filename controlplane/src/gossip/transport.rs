@@ -16,7 +16,7 @@ use std::sync::Arc;
 impl Wire {
     /// What chitchat speaks through; one for each time that it is started. The newest gets what
     /// arrives. The port is open already, so that the address it asks for does not matter.
-    pub(crate) fn transport(&self) -> impl Transport + use<> {
+    pub fn transport(&self) -> impl Transport + use<> {
         WireTransport(self.clone())
     }
 }

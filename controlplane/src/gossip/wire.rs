@@ -18,26 +18,26 @@ const REFUSAL_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// What a wire is opened with.
 #[derive(Clone, Debug)]
-pub(crate) struct WireSettings {
+pub struct WireSettings {
     /// This node's id, at most 12 characters.
-    pub(crate) node_id: String,
+    pub node_id: String,
     /// Grows with every start of this node. chitchat's own generation may be another one.
-    pub(crate) generation: u64,
+    pub generation: u64,
     /// Where datagrams and streams are opened.
-    pub(crate) bind: SocketAddr,
+    pub bind: SocketAddr,
     /// Where others reach this node. With port 0, the port that was opened.
-    pub(crate) advertise: SocketAddr,
+    pub advertise: SocketAddr,
     /// Of this cluster. Without keys only on loopback, or where `insecure` says so.
-    pub(crate) keyring: Keyring,
+    pub keyring: Keyring,
     /// `gossip.insecure`
-    pub(crate) insecure: bool,
+    pub insecure: bool,
     /// For one connection.
-    pub(crate) dial_timeout: Duration,
+    pub dial_timeout: Duration,
 }
 
 /// The gossip port could not be opened. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WireError {
+pub enum WireError {
     /// Others could read and change everything.
     #[error(
         "gossip on {0} has no encryption keys: anybody who reaches it could join and read; make a key with \
@@ -60,60 +60,60 @@ pub(crate) enum WireError {
 
 /// What is known of whoever is at an address, from frames of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PeerFacts {
+pub struct PeerFacts {
     /// Its id, once it was heard.
-    pub(crate) id: Option<String>,
+    pub id: Option<String>,
     /// Its generation, once it was heard.
-    pub(crate) generation: u64,
+    pub generation: u64,
     /// Protocol version of its last frame.
-    pub(crate) version: u8,
+    pub version: u8,
     /// Frames that waited there for a connection, where its version tells.
-    pub(crate) queued: Option<u16>,
+    pub queued: Option<u16>,
     /// Of the last probe that was answered.
-    pub(crate) round_trip: Option<Duration>,
+    pub round_trip: Option<Duration>,
     /// Its wall clock minus ours.
-    pub(crate) clock_offset_ms: Option<i64>,
+    pub clock_offset_ms: Option<i64>,
     /// UDP does not get through, TCP does.
-    pub(crate) is_tcp_only: bool,
+    pub is_tcp_only: bool,
     /// Neither does.
-    pub(crate) is_unreachable: bool,
+    pub is_unreachable: bool,
     /// It said that it takes the key that we send with.
-    pub(crate) speaks_our_key: bool,
+    pub speaks_our_key: bool,
     /// Names of all keys that it takes, in its order.
-    pub(crate) takes_keys: Vec<String>,
+    pub takes_keys: Vec<String>,
     /// Last frame of its own.
-    pub(crate) last_heard: Option<Nanos>,
+    pub last_heard: Option<Nanos>,
     /// What was wrong with a frame from its host in the last minute, and what to do about it.
-    pub(crate) refused: Option<String>,
+    pub refused: Option<String>,
 }
 
 /// Another live node of our id. It proved that it is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Namesake {
+pub struct Namesake {
     /// Where it is reached.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     /// The higher one is the later start.
-    pub(crate) generation: u64,
+    pub generation: u64,
     /// When it was heard.
-    pub(crate) heard_at: Nanos,
+    pub heard_at: Nanos,
 }
 
 /// A message from one node to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NodeMessage {
+pub struct NodeMessage {
     /// Id of the sender, which has the key.
-    pub(crate) from: String,
+    pub from: String,
     /// Where it is reached.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     /// Which part of a node it is for; from 16 on.
-    pub(crate) topic: u8,
+    pub topic: u8,
     /// What it says.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 /// The message was not sent. It may be tried again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotSent {
+pub enum NotSent {
     /// Nobody, or another node, was heard there; it is being asked.
     #[error("that node is not known at this address")]
     NotThere,
@@ -124,7 +124,7 @@ pub(crate) enum NotSent {
 
 /// An open gossip port. Cheap to clone; closed with the last clone.
 #[derive(Clone)]
-pub(crate) struct Wire {
+pub struct Wire {
     handle: Arc<Handle>,
 }
 
@@ -141,11 +141,7 @@ impl Drop for Handle {
 
 impl Wire {
     /// Opens UDP and TCP on the same port.
-    pub(crate) async fn open(
-        network: Arc<dyn Network>,
-        settings: WireSettings,
-        clock: Clock,
-    ) -> Result<Self, WireError> {
+    pub async fn open(network: Arc<dyn Network>, settings: WireSettings, clock: Clock) -> Result<Self, WireError> {
         Self::open_speaking(network, settings, clock, VERSION_MAX).await
     }
 
@@ -177,12 +173,12 @@ impl Wire {
     }
 
     /// Where others reach this node.
-    pub(crate) fn advertise(&self) -> SocketAddr {
+    pub fn advertise(&self) -> SocketAddr {
         self.shared().advertise
     }
 
     /// Exchanges the keys, and tells all peers. What is on its way under a key that is gone is lost.
-    pub(crate) fn rekey(&self, keyring: Keyring) {
+    pub fn rekey(&self, keyring: Keyring) {
         let shared = self.shared();
         let mut state = shared.lock();
         state.keyring = keyring;
@@ -191,13 +187,13 @@ impl Wire {
 
     /// Asks whoever is at `to` for a sign of life; to be called about once a second for each
     /// member, more often does no harm. What comes back appears in [`Wire::peer`].
-    pub(crate) fn probe(&self, to: SocketAddr) {
+    pub fn probe(&self, to: SocketAddr) {
         let shared = self.shared();
         shared.probe(&mut shared.lock(), to);
     }
 
     /// What is known of `address`.
-    pub(crate) fn peer(&self, address: SocketAddr) -> PeerFacts {
+    pub fn peer(&self, address: SocketAddr) -> PeerFacts {
         let shared = self.shared();
         let now = shared.clock.now();
         let state = shared.lock();
@@ -225,7 +221,7 @@ impl Wire {
     }
 
     /// Another live node that goes by our id, as far as one was heard.
-    pub(crate) fn namesake(&self) -> Option<Namesake> {
+    pub fn namesake(&self) -> Option<Namesake> {
         self.shared().lock().namesake
     }
 
@@ -246,7 +242,7 @@ impl Wire {
 
     /// Sends a message to a node at an address where it was heard. Nobody else can read it, nor can
     /// that node after a restart. Whether it arrives is not known.
-    pub(crate) fn send(&self, to: SocketAddr, id: &str, topic: u8, bytes: &[u8]) -> Result<(), NotSent> {
+    pub fn send(&self, to: SocketAddr, id: &str, topic: u8, bytes: &[u8]) -> Result<(), NotSent> {
         let shared = self.shared();
         let mut state = shared.lock();
         let name = state.peers.get(to).and_then(|peer| peer.identity).map(|identity| identity.name);
@@ -262,12 +258,12 @@ impl Wire {
     }
 
     /// The next message that another node sent with [`Wire::send`].
-    pub(crate) async fn receive(&self) -> NodeMessage {
+    pub async fn receive(&self) -> NodeMessage {
         self.shared().letters.pop().await
     }
 
     /// Counted since the port was opened, for metrics.
-    pub(crate) fn counters(&self) -> Vec<(&'static str, u64)> {
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let state = self.shared().lock();
         let counts = state.counts;
         let own = [
@@ -287,7 +283,7 @@ impl Wire {
     }
 
     /// Gives what is queued a moment to leave, and closes the port, whoever else has a clone.
-    pub(crate) async fn close(self) {
+    pub async fn close(self) {
         let shared = self.shared();
         let is_idle = async {
             while !shared.lock().lines.are_idle() {

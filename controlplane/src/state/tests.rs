@@ -195,7 +195,8 @@ fn a_source_that_fails_keeps_its_peers_and_its_failure_is_known_until_it_sees_ag
     let peers = vec![SocketAddr::from(([10, 0, 0, 2], 10_101))];
     let outcome = state.apply(Event::Discovered { source: "dns", peers: peers.clone() }, at(0));
     assert_eq!(outcome.follow_peers, Some(peers.iter().copied().collect()));
-    let failure = Failure { line: "dns lookup error", cause: "timed out".into(), remedy: "".into() };
+    let failure =
+        Failure { line: "dns lookup error", cause: "timed out".into(), remedy: "look at the resolver".into() };
     let outcome = state.apply(Event::DiscoveryFailed { source: "dns", failure: failure.clone() }, at(3));
     assert_eq!(outcome.follow_peers, None);
     let sight = state.discovered().next().unwrap().1.clone();

@@ -4,7 +4,8 @@
 use crate::core::Serving;
 use crate::http1::{HeadWriter, Known, Method, Unwritable};
 use crate::identify::{self, Caller};
-use crate::plan::{Chosen, Step};
+use crate::key_choice::Chosen;
+use crate::plan::Step;
 use crate::provider::Dialect;
 use crate::rejection::{Cause, Rejection};
 use crate::request::Request;

@@ -89,6 +89,8 @@ impl Asker {
         let answer = answer.map_err(|fault| unanswered(REGISTERING, agent, &fault))?;
         match answer.status {
             StatusCode::OK | StatusCode::NOT_FOUND => Ok(()),
+            // As agents of before 1.11 say that there is nothing to take back.
+            StatusCode::INTERNAL_SERVER_ERROR if agent.words(&answer.body).starts_with("Unknown service") => Ok(()),
             _ => Err(refused(REGISTERING, agent, &answer, &self.permission_to_write())),
         }
     }
@@ -142,7 +144,7 @@ impl Asker {
         }
         let mut within = self.surroundings.dial_timeout;
         if let (Some(wait), Some(index)) = (wait, datacenter.index) {
-            path.push_str(&format!("&index={index}&wait={}", written(wait)));
+            path = format!("{path}&index={index}&wait={}", written(wait));
             // Consul waits up to a sixteenth longer, so that not all clients come back at once.
             within = within.saturating_add(wait).saturating_add(wait / 16);
         }

@@ -1,7 +1,7 @@
 //! Against a real etcd, one of its own for each test.
 
 use super::*;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_millis(20);
 struct Server {
     child: Option<Child>,
     folder: PathBuf,
-    ports: (u16, u16),
+    address: IpAddr,
     more: Vec<String>,
     scheme: &'static str,
 }
@@ -32,13 +32,15 @@ impl Server {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("deepintshield-etcd-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        Self { child: None, folder, ports: (free_port(), free_port()), more: Vec::new(), scheme: "http" }
+        // An address of its own, whose ports nobody takes while the server is stopped.
+        let [.., high, low] = std::process::id().wrapping_mul(64).wrapping_add(number).to_be_bytes();
+        let address = Ipv4Addr::new(127, high.max(1), low, 1).into();
+        Self { child: None, folder, address, more: Vec::new(), scheme: "http" }
     }
 
     fn run(&mut self) {
-        let (client, peer) = self.ports;
-        let client = format!("{}://127.0.0.1:{client}", self.scheme);
-        let peer = format!("http://127.0.0.1:{peer}");
+        let client = self.endpoint().to_string();
+        let peer = format!("http://{}:2380", self.address);
         let mut command = Command::new("etcd");
         command.arg("--data-dir").arg(self.folder.join("data")).args(["--name", "n1", "--log-level", "error"]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
@@ -69,7 +71,7 @@ impl Server {
     }
 
     fn endpoint(&self) -> BaseUrl {
-        BaseUrl::parse(&format!("{}://127.0.0.1:{}", self.scheme, self.ports.0)).unwrap()
+        BaseUrl::parse(&format!("{}://{}:2379", self.scheme, self.address)).unwrap()
     }
 
     /// A client of the tests' own.
@@ -121,7 +123,7 @@ fn surroundings(number: u8) -> Surroundings {
     Surroundings {
         node_id: format!("n{number}"),
         advertise: at(number),
-        listen: at(number),
+        listen: SocketAddr::from(([0, 0, 0, 0], 10_101)),
         service_name: "s".to_owned(),
         bind_port: 10_101,
         dial_timeout: Duration::from_secs(5),
@@ -385,7 +387,7 @@ async fn a_peek_leaves_nothing_behind() {
 #[tokio::test]
 async fn tls_is_spoken_with_the_authority_that_is_configured() {
     let mut server = Server::prepared();
-    let pem = certificate(&server.folder);
+    let pem = certificate(&server.folder, server.address);
     let file = |name: &str| server.folder.join(name).to_str().unwrap().to_owned();
     server.more = vec!["--cert-file".to_owned(), file("cert.pem"), "--key-file".to_owned(), file("key.pem")];
     server.scheme = "https";
@@ -399,15 +401,15 @@ async fn tls_is_spoken_with_the_authority_that_is_configured() {
     assert!(failure.remedy.contains("etcd_ca_cert_pem"), "{failure:?}");
     let no_pem = Settings { ca_cert_pem: Some("no certificate".to_owned()), ..server.settings() };
     failure_of(&mut Etcd::new(no_pem, surroundings(2))).await;
-    let plain = vec![BaseUrl::parse(&format!("http://127.0.0.1:{}", server.ports.0)).unwrap()];
+    let plain = vec![BaseUrl::parse(&format!("http://{}:2379", server.address)).unwrap()];
     failure_of(&mut Etcd::new(Settings { endpoints: plain, ..with_authority() }, surroundings(2))).await;
 }
 
-/// A certificate that signed itself, for 127.0.0.1; returns it.
-fn certificate(folder: &Path) -> String {
+/// A certificate that signed itself, for this address; returns it.
+fn certificate(folder: &Path, address: IpAddr) -> String {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=etcd", "-addext", "subjectAltName=IP:127.0.0.1", "-addext"])
+        .args(["-subj", "/CN=etcd", "-addext", &format!("subjectAltName=IP:{address}"), "-addext"])
         .args(["basicConstraints=critical,CA:FALSE", "-config", "/dev/null", "-keyout"])
         .arg(folder.join("key.pem"))
         .arg("-out")

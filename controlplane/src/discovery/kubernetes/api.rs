@@ -2,7 +2,7 @@
 //! for each event. kube brings credentials and TLS; what comes back is bounded here, in time
 //! and in size, which kube's own reading is not.
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::{Response, StatusCode};
 use k8s_openapi::List;
 use k8s_openapi::api::core::v1::Pod;
@@ -25,6 +25,8 @@ const PAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A `Status`.
 const STATUS_BYTES_MAX: usize = 64 * 1024;
+/// A program that fetches credentials; some ask a cloud's own server first.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of what a server or a library says about a fault.
 const TEXT_CHARACTERS_MAX: usize = 400;
 
@@ -95,7 +97,11 @@ pub(super) async fn client(kubeconfig: Option<&str>, connect_timeout: Duration) 
     config.connect_timeout = Some(connect_timeout);
     // Whoever asks here backs off, and says why.
     config.default_retry = false;
-    Client::try_from(config).map_err(|fault| Trouble::Config(with_causes(&fault)))
+    // A kubeconfig may name a program that fetches a token; the control thread does not wait for it.
+    let made = tokio::task::spawn_blocking(|| Client::try_from(config));
+    let made = timeout(PROGRAM_TIMEOUT, made).await.map_err(|_| Trouble::Late(PROGRAM_TIMEOUT))?;
+    let made = made.map_err(|fault| Trouble::Config(fault.to_string()))?;
+    made.map_err(|fault| Trouble::Config(with_causes(&fault)))
 }
 
 /// One page; `continued` is the token of the page before.
@@ -155,17 +161,13 @@ impl Watch {
 
     fn take_line(&mut self) -> Option<Vec<u8>> {
         let unscanned = self.buffer.get(self.scanned..).unwrap_or_default();
-        match unscanned.iter().position(|byte| *byte == b'\n') {
-            Some(at) => {
-                let line = self.buffer.drain(..=self.scanned.saturating_add(at)).collect();
-                self.scanned = 0;
-                Some(line)
-            }
-            None => {
-                self.scanned = self.buffer.len();
-                None
-            }
-        }
+        let Some(at) = unscanned.iter().position(|byte| *byte == b'\n') else {
+            self.scanned = self.buffer.len();
+            return None;
+        };
+        let line = self.buffer.drain(..=self.scanned.saturating_add(at)).collect();
+        self.scanned = 0;
+        Some(line)
     }
 }
 
@@ -208,7 +210,7 @@ async fn send(client: &Client, request: hyper::Request<Vec<u8>>) -> Result<Respo
         return Ok(answer);
     }
     let body = Limited::new(answer.into_body(), STATUS_BYTES_MAX).collect().await;
-    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body.map(Collected::to_bytes).unwrap_or_default();
     Err(trouble(status, serde_json::from_slice(&body).ok()))
 }
 

@@ -166,7 +166,8 @@ mod tests {
             pods.put(&pod(json!({"metadata": {"uid": "u2"}, "status": {"podIPs": null, "podIP": "10.1.0.9"}})), IPV4)
         );
         assert!(!pods.take(&pod(json!({}))));
-        assert_eq!(pods.peers(), ["10.1.0.9:10101".parse::<SocketAddr>().expect("an address")]);
+        let successor: SocketAddr = "10.1.0.9:10101".parse().expect("an address");
+        assert_eq!(pods.peers(), [successor]);
         assert!(pods.take(&pod(json!({"metadata": {"uid": "u2"}}))));
         assert!(!pods.take(&pod(json!({"metadata": {"uid": "u2"}}))));
         assert!(pods.peers().is_empty());

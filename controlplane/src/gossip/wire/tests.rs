@@ -1,7 +1,6 @@
 use super::*;
 use crate::gossip::network::{Datagrams, Listener, Stream, SystemNetwork};
 use async_trait::async_trait;
-use chitchat::transport::Transport as _;
 use shared::secret::Secret;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -143,7 +142,7 @@ async fn small_frames_go_by_udp_and_large_ones_by_tcp() {
         passes(&a, &b, "b", &vec![7; length]).await;
     }
     assert_eq!(count(&b, "frames_received_tcp"), 3);
-    assert_eq!(a.send(b.advertise(), "b", TOPIC, &[7; 64 * 1024 + 1]), Err(NotSent::TooLong));
+    assert_eq!(a.send(b.advertise(), "b", TOPIC, &vec![7; 64 * 1024 + 1]), Err(NotSent::TooLong));
 }
 
 #[tokio::test]
@@ -338,7 +337,7 @@ async fn a_flood_of_junk_changes_nothing() {
         for packet in 0..100 {
             // Random bytes, the start of a frame with random bytes behind it, and what is too long.
             getrandom::fill(&mut junk).unwrap();
-            if packet % 2 == 0 {
+            if usize::is_multiple_of(packet, 2) {
                 junk[..3].copy_from_slice(&[0xd5, 0x9b, 1]);
             }
             // What finds no room is lost, as in any flood.

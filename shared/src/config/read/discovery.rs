@@ -198,8 +198,7 @@ fn read_some<'a, 's, T>(
 fn read_namespace(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
     let name = reader.name(node)?;
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let is_label =
-        name.len() <= 63 && name.bytes().all(is_inner) && !name.starts_with('-') && !name.ends_with('-');
+    let is_label = name.len() <= 63 && name.bytes().all(is_inner) && !name.starts_with('-') && !name.ends_with('-');
     if !is_label {
         let expected = "up to 63 of a-z, 0-9 and '-', such as \"production\"";
         reader.fault(&node.place, "not the name of a namespace", expected);

@@ -11,7 +11,7 @@ pub(super) fn is_clean(text: &str) -> bool {
 }
 
 /// The cells of one JSON array; `None` for anything else, and unread above `bytes_max`.
-/// serde_json itself ends at a depth of 128.
+/// `serde_json` itself ends at a depth of 128.
 pub(super) fn parsed(text: &str, bytes_max: usize) -> Option<Vec<Value>> {
     if text.len() > bytes_max {
         return None;

@@ -1,0 +1,165 @@
+//! Which key a request is sent with: one that may be used for its model, by weight, leaving out
+//! those that were tried and those that rest. Decides from the snapshot and the newest advice.
+
+use crate::core::{Core, Serving};
+use crate::identify::Caller;
+use crate::name::Name;
+use crate::plan::{Grant, Step, fraction, grant, key_serves};
+use crate::rejection::{Cause, Rejection};
+use shared::clock::Nanos;
+use shared::published::RestReason;
+
+/// Keys of one provider that one request may ask with.
+pub(crate) const KEYS_TRIED_MAX: usize = 8;
+
+/// A key for one attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct Chosen {
+    /// `None` for providers that need none, and for keys that clients bring.
+    pub(crate) key: Option<usize>,
+    /// The model's name at the provider.
+    pub(crate) model: Name,
+}
+
+/// What the client said about which key to take.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct KeyWish<'a> {
+    /// `x-bf-api-key`: this key and no other.
+    pub(crate) name: Option<&'a [u8]>,
+    /// `x-bf-session-id`: the same key for the same session while it serves.
+    pub(crate) session: Option<&'a [u8]>,
+}
+
+/// Picks a key of the step's provider by weight, leaving out those that were tried and those
+/// that rest.
+pub(crate) fn choose_key(
+    core: &Core,
+    serving: &Serving,
+    caller: Caller,
+    step: &Step,
+    wish: KeyWish<'_>,
+    tried: &[u32],
+    now: Nanos,
+) -> Result<Chosen, Rejection> {
+    let records = serving.records();
+    let Some(provider) = records.providers.get(step.provider) else {
+        return Err(Rejection::new(Cause::Internal, "a route leads to no provider"));
+    };
+    if provider.is_key_less || caller == Caller::Direct {
+        return Ok(Chosen { key: None, model: step.model });
+    }
+    let allowed = match grant(serving, caller, step.provider) {
+        Grant::Some(grant) => grant.keys.as_ref(),
+        Grant::All | Grant::None => None,
+    };
+    let model = step.model.as_str();
+    let some_rest = core.advice.has_resting_keys();
+    let are_weighed = core.advice.are_keys_weighed() && wish.session.is_none();
+    let has_regions = records.settings.has_regions;
+    let mut nearest = u8::MAX;
+    let mut denied = None;
+    let mut rested_until: Option<Nanos> = None;
+    let mut candidates = [(0usize, 0f64); KEYS_CONSIDERED_MAX];
+    let mut count = 0;
+    let mut total = 0.0;
+    for index in provider.keys.iter() {
+        let at = index.to_native() as usize;
+        let Some(key) = records.keys.get(at) else { continue };
+        let is_wished = wish.name.is_none_or(|name| key.name.as_bytes() == name);
+        let is_allowed = allowed.is_none_or(|keys| keys.iter().any(|allowed| allowed == index));
+        let serves = model.is_empty() || key_serves(key, model);
+        let mut weight = f64::from(key.weight.to_native());
+        let is_drawn = weight > 0.0 || wish.name.is_some();
+        let is_usable = serving.published.secrets.get(key.secret.to_native() as usize).is_some_and(|s| !s.is_empty());
+        if !is_wished || !is_allowed || !serves || !is_drawn || !is_usable || tried.contains(&index.to_native()) {
+            continue;
+        }
+        if some_rest && let Some((until, reason)) = core.advice.rests_until(&provider.name, &key.name, model, now) {
+            if reason == RestReason::Denied {
+                denied = denied.or(Some(at));
+            } else {
+                rested_until = Some(rested_until.map_or(until, |other| other.min(until)));
+            }
+            continue;
+        }
+        if has_regions {
+            if key.distance > nearest {
+                continue;
+            }
+            if key.distance < nearest {
+                (nearest, count, total) = (key.distance, 0, 0.0);
+            }
+        }
+        if are_weighed {
+            weight *= core.advice.key_weight(&provider.name, &key.name, model);
+        }
+        if let Some(candidate) = candidates.get_mut(count) {
+            *candidate = (at, weight.max(f64::MIN_POSITIVE));
+            total += candidate.1;
+            count += 1;
+        }
+    }
+    if count == 0
+        && let Some(at) = denied
+    {
+        candidates[0] = (at, 1.0);
+        (count, total) = (1, 1.0);
+    }
+    let candidates = candidates.get(..count).unwrap_or_default();
+    let Some(last) = candidates.last() else {
+        return Err(no_key(&provider.name, rested_until, now, tried.is_empty()));
+    };
+    let draw = match wish.session {
+        Some(session) => fraction(hash_of(session)),
+        None => fraction(core.random()),
+    };
+    let mut left = draw * total;
+    let chosen = candidates.iter().find(|(_, weight)| {
+        left -= weight;
+        left < 0.0
+    });
+    let (at, _) = *chosen.unwrap_or(last);
+    let alias = records.keys.get(at).and_then(|key| key.aliases.iter().find(|alias| alias.0 == *model));
+    let model = match alias {
+        Some(alias) => Name::new(&alias.1).unwrap_or(step.model),
+        None => step.model,
+    };
+    Ok(Chosen { key: Some(at), model })
+}
+
+/// Keys of one provider that a draw considers; more than any provider has in practice.
+const KEYS_CONSIDERED_MAX: usize = 64;
+
+fn no_key(provider: &str, rested_until: Option<Nanos>, now: Nanos, is_first: bool) -> Rejection {
+    match rested_until {
+        Some(until) => {
+            Rejection::new(Cause::KeysLimited, format!("every key of provider {provider} that fits rests now"))
+                .after(until.since(now))
+        }
+        None if is_first => {
+            Rejection::new(Cause::NoUsableKey, format!("provider {provider} has no usable key for this request"))
+        }
+        None => Rejection::new(Cause::NoUsableKey, format!("no further key of provider {provider} fits this request")),
+    }
+}
+
+/// The same on every core and node, so that a session keeps its key wherever it lands.
+fn hash_of(bytes: &[u8]) -> u64 {
+    // FNV-1a with a final mix (splitmix64), since sessions often differ in their last byte only.
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_that_differ_in_one_byte_are_spread() {
+        let low = (0..100).filter(|n| fraction(hash_of(format!("session-{n}").as_bytes())) < 0.5).count();
+        assert!((30..70).contains(&low), "{low}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Many control planes in one process: the gossip that production runs, over a simulated network in
+//! virtual time. A seed chooses the faults; after them, every live node must have the same view.
+//!
+//! ```text
+//! sim seeds --from 1 --count 200     each seed in a process of its own, as many at once as there are cores
+//! sim seed 17                        one seed, with what happened
+//! sim scale --nodes 100              converged when, bytes per node and second, size of a digest
+//! ```
+//!
+//! A process runs one simulation only: the randomness and the clocks of a whole process are taken
+//! over, so that the same seed gives the same run, to the last message.
+#![forbid(unsafe_code)]
+
+mod network;
+mod node;
+mod run;
+mod scale;
+mod scenario;
+mod seeds;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(about = "Simulates clusters")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs many seeds and names those that fail.
+    Seeds {
+        /// The first one.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        count: u64,
+    },
+    /// Runs one seed.
+    Seed {
+        /// Which one.
+        seed: u64,
+    },
+    /// Measures a large cluster.
+    Scale {
+        /// How large.
+        #[arg(long, default_value_t = 100)]
+        nodes: usize,
+        /// Virtual seconds.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let succeeded = match CommandLine::parse().command {
+        Command::Seeds { from, count } => seeds::run(from, count),
+        Command::Seed { seed } => run::run(seed),
+        Command::Scale { nodes, seconds } => scale::run(nodes, seconds),
+    };
+    if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

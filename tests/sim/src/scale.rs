@@ -1,0 +1,89 @@
+//! A large cluster without faults: how long until all know all, and what that costs each of them.
+
+use crate::node::{Node, ip};
+use crate::run::take_over;
+use crate::seeds::say;
+use controlplane::member::Health;
+use std::sync::Arc;
+use std::time::Duration;
+
+const STEP: Duration = Duration::from_millis(5);
+/// What the transport calls the bytes that a node has sent.
+const BYTES_SENT: &str = "bytes_sent";
+
+/// Runs `nodes` for `seconds` after they have found each other; true where they did.
+pub(crate) fn run(nodes: usize, seconds: u64) -> bool {
+    let _clocks = take_over(1);
+    let mut builder = turmoil::Builder::new();
+    builder
+        .rng_seed(1)
+        .tick_duration(STEP)
+        .simulation_duration(Duration::from_secs(36_000))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(10))
+        .udp_capacity(65_536)
+        .tcp_capacity(65_536);
+    let mut sim = builder.build();
+    let all: Vec<_> = (0..nodes).map(Node::new).collect();
+    for node in &all {
+        let node = Arc::clone(node);
+        sim.host(ip(node.number), move || Arc::clone(&node).run());
+    }
+    let knows_all = |node: &Arc<Node>| {
+        let seen = node.seen();
+        seen.view.members.len() + 1 == nodes && seen.view.members.iter().all(|m| m.health == Health::Healthy)
+    };
+    while !all.iter().all(knows_all) {
+        if let Err(error) = sim.step() {
+            say(&format!("a node ended: {error}"));
+            return false;
+        }
+        if sim.elapsed() > Duration::from_secs(seconds.max(60)) {
+            let know = all.iter().filter(|node| knows_all(node)).count();
+            say(&format!("after {} s only {know} of {nodes} nodes know all", sim.elapsed().as_secs()));
+            return false;
+        }
+    }
+    let converged = sim.elapsed();
+    let before: Vec<_> = all.iter().map(|node| bytes_sent(node)).collect();
+    while sim.elapsed() < converged + Duration::from_secs(seconds) {
+        if let Err(error) = sim.step() {
+            say(&format!("a node ended: {error}"));
+            return false;
+        }
+    }
+    let mut rates: Vec<_> =
+        all.iter().zip(before).map(|(node, before)| (bytes_sent(node) - before) / seconds.max(1)).collect();
+    rates.sort_unstable();
+    let digest = all.iter().map(|node| node.seen().view.digest_bytes).max().unwrap_or(0);
+    // The age of news: how far behind the others' last known news are, in steps of half a second.
+    let mut ages: Vec<_> = all
+        .iter()
+        .flat_map(|node| {
+            let seen = node.seen();
+            let age = |member: &controlplane::member::Member| {
+                let number: usize = member.id.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+                let told = if number == node.number { seen.news } else { all[number].seen().news };
+                told.saturating_sub(member.values.configuration.epoch)
+            };
+            seen.view.members.iter().map(age).collect::<Vec<_>>()
+        })
+        .collect();
+    ages.sort_unstable();
+    let at = |sorted: &[u64], permille: usize| sorted[(sorted.len() - 1) * permille / 1_000];
+    say(&format!(
+        "{nodes} nodes: all know all after {:.1} s; bytes a node and second p50 {} max {}; digest {digest} bytes; news \
+         behind p50 {} p99 {} (of 500 ms each)",
+        converged.as_secs_f64(),
+        at(&rates, 500),
+        at(&rates, 1_000),
+        at(&ages, 500),
+        at(&ages, 990)
+    ));
+    all.iter().all(knows_all)
+}
+
+fn bytes_sent(node: &Arc<Node>) -> u64 {
+    let seen = node.seen();
+    seen.view.counters.iter().filter(|(name, _)| *name == BYTES_SENT).map(|(_, count)| count).sum()
+}
