@@ -26,7 +26,7 @@ mod supervisor;
 mod transport;
 mod twin;
 pub mod values;
-pub(crate) mod wire;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;

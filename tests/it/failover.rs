@@ -49,7 +49,9 @@ impl Answering {
                 }));
             }
             // The node has gone, and its connections with it.
-            serving.into_iter().for_each(|one| one.join().expect("it answers or ends"));
+            for one in serving {
+                one.join().expect("it answers or ends");
+            }
         });
         Self { asked, is_over, thread: Some(thread), entry }
     }

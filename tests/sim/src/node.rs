@@ -163,5 +163,7 @@ fn traced(trace: u64, view: &View, clock: Clock) -> u64 {
         bytes.push(member.health as u8);
         bytes.extend_from_slice(&member.values.configuration.epoch.to_le_bytes());
     }
-    bytes.iter().fold(trace ^ 0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .iter()
+        .fold(trace ^ 0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
