@@ -253,20 +253,18 @@ impl ControlLoop {
         Ok(())
     }
 
-    /// Collects what this node is once a second, and tells the others; also when it becomes ready
-    /// or stops to be.
+    /// Collects what this node is once a second, and tells the others; also as soon as something
+    /// of it has changed that they act upon.
     fn tell_others(&mut self) {
         let now = self.clock.now();
+        let is_overloaded = self.state.overload().reason().is_some();
+        let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
         if self.collector.is_due(now) {
             self.cluster.settle_keys(self.state.view());
-            let is_overloaded = self.state.overload().reason().is_some();
-            let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
             let own = self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
             let outcome = self.state.looked(own, now);
             self.remember(outcome);
-        } else if self.collector.values().about.state != state_of(&self.state.readiness()).0 {
-            self.collector.renew(self.about());
-        } else {
+        } else if !self.collector.renew(own, &self.state, now) {
             return;
         }
         self.cluster.publish(self.collector.values());
