@@ -232,6 +232,7 @@ fn sorted<L: Ord, V>(rows: &HashMap<L, V, ahash::RandomState>) -> Vec<(&L, &V)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::SourceName;
     use crate::gossip::values::NodeValues;
     use crate::member::View;
     use crate::state::{ClusterState, SourceSight};
@@ -255,7 +256,7 @@ mod tests {
             live: ClusterState::default().live(),
             view: &View { counters: vec![("frames_sent", 1), ("frames_dropped", 0)], ..View::default() },
             own: &NodeValues::default(),
-            discovered: vec![("dns", &sight)],
+            discovered: vec![(SourceName { method: "dns", number: 1 }, &sight)],
             now: Nanos(0),
         };
         render(totals, limits, &around, &facts())
