@@ -23,7 +23,7 @@ use crate::publish::{PublishError, Publisher};
 use crate::resolver::Resolver;
 use crate::signals::{Signals, Told};
 use crate::start::{ConfigSource, Read, ReadError, read_config};
-use crate::state::{ClusterState, Outcome};
+use crate::state::{ClusterState, Note, Outcome};
 use crate::watch::{Verdict, Watch};
 use shared::bounds::REPORTS_IN_FLIGHT_MAX;
 use shared::clock::{Clock, Nanos};
@@ -143,6 +143,9 @@ impl ControlLoop {
             self.pending.follow_peers = follow_peers;
         }
         for note in &notes {
+            if matches!(note, Note::KeyRests(_)) {
+                self.collector.rest_learned();
+            }
             log(note, self.clock.now());
         }
     }
@@ -241,7 +244,7 @@ impl ControlLoop {
     }
 
     /// Collects what this node is once a second, and tells the others; also when it becomes ready
-    /// or stops to be.
+    /// or stops to be, and when a key begins to rest.
     fn tell_others(&mut self) {
         let now = self.clock.now();
         if self.collector.is_due(now) {
@@ -253,7 +256,7 @@ impl ControlLoop {
             self.remember(outcome);
         } else if self.collector.values().about.state != state_of(&self.state.readiness()).0 {
             self.collector.renew(self.about());
-        } else {
+        } else if !self.collector.renew_rests(&self.state, now) {
             return;
         }
         self.cluster.publish(self.collector.values());
