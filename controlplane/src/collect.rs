@@ -32,7 +32,6 @@ pub struct Collector {
     rests: Rests,
     values: NodeValues,
     collected_at: Option<Nanos>,
-    has_new_rest: bool,
 }
 
 impl Collector {
@@ -58,27 +57,18 @@ impl Collector {
             unreadable: 0,
         };
         self.collected_at = Some(now);
-        self.has_new_rest = false;
         &self.values
     }
 
-    /// A key rests that did not: the other nodes would go on asking it for up to a second.
-    pub fn rest_learned(&mut self) {
-        self.has_new_rest = true;
-    }
-
-    /// Collects the keys that rest, where there are new ones; says whether there were.
-    pub fn renew_rests(&mut self, state: &ClusterState, now: Nanos) -> bool {
-        let is_due = std::mem::take(&mut self.has_new_rest) && self.collected_at.is_some();
-        if is_due {
-            self.values.rests = self.rests.update(state.own_rests(), self.values.about.started_ms, now);
-        }
-        is_due
-    }
-
-    /// Says who this node is before it is time for everything.
-    pub fn renew(&mut self, about: About) {
-        self.values.about = about;
+    /// Takes in what the others are to know at once, before it is time for everything: who this
+    /// node is, what it runs, which keys rest here. `false`: all of it is as it was.
+    pub fn renew(&mut self, own: Own, state: &ClusterState, now: Nanos) -> bool {
+        let Own { about, configuration, is_overloaded: _ } = own;
+        let rests = self.rests.update(state.own_rests(), about.started_ms, now);
+        let values = &mut self.values;
+        let is_news = values.about != about || values.configuration != configuration || values.rests != rests;
+        (values.about, values.configuration, values.rests) = (about, configuration, rests);
+        is_news
     }
 
     /// What was collected last.

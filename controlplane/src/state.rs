@@ -81,6 +81,8 @@ pub struct Outcome {
     pub is_new_configuration: bool,
     /// The live state changed.
     pub publish_live: bool,
+    /// What the others use of the limits may have changed.
+    pub entitle: bool,
     /// The resolver has to follow exactly these hosts.
     pub follow_hosts: Option<BTreeSet<String>>,
     /// Gossip has to be tried with exactly these addresses, besides the members it knows.
@@ -179,6 +181,7 @@ impl ClusterState {
                 self.failover.hear(&view, now);
                 self.view = *view;
                 outcome.publish_live = true;
+                outcome.entitle = true;
             }
             Event::DuplicateNode { id, .. } => outcome.duplicate_node = Some(id),
             Event::Report(report) => {
