@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Highest version of the protocol between nodes that this program speaks.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = crate::gossip::frame::VERSION_MAX as u32;
 /// What the admin interface says with every answer about keys.
 const KEYS_NOTE: &str = "keys that are not in the configuration are gone when this node ends, and keys that are there \
                          come back when it is read again: write gossip.encryption_keys of every node as it is here";
