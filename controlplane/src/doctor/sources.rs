@@ -4,7 +4,7 @@ use super::settings::{FILTERED, joined};
 use super::{Patient, Place, Remark};
 use crate::cluster::keyring;
 use crate::discovery::static_list::StaticList;
-use crate::discovery::{Failure, Source, Surroundings, consul, dns, own_addresses, udp};
+use crate::discovery::{Failure, Source, Surroundings, consul, dns, own_addresses, udp, where_to_look};
 use shared::config::model::{Cluster, Discovery, DiscoverySource};
 use shared::secret::Secret;
 use std::net::SocketAddr;
@@ -16,6 +16,8 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Silence after which a subnet has said all that it will.
 const GATHER: Duration = Duration::from_millis(1_500);
+/// Answers of a subnet that are waited for, one after the other.
+const GATHERINGS_MAX: usize = PEERS_MAX;
 /// Addresses of one source that are dealt with.
 const PEERS_MAX: usize = 64;
 
@@ -126,9 +128,12 @@ async fn peek<S: Source>(source: &mut S, around: &Surroundings) -> Result<Vec<So
 /// Answers of a whole subnet come one by one.
 async fn peek_for_a_while<S: Source>(source: &mut S, around: &Surroundings) -> Result<Vec<SocketAddr>, Failure> {
     let mut found = peek(source, around).await;
-    while let Ok(next) = timeout(GATHER, source.look()).await {
+    for _ in 0..GATHERINGS_MAX {
+        let Ok(next) = timeout(GATHER, source.look()).await else { break };
+        // A source with a short interval answers without news too.
+        let is_news = next != found;
         found = next;
-        if found.is_err() {
+        if !is_news || found.is_err() {
             break;
         }
     }
@@ -186,9 +191,10 @@ fn sorted_out(
     if peers.is_empty() {
         let cause = format!("{name} works and sees no node{beside}");
         let remedy = format!(
-            "are others running? Compare `service_name` ({:?} here) and the settings of {name} with theirs, and see whether \
-             the log above complains",
-            around.service_name
+            "are others running? Compare `service_name` ({:?} here) and the settings of {name} with theirs, see whether \
+             the log above complains; {}",
+            around.service_name,
+            where_to_look(name)
         );
         say(Remark::wrong("no new nodes discovered", cause, remedy));
     } else {
