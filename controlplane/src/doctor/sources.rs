@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 /// A source has its own deadlines; this much longer than `dial_timeout` it is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Silence after which a subnet has said all that it will.
+/// Time in which a subnet says what it will.
 const GATHER: Duration = Duration::from_millis(1_500);
 /// Addresses of one source that are dealt with.
 const PEERS_MAX: usize = 64;
