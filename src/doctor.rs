@@ -44,7 +44,7 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
     };
     let status = admin_client::get(admin, "/cluster/status").ok().filter(|(code, _)| *code == 200);
     let status: Option<Value> = status.and_then(|(_, body)| serde_json::from_str(&body).ok());
-    let metrics = status.as_ref().and_then(|_| admin_client::get(admin, "/metrics").ok()).map(|(_, body)| body);
+    let metrics = || admin_client::get(admin, "/metrics").ok().map(|(_, body)| body);
 
     // What sources and gossip warn of is part of the picture; it goes to standard error.
     process::start_logging(LogFormat::Text, LOG_WARNINGS);
@@ -54,8 +54,7 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
     };
     let mut out = io::stdout().lock();
     let mut wrong = 0_usize;
-    let patient =
-        Patient { config: &loaded.config, status: status.as_ref(), metrics: metrics.as_deref(), clock: Clock::start() };
+    let patient = Patient { config: &loaded.config, status: status.as_ref(), metrics: &metrics, clock: Clock::start() };
     let mut say = |remark: Remark| {
         // A reader that closes early (`head`) has seen enough.
         let _ = match remark {

@@ -11,11 +11,15 @@ use shared::clock::Clock;
 use shared::config::model::Config;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod reach;
 mod running;
 mod settings;
 mod sources;
+
+/// A node that is not let in knocks at least this often.
+const LISTEN_SECONDS: u32 = 11;
 
 /// One line of the examination.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +49,8 @@ pub struct Patient<'a> {
     pub config: &'a Config,
     /// `/cluster/status` of the node that runs on it, where one does.
     pub status: Option<&'a Value>,
-    /// `/metrics` of that node.
-    pub metrics: Option<&'a str>,
+    /// Asks for `/metrics` of that node.
+    pub metrics: &'a dyn Fn() -> Option<String>,
     /// For times.
     pub clock: Clock,
 }
@@ -54,6 +58,7 @@ pub struct Patient<'a> {
 /// Examines; every remark is said as soon as it is made. To be called inside a tokio runtime.
 pub async fn examine(patient: &Patient<'_>, say: &mut dyn FnMut(Remark)) {
     let cluster = &patient.config.cluster;
+    let before = patient.status.and_then(|_| (patient.metrics)()).unwrap_or_default();
     let keyring = keyring(cluster);
     settings::judge(cluster, &keyring).into_iter().for_each(&mut *say);
     if !cluster.enabled {
@@ -92,7 +97,9 @@ pub async fn examine(patient: &Patient<'_>, say: &mut dyn FnMut(Remark)) {
     }
     match patient.status {
         Some(status) => {
-            running::judge(status, patient.metrics.unwrap_or_default(), &peers).into_iter().for_each(&mut *say);
+            running::judge(status, &peers).into_iter().for_each(&mut *say);
+            let after = listened(patient, &before).await;
+            running::judge_counters(&before, &after).into_iter().for_each(&mut *say);
         }
         None => {
             say(Remark::Note(
@@ -100,6 +107,20 @@ pub async fn examine(patient: &Patient<'_>, say: &mut dyn FnMut(Remark)) {
             ));
         }
     }
+}
+
+/// Metrics of the running node, as late as it takes to see whether what it refused before is still
+/// coming; at once where it refused nothing.
+async fn listened(patient: &Patient<'_>, before: &str) -> String {
+    let mut after = (patient.metrics)().unwrap_or_default();
+    for _ in 0..LISTEN_SECONDS {
+        if running::all_go_on(before, &after) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        after = (patient.metrics)().unwrap_or(after);
+    }
+    after
 }
 
 impl Remark {

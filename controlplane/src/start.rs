@@ -15,7 +15,7 @@ use crate::sources;
 use crate::state_dir::{StateDir, StateDirError, random_key};
 use shared::clock::Clock;
 use shared::config::model::{Cluster, Config, NodeId, Server};
-use shared::config::{Fault, Sources, Warning, load, text_of};
+use shared::config::{Fault, Sources, Warning, load, plain_json, text_of};
 use shared::secret::Secret;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -264,8 +264,7 @@ pub(crate) struct Read {
     pub(crate) warnings: Vec<Warning>,
     /// Tells whether two nodes run the same configuration: 16 hexadecimal digits.
     pub(crate) hash: String,
-    /// `cluster_config` as it is written, for the last good snapshot; `None` where there is none, or
-    /// comments stand in the file.
+    /// `cluster_config` as it is written, for the last good snapshot; `None` where there is none.
     pub(crate) cluster_text: Option<Secret>,
 }
 
@@ -313,11 +312,12 @@ fn cluster_of(text: &Secret, remarks: &mut Vec<String>) -> Cluster {
 }
 
 /// The hash is of what all nodes have in common: not of `server` and `cluster_config`, which name addresses,
-/// nor of blanks. A text with comments is taken as it is.
+/// nor of blanks and comments.
 fn hash_and_cluster(text: &str) -> (String, Option<Secret>) {
     let mut common = Zeroizing::new(String::new());
     let mut cluster = None;
-    if let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_str(text) {
+    let plain = Zeroizing::new(plain_json(text));
+    if let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_str(&plain) {
         cluster = fields.get("cluster_config").map(|config| Secret::new(&config.to_string()));
         fields.retain(|name, _| name != "server" && name != "cluster_config");
         *common = serde_json::Value::Object(fields).to_string();

@@ -13,6 +13,7 @@ mod faults;
 mod inactive;
 pub mod model;
 mod nearest;
+mod plain;
 mod prescan;
 mod read;
 mod reader;
@@ -26,6 +27,7 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
 pub use faults::{Fault, Warning};
 pub use model::Config;
+pub use plain::plain_json;
 
 use prescan::{DEPTH_MAX, Excess, TEXT_BYTES_MAX, VALUES_MAX, check_bounds};
 use reader::{Node, Reader};

@@ -148,12 +148,13 @@ def test_two_nodes_with_one_id(formed: Callable[[int], Cluster]) -> None:
     twin = cluster.add(1)[0]
     changed(cluster, twin, node_id="n1")
     twin.start()
-    soon(lambda: not twin.runs or not cluster.nodes[0].runs, 30, "one of the two ends", cluster.explain)
-    ended = twin if not twin.runs else cluster.nodes[0]
-    says(ended, "another live node has this node's id", "node_id")
-    assert ended.program.process.returncode != 0
-    ended.kill()
-    others = [node for node in cluster.nodes if node is not ended]
+    soon(lambda: not twin.runs, 15, "the newcomer ends", cluster.explain)
+    says(twin, "another live node has this node's id", "node_id")
+    assert twin.program.process.returncode == 78
+    twin.kill()
+    others = cluster.nodes[:2]
+    # The one that was there first stays, and is taken up again.
+    cluster.wait_whole(15, others)
     for node in others:
         assert node.chat()[0] == 200
 

@@ -15,8 +15,8 @@ const PEERS_MAX: usize = 64;
 /// The wire's counters in `/metrics`.
 const COUNTER_PREFIX: &str = "deepintshield_gossip_";
 
-/// Looks through the node's status and metrics. `discovered` are the peers that were found without it.
-pub(super) fn judge(status: &Value, metrics: &str, discovered: &[SocketAddr]) -> Vec<Remark> {
+/// Looks through the node's status. `discovered` are the peers that were found without it.
+pub(super) fn judge(status: &Value, discovered: &[SocketAddr]) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let health = text(&status["cluster_health"]);
     let counted = format!("{} of {} members healthy", status["healthy_members"], status["members"]);
@@ -53,7 +53,6 @@ pub(super) fn judge(status: &Value, metrics: &str, discovered: &[SocketAddr]) ->
             remarks.push(Remark::wrong(symptom, cause, text(&failure["remedy"])));
         }
     }
-    judge_counters(metrics, &mut remarks);
     remarks
 }
 
@@ -123,16 +122,34 @@ fn judge_membership(status: &Value, peers: &[Value], discovered: &[SocketAddr], 
     }
 }
 
-fn judge_counters(metrics: &str, remarks: &mut Vec<Remark>) {
-    for line in metrics.lines() {
-        let counter = line.strip_prefix(COUNTER_PREFIX).and_then(|rest| rest.split_once("_total "));
-        let Some((name, count)) = counter else { continue };
-        if let Some((symptom, cause, remedy)) = refusal(name)
-            && count.trim() != "0"
-        {
-            remarks.push(Remark::wrong(symptom, format!("{cause} ({} frames since its start)", count.trim()), remedy));
+/// What the node refuses. What it refused once, and does not any more, is no finding: counters stay
+/// until it is started anew.
+pub(super) fn judge_counters(before: &str, after: &str) -> Vec<Remark> {
+    let refused = refused(after).filter_map(|(name, count)| {
+        let (symptom, cause, remedy) = refusal(name)?;
+        if counted(before, name) == count {
+            return Some(Remark::Note(format!(
+                "{cause} ({count} frames since its start), and none while this was looked at"
+            )));
         }
-    }
+        Some(Remark::wrong(symptom, format!("{cause} ({count} frames since its start)"), remedy))
+    });
+    refused.collect()
+}
+
+/// Whether everything that was refused before has been refused again.
+pub(super) fn all_go_on(before: &str, after: &str) -> bool {
+    refused(before).filter(|(name, _)| refusal(name).is_some()).all(|(name, count)| counted(after, name) != count)
+}
+
+/// The wire's counters that are not 0.
+fn refused(metrics: &str) -> impl Iterator<Item = (&str, &str)> {
+    let counters = metrics.lines().filter_map(|line| line.strip_prefix(COUNTER_PREFIX)?.split_once("_total "));
+    counters.map(|(name, count)| (name, count.trim())).filter(|(_, count)| *count != "0")
+}
+
+fn counted<'m>(metrics: &'m str, name: &str) -> &'m str {
+    refused(metrics).find(|(other, _)| *other == name).map_or("0", |(_, count)| count)
 }
 
 /// Symptom, cause and remedy of frames that were refused for a reason that somebody has to mend.
@@ -180,13 +197,17 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn symptoms(status: &Value, metrics: &str, discovered: &[&str]) -> Vec<String> {
+    fn symptoms(status: &Value, discovered: &[&str]) -> Vec<String> {
         let discovered: Vec<SocketAddr> = discovered.iter().map(|text| text.parse().unwrap()).collect();
-        let wrong = judge(status, metrics, &discovered).into_iter().filter_map(|remark| match remark {
+        wrong(judge(status, &discovered))
+    }
+
+    fn wrong(remarks: Vec<Remark>) -> Vec<String> {
+        let symptoms = remarks.into_iter().filter_map(|remark| match remark {
             Remark::Wrong(finding) => Some(finding.symptom),
             _ => None,
         });
-        wrong.collect()
+        symptoms.collect()
     }
 
     fn healthy() -> Value {
@@ -202,8 +223,25 @@ mod tests {
 
     #[test]
     fn a_healthy_node_has_no_finding() {
-        let metrics = "deepintshield_gossip_refused_other_key_total 0\ndeepintshield_gossip_refused_damaged_total 9\n";
-        assert_eq!(symptoms(&healthy(), metrics, &["10.0.0.2:10101"]), Vec::<String>::new());
+        assert_eq!(symptoms(&healthy(), &["10.0.0.2:10101"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_goes_on_being_refused_is_a_finding_and_what_was_once_is_not() {
+        let metrics = |other_key: u32, damaged: u32| {
+            format!(
+                "deepintshield_gossip_refused_other_key_total {other_key}\ndeepintshield_gossip_refused_damaged_total {damaged}\n"
+            )
+        };
+        for (before, after, findings, notes) in [((0, 3), (0, 9), 0, 0), ((4, 0), (5, 0), 1, 0), ((4, 0), (4, 0), 0, 1)]
+        {
+            let (before, after) = (metrics(before.0, before.1), metrics(after.0, after.1));
+            let remarks = judge_counters(&before, &after);
+            assert_eq!(remarks.len(), findings + notes, "{remarks:?}");
+            assert_eq!(wrong(remarks).len(), findings);
+            assert_eq!(all_go_on(&before, &after), notes == 0);
+        }
+        assert_eq!(wrong(judge_counters("", &metrics(1, 0))), ["failed to join cluster"]);
     }
 
     #[test]
@@ -227,17 +265,16 @@ mod tests {
         ] {
             let mut status = healthy();
             *status.pointer_mut(at).expect(at) = value;
-            assert_eq!(symptoms(&status, "", &["10.0.0.2:10101"]), [symptom], "{at}");
+            assert_eq!(symptoms(&status, &["10.0.0.2:10101"]), [symptom], "{at}");
         }
-        let metrics = "deepintshield_gossip_refused_other_cluster_total 4\n";
-        assert_eq!(symptoms(&healthy(), metrics, &[]), ["failed to join cluster"]);
         let alone = json!({"cluster_health": "HEALTHY", "members": 1, "state": "ready"});
-        assert_eq!(symptoms(&alone, "", &[]), [super::super::settings::ALONE]);
+        assert_eq!(symptoms(&alone, &[]), [super::super::settings::ALONE]);
     }
 
     #[test]
     fn an_answer_without_fields_is_no_reason_to_fall() {
-        judge(&json!({}), "\u{0}", &[]);
-        judge(&json!({"peers": [1, {}], "discovery": 7}), "deepintshield_gossip__total", &[]);
+        judge(&json!({}), &[]);
+        judge(&json!({"peers": [1, {}], "discovery": 7}), &[]);
+        judge_counters("\u{0}", "deepintshield_gossip__total");
     }
 }

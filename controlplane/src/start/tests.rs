@@ -87,3 +87,15 @@ fn days_since_1970_become_dates() {
         assert_eq!(utc(seconds), date);
     }
 }
+
+#[test]
+fn nodes_of_one_configuration_have_one_hash_and_keep_the_clusters_part() {
+    let bare = r#"{"client": {"x": 1}, "cluster_config": {"enabled": true}}"#;
+    let other = "{ // this node\n \"server\": {\"port\": 7},\n \"cluster_config\": {\"enabled\": true,}, /* , */ \"client\": {\"x\": 1}, }";
+    let (hash, cluster) = hash_and_cluster(bare);
+    assert_eq!(cluster.unwrap().expose(), r#"{"enabled":true}"#);
+    let (with_comments, cluster) = hash_and_cluster(other);
+    assert_eq!(cluster.unwrap().expose(), r#"{"enabled":true}"#);
+    assert_eq!(with_comments, hash);
+    assert_ne!(hash_and_cluster(&bare.replace('1', "2")).0, hash);
+}

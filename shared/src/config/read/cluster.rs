@@ -70,7 +70,7 @@ fn check(reader: &mut Reader<'_>, place: &Place, cluster: &Cluster, discovery: O
     let is_open =
         cluster.gossip.encryption_keys.is_empty() && !cluster.gossip.insecure && !cluster.bind_address.is_loopback();
     if is_open {
-        let message = "gossip has no encryption_keys: the node will not join over an address that others reach without them, or without \"insecure\": true";
+        let message = "gossip has no encryption_keys: unless DEEPINTSHIELD_GOSSIP_KEY holds one, the node refuses to start on an address that others reach; make a key with `openssl rand -base64 32`, or say \"insecure\": true in gossip";
         reader.warn(place, message);
     }
 }
