@@ -1,6 +1,7 @@
 use super::*;
 use crate::gossip::network::{Datagrams, Listener, Stream, SystemNetwork};
 use async_trait::async_trait;
+use crate::gossip::sieve::Sieve;
 use shared::secret::Secret;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -423,8 +424,10 @@ async fn ipv6_works_as_well() {
 async fn two_chitchats_agree_over_it() {
     let (a, b) = (wire("a", ring("c", &[ONE])).await, wire("b", ring("c", &[ONE])).await);
     let start = async |wire: &Wire, id: &str, seed: SocketAddr| {
+        let chitchat_id = chitchat::ChitchatId::new(id.to_owned(), 1, wire.advertise());
+        let sieve = Arc::new(Mutex::new(Sieve::new(chitchat_id.clone(), "c".to_owned())));
         let config = chitchat::ChitchatConfig {
-            chitchat_id: chitchat::ChitchatId::new(id.to_owned(), 1, wire.advertise()),
+            chitchat_id,
             cluster_id: "c".to_owned(),
             gossip_interval: Duration::from_millis(50),
             listen_addr: wire.advertise(),
@@ -438,7 +441,7 @@ async fn two_chitchats_agree_over_it() {
         let mut value = [0; 2_000];
         getrandom::fill(&mut value).unwrap();
         let value: String = value.iter().map(|byte| char::from(b'0' + byte % 64)).collect();
-        chitchat::spawn_chitchat(config, vec![("key".to_owned(), value)], &wire.transport()).await.unwrap()
+        chitchat::spawn_chitchat(config, vec![("key".to_owned(), value)], &wire.transport(sieve)).await.unwrap()
     };
     let (of_a, of_b) = (start(&a, "a", b.advertise()).await, start(&b, "b", a.advertise()).await);
     let sees = |chitchat: Arc<tokio::sync::Mutex<chitchat::Chitchat>>| {
