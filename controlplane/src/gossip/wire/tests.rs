@@ -1,7 +1,7 @@
 use super::*;
 use crate::gossip::network::{Datagrams, Listener, Stream, SystemNetwork};
-use async_trait::async_trait;
 use crate::gossip::sieve::Sieve;
+use async_trait::async_trait;
 use shared::secret::Secret;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -370,6 +370,8 @@ async fn connections_without_a_frame_are_few_and_short() {
     drop(idle);
     // Each of these is closed at once, without an answer.
     let lengths = [0_u32, 5, 300, 65_000, 66_000, u32::MAX];
+    let clock = Clock::start();
+    let begun = clock.now();
     for length in lengths {
         let mut stream = until_connected(&b).await;
         stream.write_all(&length.to_be_bytes()).await.unwrap();
@@ -380,6 +382,8 @@ async fn connections_without_a_frame_are_few_and_short() {
         assert!(answer.is_empty());
     }
     assert_eq!(count(&b, "frames_received_tcp") + count(&b, "frames_sent_tcp"), 0);
+    // Each had to wait for the place of the one before.
+    assert!(clock.now().since(begun) >= 5 * Duration::from_millis(250));
 }
 
 /// A connection that has a place: those before gave theirs back.
