@@ -187,7 +187,7 @@ impl Sieve {
             let bytes = read_since(begin, &steps);
             match step {
                 Step::Node(id) => {
-                    finish(subject.take(), &mut taken);
+                    finish(subject.as_ref(), &mut taken);
                     subject = Some(self.begin(id, bytes, &mut taken));
                 }
                 Step::KeyValue { key, value_bytes, version } => {
@@ -205,7 +205,7 @@ impl Sieve {
                 Step::MaxVersion(version) => subject.as_mut()?.raise(version)?,
             }
         }
-        finish(subject, &mut taken);
+        finish(subject.as_ref(), &mut taken);
         for block in taken.chunks(BLOCK_BYTES_MAX) {
             passed.push(Block::Plain as u8);
             passed.extend_from_slice(&(block.len() as u16).to_le_bytes());
@@ -251,7 +251,7 @@ impl Subject {
 }
 
 /// So that what was left out is not asked for again.
-fn finish(subject: Option<Subject>, taken: &mut Vec<u8>) {
+fn finish(subject: Option<&Subject>, taken: &mut Vec<u8>) {
     if let Some(Subject { id: Some(_), highest, written }) = subject
         && highest > written
     {

@@ -153,7 +153,7 @@ fn a_delta_that_grows_to_two_hundred_megabytes_costs_one_and_what_came_first_is_
     let mut message = [&START[..], &[SYN_ACK], &digest(std::slice::from_ref(&a)), &packed(&steps)].concat();
     message.pop();
     // Values of zeros, as long as a text may be.
-    let bomb = zstd::bulk::compress(&[0; BLOCK_BYTES_MAX], 19).unwrap();
+    let bomb = zstd::bulk::compress(&vec![0; BLOCK_BYTES_MAX], 19).unwrap();
     while message.len() < 65_000 {
         message.push(Block::Packed as u8);
         message.extend((bomb.len() as u16).to_le_bytes());
