@@ -5,6 +5,7 @@
 //! Fields may be added; those that are here keep their meaning. Absent: keys, credentials,
 //! anything of a request.
 
+use crate::discovery::SourceName;
 use crate::gossip::values::{ConfigurationMark, Load, NodeValues};
 use crate::member::{Member, View};
 use crate::state::SourceSight;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 /// Addresses of one source that are shown.
 const ADDRESSES_SHOWN_MAX: usize = 64;
+/// Resting keys that are shown.
+const RESTING_SHOWN_MAX: usize = 256;
 
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,6 +61,10 @@ pub struct Status {
     pub load: Load,
     /// Limits of which something is in use, here or at a peer.
     pub limits: Vec<LimitSum>,
+    /// Provider keys that this node passes over now, whoever learned of it.
+    pub resting_keys: Vec<RestingKeyStatus>,
+    /// Providers that this node asks after the others.
+    pub demoted_providers: Vec<DemotedStatus>,
     /// What each discovery source sees, by its name.
     pub discovery: Vec<DiscoveryStatus>,
     /// All other nodes that are known, by id.
@@ -120,11 +127,35 @@ pub struct PeerConfiguration {
     pub matches_ours: bool,
 }
 
+/// A provider key that rests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RestingKeyStatus {
+    /// Provider's name.
+    pub provider: String,
+    /// Key's name.
+    pub key: String,
+    /// Only for this model; `null`: for all.
+    pub model: Option<String>,
+    /// `limited`, `refused` or `denied`.
+    pub reason: &'static str,
+    /// Time until it is asked again.
+    pub remaining_ms: u64,
+}
+
+/// A provider that goes behind the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DemotedStatus {
+    /// Provider's name.
+    pub provider: String,
+    /// Part of its requests that it still gets first.
+    pub share_permille: u16,
+}
+
 /// One discovery source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiscoveryStatus {
-    /// The method, as the configuration calls it.
-    pub source: &'static str,
+    /// The method, as the configuration calls it; `dns-2` is the second one of its method.
+    pub source: String,
     /// How many peers its last list had; it stays in use while the source fails.
     pub peers: usize,
     /// The first of them.
@@ -200,13 +231,35 @@ fn peer_of(member: &Member, ours: &ConfigurationMark, now: Nanos) -> PeerStatus 
     }
 }
 
+/// The first of the keys that rest, and not those whose time is over.
+pub fn resting_of(live: &Live, now: Nanos) -> Vec<RestingKeyStatus> {
+    let resting = live.resting_keys.iter().filter(|key| key.until > now).take(RESTING_SHOWN_MAX);
+    let shown = resting.map(|key| RestingKeyStatus {
+        provider: key.provider.clone(),
+        key: key.key.clone(),
+        model: key.model.clone(),
+        reason: key.reason.name(),
+        remaining_ms: millis(key.until.since(now)),
+    });
+    shown.collect()
+}
+
+/// Every provider that is asked after the others.
+pub fn demoted_of(live: &Live) -> Vec<DemotedStatus> {
+    let shown = live
+        .providers
+        .iter()
+        .map(|share| DemotedStatus { provider: share.provider.clone(), share_permille: share.permille });
+    shown.collect()
+}
+
 /// Every source that has said anything yet.
 pub fn discovery_of<'a>(
-    sources: impl Iterator<Item = (&'static str, &'a SourceSight)>,
+    sources: impl Iterator<Item = (SourceName, &'a SourceSight)>,
     now: Nanos,
 ) -> Vec<DiscoveryStatus> {
     let shown = sources.map(|(source, sight)| DiscoveryStatus {
-        source,
+        source: source.to_string(),
         peers: sight.peers.len(),
         addresses: sight.peers.iter().take(ADDRESSES_SHOWN_MAX).copied().collect(),
         failures: sight.failures,
@@ -231,6 +284,7 @@ mod tests {
     use crate::gossip::values::About;
     use crate::member::Health;
     use serde_json::json;
+    use shared::published::{ProviderShare, RestReason, RestingKey};
 
     fn member(id: &str, hash: &str) -> Member {
         Member {
@@ -282,6 +336,27 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_rest_show_the_time_that_is_left() {
+        let resting = |key: &str, until| RestingKey {
+            provider: "p".into(),
+            key: key.into(),
+            model: None,
+            reason: RestReason::Limited,
+            until: Nanos(until),
+        };
+        let resting_keys = vec![resting("over", 1_000_000_000), resting("rests", 3_500_000_000)];
+        let providers = vec![ProviderShare { provider: "q".into(), permille: 10 }];
+        let live = Live { resting_keys, providers, ..Live::default() };
+        let shown = serde_json::to_value(resting_of(&live, Nanos(2_000_000_000))).unwrap();
+        let expected = json!([
+            {"provider": "p", "key": "rests", "model": null, "reason": "limited", "remaining_ms": 1_500}
+        ]);
+        assert_eq!(shown, expected);
+        let shown = serde_json::to_value(demoted_of(&live)).unwrap();
+        assert_eq!(shown, json!([{"provider": "q", "share_permille": 10}]));
+    }
+
+    #[test]
     fn a_source_that_fails_shows_its_last_list_and_why() {
         let failure =
             Failure { line: "dns lookup error", cause: "timed out".into(), remedy: "look at the resolver".into() };
@@ -290,7 +365,7 @@ mod tests {
             failures: 3,
             failed: Some((failure, Nanos(0))),
         };
-        let shown = discovery_of([("dns", &sight)].into_iter(), Nanos(2_000_000_000));
+        let shown = discovery_of([(SourceName { method: "dns", number: 1 }, &sight)].into_iter(), Nanos(2_000_000_000));
         assert_eq!((shown[0].peers, shown[0].addresses.len()), (100, ADDRESSES_SHOWN_MAX));
         assert_eq!(
             serde_json::to_value(&shown[0].last_failure).unwrap(),

@@ -3,7 +3,7 @@
 use super::ControlLoop;
 use crate::admin::Question;
 use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
-use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
+use crate::admin::status::{Status, cluster_health, demoted_of, discovery_of, peers_of, resting_of, state_of};
 use crate::metrics::process::Process;
 use crate::metrics::{ClusterFacts, Facts, render};
 use crate::sums;
@@ -21,8 +21,7 @@ impl ControlLoop {
     /// The others hear of it at once, so that the next step need not wait.
     fn rotate(&mut self, step: KeyStep) -> Result<KeysStatus, KeyFault> {
         let status = self.cluster.rotate(step, self.state.view())?;
-        self.collector.renew(self.about());
-        self.cluster.publish(self.collector.values());
+        self.tell_others();
         Ok(status)
     }
 
@@ -68,6 +67,8 @@ impl ControlLoop {
             configuration: own.configuration.clone(),
             load: own.load.clone(),
             limits: sums::limits(own, &view.members),
+            resting_keys: resting_of(&live, now),
+            demoted_providers: demoted_of(&live),
             discovery: discovery_of(self.state.discovered(), now),
             peers: peers_of(view, &own.configuration, now),
         })

@@ -126,12 +126,13 @@ async fn peek<S: Source>(source: &mut S, around: &Surroundings) -> Result<Vec<So
 /// Answers of a whole subnet come one by one.
 async fn peek_for_a_while<S: Source>(source: &mut S, around: &Surroundings) -> Result<Vec<SocketAddr>, Failure> {
     let mut found = peek(source, around).await;
-    while let Ok(next) = timeout(GATHER, source.look()).await {
-        found = next;
-        if found.is_err() {
-            break;
+    // One bound for all looks: where the interval is short, there is always another one.
+    let gathering = async {
+        while found.is_ok() {
+            found = source.look().await;
         }
-    }
+    };
+    drop(timeout(GATHER, gathering).await);
     drop(timeout(GATHER, source.leave()).await);
     found
 }

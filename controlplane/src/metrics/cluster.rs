@@ -2,6 +2,7 @@
 //! rows beyond the bounds are left out, so that no cluster makes a scrape endless.
 
 use super::exposition::Exposition;
+use crate::discovery::SourceName;
 use crate::gossip::values::{Load, NodeValues};
 use crate::member::{Health, Member, View};
 use crate::state::SourceSight;
@@ -14,6 +15,9 @@ const PEERS_SHOWN_MAX: usize = 256;
 /// Rows of a family that has one for each peer and limit.
 const PEER_LIMITS_SHOWN_MAX: usize = 2_000;
 
+/// Rows of keys that rest.
+const RESTING_SHOWN_MAX: usize = 256;
+
 /// What is known of the cluster.
 pub struct ClusterFacts<'a> {
     /// How many members there are, and how many are healthy.
@@ -23,7 +27,7 @@ pub struct ClusterFacts<'a> {
     /// What this node tells of itself.
     pub own: &'a NodeValues,
     /// What every discovery source sees.
-    pub discovered: Vec<(&'static str, &'a SourceSight)>,
+    pub discovered: Vec<(SourceName, &'a SourceSight)>,
     /// The moment of the scrape.
     pub now: Nanos,
 }
@@ -37,6 +41,7 @@ pub(super) fn cluster(text: &mut Exposition, facts: &ClusterFacts<'_>) {
     peers(text, &shown, own, *now);
     gossip(text, view);
     discovery(text, discovered);
+    failover(text, live, *now);
     together(text, own, view, &shown);
     load(text, &own.load);
 }
@@ -95,7 +100,7 @@ fn gossip(text: &mut Exposition, view: &View) {
     }
 }
 
-fn discovery(text: &mut Exposition, discovered: &[(&'static str, &SourceSight)]) {
+fn discovery(text: &mut Exposition, discovered: &[(SourceName, &SourceSight)]) {
     let name = "deepintshield_discovery_peers";
     text.family(name, "gauge", "Peers in a source's last list.");
     for (source, sight) in discovered {
@@ -110,6 +115,23 @@ fn discovery(text: &mut Exposition, discovered: &[(&'static str, &SourceSight)])
     text.family(name, "gauge", "1 when a source's last look failed; its last list stays in use.");
     for (source, sight) in discovered {
         text.sample(name, &[("source", source)], u8::from(sight.failed.is_some()));
+    }
+}
+
+/// What the cores were told to pass over.
+fn failover(text: &mut Exposition, live: &Live, now: Nanos) {
+    let name = "deepintshield_key_rests_seconds";
+    text.family(name, "gauge", "Time until a provider key that rests is asked again; an empty model means all.");
+    for key in live.resting_keys.iter().filter(|key| key.until > now).take(RESTING_SHOWN_MAX) {
+        let model = key.model.as_deref().unwrap_or_default();
+        let labels: [(&str, &dyn std::fmt::Display); 4] =
+            [("provider", &key.provider), ("key", &key.key), ("model", &model), ("reason", &key.reason.name())];
+        text.sample(name, &labels, key.until.since(now).as_secs_f64());
+    }
+    let name = "deepintshield_provider_demoted_ratio";
+    text.family(name, "gauge", "Part of its requests that a provider gets first while it is asked after the others.");
+    for share in &live.providers {
+        text.sample(name, &[("provider", &share.provider)], f64::from(share.permille) / 1e3);
     }
 }
 
@@ -158,6 +180,7 @@ mod tests {
     use super::*;
     use crate::gossip::values::{ConfigurationMark, LimitUse, ProviderTraffic};
     use shared::published::Readiness;
+    use shared::published::{ProviderShare, RestReason, RestingKey};
     use std::time::Duration;
 
     fn values(hash: &str) -> NodeValues {
@@ -185,17 +208,27 @@ mod tests {
         }
     }
 
+    fn resting(key: &str, until: u64) -> RestingKey {
+        let (provider, key, reason) = ("p".into(), key.into(), RestReason::Limited);
+        RestingKey { provider, key, model: None, reason, until: Nanos(until) }
+    }
+
     fn shown(members: Vec<Member>) -> String {
         let live = Live {
             readiness: Readiness::Ready,
             members: 2,
             healthy_members: 1,
             is_cluster_healthy: false,
+            resting_keys: vec![resting("over", 3_000_000_000), resting("rests", 4_500_000_000)],
+            providers: vec![ProviderShare { provider: "q".into(), permille: 10 }],
             ..Live::default()
         };
         let view = View { members, digest_bytes: 102, counters: vec![("frames_sent", 9)], ..View::default() };
         let sight = SourceSight { failures: 3, ..SourceSight::default() };
-        let (own, discovered) = (values("aa"), vec![("dns", &sight)]);
+        let (own, discovered) = (
+            values("aa"),
+            vec![(SourceName { method: "dns", number: 1 }, &sight), (SourceName { method: "dns", number: 2 }, &sight)],
+        );
         let mut text = Exposition::default();
         cluster(&mut text, &ClusterFacts { live, view: &view, own: &own, discovered, now: Nanos(3_000_000_000) });
         text.finish()
@@ -209,6 +242,8 @@ mod tests {
             "deepintshield_cluster_healthy 0",
             "deepintshield_peers{health=\"suspect\"} 1",
             "deepintshield_peers{health=\"dead\"} 0",
+            "deepintshield_key_rests_seconds{provider=\"p\",key=\"rests\",model=\"\",reason=\"limited\"} 1.5",
+            "deepintshield_provider_demoted_ratio{provider=\"q\"} 0.01",
             "deepintshield_peer_last_heard_seconds{peer=\"b\"} 2",
             "deepintshield_peer_round_trip_seconds{peer=\"b\"} 0.002",
             "deepintshield_peer_clock_offset_seconds{peer=\"b\"} -1.5",
@@ -217,6 +252,7 @@ mod tests {
             "deepintshield_gossip_digest_bytes 102",
             "deepintshield_gossip_frames_sent_total 9",
             "deepintshield_discovery_failures_total{source=\"dns\"} 3",
+            "deepintshield_discovery_failures_total{source=\"dns-2\"} 3",
             "deepintshield_cluster_attempts{provider=\"openai\"} 10",
             "deepintshield_cluster_limit_used{limit=\"team\",unit=\"tokens\"} 14",
             "deepintshield_peer_limit_used{peer=\"b\",limit=\"team\",unit=\"tokens\"} 7",
