@@ -282,15 +282,12 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: Box<dyn Listener>) {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        match Place::take(&shared, source.ip()) {
-            Some(place) => {
-                refused_in_a_row = 0;
-                shared.spawn(read_frames(shared.clone(), stream, source, place));
-            }
-            None => {
-                refused_in_a_row += 1;
-                shared.lock().counts.connections_refused += 1;
-            }
+        if let Some(place) = Place::take(&shared, source.ip()) {
+            refused_in_a_row = 0;
+            shared.spawn(read_frames(shared.clone(), stream, source, place));
+        } else {
+            refused_in_a_row += 1;
+            shared.lock().counts.connections_refused += 1;
         }
     }
 }
