@@ -8,7 +8,7 @@
 //!
 //! The format is that of chitchat 0.11. Absent: who may speak for whom, which the key decides.
 
-use super::frame::Cursor;
+use super::frame::{Cursor, GENERATION_MAX, LATER_GENERATION_MAX};
 use chitchat::{ChitchatId, Deserializable as _, NodeState, Serializable as _};
 use shared::config::model::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ const ACK: u8 = 2;
 /// What was left out, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LeftOut {
-    /// Nodes without a valid id or address, each time that one was named.
+    /// Nodes without a valid id, address or generation, each time that one was named.
     pub(crate) invalid_nodes: u64,
     /// Nodes for which there is no room, each time that one was named.
     pub(crate) crowded_nodes: u64,
@@ -154,7 +154,9 @@ impl Sieve {
         }
         let address = id.gossip_advertise_addr;
         let is_reachable = !address.ip().is_unspecified() && !address.ip().is_multicast() && address.port() != 0;
-        if !is_reachable || NodeId::new(&id.node_id).is_err() {
+        let is_of_us = id.node_id == self.ours.node_id;
+        let generation_max = if is_of_us { LATER_GENERATION_MAX - 1 } else { GENERATION_MAX };
+        if !is_reachable || id.generation_id > generation_max || NodeId::new(&id.node_id).is_err() {
             self.left_out.invalid_nodes += 1;
             return false;
         }

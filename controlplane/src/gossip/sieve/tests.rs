@@ -89,6 +89,17 @@ fn nodes_without_a_valid_id_or_address_do_not_pass() {
 }
 
 #[test]
+fn generations_from_beyond_all_time_do_not_pass_and_those_of_ours_end_sooner() {
+    let mut sieve = sieve();
+    let of = |name: &str, generation| ChitchatId::new(name, generation, ADDRESS);
+    let beyond = [of("a", u64::MAX), of("a", GENERATION_MAX + 1), of("us", LATER_GENERATION_MAX)];
+    assert_eq!(sieve.pass(&syn(&beyond)), Some(syn(&[])));
+    assert_eq!(sieve.left_out(), LeftOut { invalid_nodes: 3, ..LeftOut::default() });
+    let taken = syn(&[of("a", GENERATION_MAX), of("us", LATER_GENERATION_MAX - 1)]);
+    assert_eq!(sieve.pass(&taken), Some(taken));
+}
+
+#[test]
 fn five_thousand_names_fill_the_digest_no_further_than_its_bound_and_those_before_stay() {
     let mut sieve = sieve();
     assert_eq!(sieve.pass(&syn(&[id("a")])), Some(syn(&[id("a")])));
