@@ -239,12 +239,34 @@ fn say_found(source: SourceName, peers: &[SocketAddr], last: Option<&[SocketAddr
     let is_news = peers.iter().any(|peer| last.is_none_or(|last| last.binary_search(peer).is_err()));
     if is_news {
         tracing::info!(%source, "discovered {} nodes", peers.len());
-    } else {
+    } else if peers.is_empty() {
         tracing::warn!(
             %source,
-            "no new nodes discovered; {} known. Alone? compare `service_name` and the source's settings with the other nodes'",
-            peers.len()
+            "no new nodes discovered; 0 known. Alone? compare `service_name` and the source's settings with the other \
+             nodes'; {}",
+            where_to_look(source.method)
         );
+    } else {
+        tracing::warn!(%source, "no new nodes discovered; {} known", peers.len());
+    }
+}
+
+/// What to look at when a source works and sees nobody.
+pub(crate) fn where_to_look(source: &str) -> &'static str {
+    match source {
+        "kubernetes" => "`kubectl get pods --show-labels` shows namespace, labels and whether pods are ready",
+        "consul" => "see in Consul whether the others are registered, in this datacenter, and their checks pass",
+        "etcd" => "`etcdctl get --prefix /SERVICE_NAME/ --keys-only` lists who is registered",
+        "dns" => "`nslookup` shows what the names stand for; they have to stand for all nodes' addresses",
+        "udp" => {
+            "see whether UDP port `udp_broadcast_port` is open in firewalls, all nodes are in one subnet, and the \
+             network lets broadcasts through (`tcpdump -i any -n udp port PORT`)"
+        }
+        "mdns" => {
+            "see whether UDP port 5353 is open in firewalls, all nodes are on one link, and multicast is let through \
+             (`ip link`, `avahi-browse -a`)"
+        }
+        _ => "see whether `peers` lists others than this node",
     }
 }
 

@@ -82,7 +82,13 @@ pub async fn examine(patient: &Patient<'_>, say: &mut dyn FnMut(Remark)) {
             is_running: patient.status.is_some(),
             clock: patient.clock,
         };
-        reach::try_all(&probing, &peers, say).await;
+        let mut tried = peers.clone();
+        for known in patient.status.map(running::addresses).unwrap_or_default() {
+            if !tried.contains(&known) {
+                tried.push(known);
+            }
+        }
+        reach::try_all(&probing, &tried, say).await;
     }
     match patient.status {
         Some(status) => {

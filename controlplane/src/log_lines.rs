@@ -74,7 +74,12 @@ fn log_change(change: &Change) {
             "node marked as suspect; where this happens often, check the network between the nodes and their load, or \
              raise gossip.config.timeout_seconds"
         ),
-        Change::Dead(node) => tracing::error!(node = node.id, address = %node.address, "node marked as dead"),
+        Change::Dead(node) => tracing::error!(
+            node = node.id,
+            address = %node.address,
+            "node marked as dead; start it, or, where it runs, see whether the gossip port is open both ways for UDP and \
+             TCP and whether its machine is held up"
+        ),
         Change::Recovered(node) => tracing::info!(node = node.id, address = %node.address, "node recovered"),
         Change::Leaving(node) => tracing::info!(node = node.id, address = %node.address, "node is leaving"),
         Change::Left(node) => tracing::info!(node = node.id, address = %node.address, "node left"),

@@ -59,6 +59,20 @@ impl<'s> Avahi<'s> {
         Program::from(self.space.start(quiet(on_bus(&mut command, &self.scratch))))
     }
 
+    /// The same, on a host of another name, which [`Avahi::publish_address`] made known.
+    pub(crate) fn publish_on(&self, host: &str, instance: &str, service: &str, port: u16, property: &str) -> Program {
+        let mut command = Command::new("avahi-publish");
+        command.args(["--host", host, "--service", instance, service, &port.to_string(), property]);
+        Program::from(self.space.start(quiet(on_bus(&mut command, &self.scratch))))
+    }
+
+    /// Says that a host has this address.
+    pub(crate) fn publish_address(&self, host: &str, address: &str) -> Program {
+        let mut command = Command::new("avahi-publish");
+        command.args(["--no-reverse", "--address", host, address]);
+        Program::from(self.space.start(quiet(on_bus(&mut command, &self.scratch))))
+    }
+
     fn browse_once(&self, service: &str) -> Option<String> {
         let mut command = Command::new("avahi-browse");
         command.args(["--resolve", "--parsable", "--terminate", service]).stderr(Stdio::null());

@@ -201,6 +201,37 @@ impl Cluster {
         });
     }
 
+    /// Runs `doctor` on a node's configuration, where that node is: exit code and all it says.
+    pub(crate) fn doctor(&self, number: usize) -> (i32, String) {
+        let alone = self.command(number);
+        // One that does not end is ended, and its exit code says so.
+        let mut command = Command::new("timeout");
+        command.arg(WAIT_MAX.as_secs().to_string()).arg(alone.get_program()).args(alone.get_args()).arg("doctor");
+        for (name, value) in alone.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let ran = match &self.seats[number].space {
+            Some(space) => space.inside(|| command.output()),
+            None => command.output(),
+        };
+        let ran = ran.expect("the program runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (ran.status.code().unwrap_or(-1), text(&ran.stdout) + &text(&ran.stderr))
+    }
+
+    /// `doctor` finds something, and says each of these.
+    #[track_caller]
+    pub(crate) fn assert_doctor_says(&self, number: usize, says: &[&str]) {
+        let (code, said) = self.doctor(number);
+        assert_eq!(code, 1, "{said}");
+        for words in says {
+            assert!(said.contains(words), "{words:?} is not in:\n{said}");
+        }
+    }
+
     /// Starts any program where this node is.
     pub(crate) fn start_beside(&self, number: usize, command: &mut Command) -> Child {
         match &self.seats[number].space {
@@ -322,7 +353,8 @@ impl Cluster {
         self.seats[number].node.take().expect("the node runs")
     }
 
-    fn config(&self, number: usize) -> PathBuf {
+    /// The configuration file of a node.
+    pub(crate) fn config(&self, number: usize) -> PathBuf {
         self.scratch.path(&format!("config-{number}.json"))
     }
 

@@ -6,9 +6,9 @@ use crate::stand_ins::StandIn;
 use serde_json::{Value, json};
 
 const CANARY: &str = "b1gs35-canary";
-const ALL: &[&str] = &["service:write", "service:read", "node:read"];
+pub(crate) const ALL: &[&str] = &["service:write", "service:read", "node:read"];
 
-fn discovery(server: &StandIn) -> Value {
+pub(crate) fn discovery(server: &StandIn) -> Value {
     json!({
         "enabled": true, "type": "consul", "service_name": "gate",
         "consul_address": format!("127.0.0.1:{}", server.port), "consul_check_interval": "1s",

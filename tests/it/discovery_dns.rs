@@ -8,14 +8,14 @@ use crate::node_rig::{free_port, until};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 
-fn by_names(names: &[&str]) -> Value {
+pub(crate) fn by_names(names: &[&str]) -> Value {
     let names: Vec<_> = names.to_vec();
     json!({ "discovery": {
         "enabled": true, "type": "dns", "service_name": "cluster", "dns_names": names, "interval": "300s", "dial_timeout": "2s",
     } })
 }
 
-fn a(owner: &str, ttl: u32, address: IpAddr) -> String {
+pub(crate) fn a(owner: &str, ttl: u32, address: IpAddr) -> String {
     format!("{owner} {ttl} {} {address}", if address.is_ipv4() { "A" } else { "AAAA" })
 }
 

@@ -4,7 +4,7 @@ use crate::cluster_rig::Cluster;
 use crate::etcd_server::EtcdServer;
 use serde_json::{Value, json};
 
-fn discovery(server: &EtcdServer, more: &Value) -> Value {
+pub(crate) fn discovery(server: &EtcdServer, more: &Value) -> Value {
     let mut discovery = json!({
         "enabled": true, "type": "etcd", "service_name": "s", "etcd_endpoints": [server.endpoint()],
         "dial_timeout": "2s",

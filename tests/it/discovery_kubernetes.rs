@@ -6,18 +6,18 @@ use crate::node_rig::text;
 use crate::stand_ins::{Certificate, StandIn};
 use serde_json::{Value, json};
 
-const ALL: &[&str] = &["default/list", "default/watch"];
+pub(crate) const ALL: &[&str] = &["default/list", "default/watch"];
 
 /// Nodes that are pods, and the API server that knows them.
-struct Pods {
-    server: StandIn,
-    cluster: Cluster,
-    config: Value,
+pub(crate) struct Pods {
+    pub(crate) server: StandIn,
+    pub(crate) cluster: Cluster,
+    pub(crate) config: Value,
 }
 
 impl Pods {
     /// None of them is a pod yet.
-    fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         let cluster = Cluster::on_loopback(size, &json!({ "enabled": false }));
         let scratch = cluster.scratch();
         let certificate = Certificate::new(&scratch.path("."));
@@ -43,17 +43,17 @@ impl Pods {
     }
 
     /// The server takes this token alone, and the nodes have it.
-    fn token(&mut self, token: &str, allowed: &[&str]) {
+    pub(crate) fn token(&mut self, token: &str, allowed: &[&str]) {
         self.cluster.scratch().write("token", token);
         self.server.tell("tokens", json!({"tokens": {token: allowed}}));
     }
 
-    fn put(&mut self, number: usize) {
+    pub(crate) fn put(&mut self, number: usize) {
         let ip = self.cluster.address(number);
         self.server.tell("put", json!({"name": format!("gate-{number}"), "ips": [ip]}));
     }
 
-    fn delete(&mut self, number: usize) {
+    pub(crate) fn delete(&mut self, number: usize) {
         self.server.tell("delete", json!({"name": format!("gate-{number}")}));
     }
 }

@@ -6,9 +6,9 @@ use crate::cluster_rig::Cluster;
 use crate::node_rig::until;
 use serde_json::{Value, json};
 
-const SERVICE: &str = "_bifrost._tcp";
+pub(crate) const SERVICE: &str = "_bifrost._tcp";
 
-fn by_mdns(service_name: &str) -> Value {
+pub(crate) fn by_mdns(service_name: &str) -> Value {
     json!({ "discovery": {
         "enabled": true, "type": "mdns", "service_name": service_name, "interval": "1s", "dial_timeout": "2s",
     } })

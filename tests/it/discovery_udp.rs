@@ -5,9 +5,9 @@ use crate::node_rig::free_port;
 use serde_json::{Value, json};
 use std::net::UdpSocket;
 
-const PORT: u16 = 9_999;
+pub(crate) const PORT: u16 = 9_999;
 
-fn by_broadcast(port: u16, space: &str) -> Value {
+pub(crate) fn by_broadcast(port: u16, space: &str) -> Value {
     json!({ "discovery": {
         "enabled": true, "type": "udp", "service_name": "cluster", "udp_broadcast_port": port,
         "allowed_address_space": [space], "interval": "1s", "dial_timeout": "2s",

@@ -1,6 +1,8 @@
 //! A real etcd with one member, and `etcdctl` to look into it.
 
 use crate::node_rig::{Scratch, text, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,16 +14,23 @@ pub(crate) struct EtcdServer {
     address: Ipv4Addr,
     /// `user:password` for `etcdctl`, once users are asked for.
     user: Option<&'static str>,
+    /// More options of its command line.
+    options: &'static [&'static str],
 }
 
 impl EtcdServer {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more options on its command line.
+    pub(crate) fn start_with(options: &'static [&'static str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         // An address of its own, whose ports nobody takes while the server is stopped.
         let number = std::process::id().wrapping_mul(16).wrapping_add(NUMBER.fetch_add(1, Ordering::Relaxed));
         let [.., high, low] = number.to_be_bytes();
         let address = Ipv4Addr::new(127, high.max(1), low, 200);
-        let mut server = Self { child: None, scratch: Scratch::new(), address, user: None };
+        let mut server = Self { child: None, scratch: Scratch::new(), address, user: None, options };
         server.run();
         server
     }
@@ -34,7 +43,7 @@ impl EtcdServer {
         command.args(["--name", "e", "--log-level", "error", "--data-dir", text(&self.scratch.path("data"))]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("e={peer}")]);
+        command.args(["--initial-cluster", &format!("e={peer}")]).args(self.options);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().expect("etcd is installed (Debian: etcd-server)"));
         until("etcd answers", || self.try_control(&["endpoint", "health"]));
@@ -62,7 +71,13 @@ impl EtcdServer {
         self.try_control(arguments).unwrap_or_else(|| panic!("etcdctl {arguments:?} failed"))
     }
 
-    fn try_control(&self, arguments: &[&str]) -> Option<String> {
+    /// Holds it up (`SIGSTOP`), or lets it go on (`SIGCONT`).
+    pub(crate) fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("etcd runs");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it is ours");
+    }
+
+    pub(crate) fn try_control(&self, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoint(), "--command-timeout", "2s"]);
         if let Some(user) = self.user {

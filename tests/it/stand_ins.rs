@@ -13,7 +13,7 @@ pub(crate) struct StandIn {
     child: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// On 127.0.0.1.
+    /// On 127.0.0.1, unless it was started elsewhere.
     pub(crate) port: u16,
 }
 
@@ -27,15 +27,26 @@ pub(crate) struct Certificate {
 impl StandIn {
     /// `name` is `consul` or `kubernetes`; it speaks TLS where it is given a certificate.
     pub(crate) fn start(name: &str, certificate: Option<&Certificate>) -> Self {
+        Self::start_at("127.0.0.1", name, certificate, |command| command.spawn().expect("python3 runs"))
+    }
+
+    /// The same, on an address that it has where `start` starts it.
+    pub(crate) fn start_at(
+        host: &str,
+        name: &str,
+        certificate: Option<&Certificate>,
+        start: impl FnOnce(&mut Command) -> Child,
+    ) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|path| path.join("tests/it").is_dir());
         let folder = folder.expect("the project's tests").join("tests/it/stand_ins");
         let mut command = Command::new("python3");
         // -B: no compiled files beside the sources.
         command.arg("-B").arg(folder.join(format!("{name}.py"))).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("STAND_IN_HOST", host);
         if let Some(Certificate { chain, key, .. }) = certificate {
             command.arg(chain).arg(key);
         }
-        let mut child = command.spawn().expect("python3 runs");
+        let mut child = start(&mut command);
         let commands = child.stdin.take().expect("a pipe");
         let mut answers = BufReader::new(child.stdout.take().expect("a pipe"));
         let port = line(&mut answers)["port"].as_u64().and_then(|port| u16::try_from(port).ok());

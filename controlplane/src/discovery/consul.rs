@@ -192,9 +192,15 @@ impl Source for Consul {
     }
 
     /// Consul has no way to ask whether it would register us; a token that may not is found out by
-    /// the node itself.
+    /// the node itself. A datacenter that cannot be asked is a failure here.
     async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
-        self.look_around().await?;
+        for datacenter in &mut self.datacenters {
+            self.asker.ask(datacenter, None).await.map_err(|failure| match &datacenter.name {
+                Some(name) => Failure { cause: format!("datacenter {name:?}: {}", failure.cause), ..failure },
+                None => failure,
+            })?;
+        }
+        self.asker.say_unfit().await;
         Ok(self.found())
     }
 

@@ -267,7 +267,12 @@ impl Etcd {
             match bounded(bound, client.lease_keep_alive(lease)).await {
                 Ok(_) => {}
                 Err(fault) if fault.kind == Kind::LeaseLost => {
-                    tracing::warn!(source = "etcd", key = self.key, "the lease is gone; registering with a new one");
+                    let remedy = fault.kind.remedy(&self.prefix);
+                    tracing::warn!(
+                        source = "etcd",
+                        key = self.key,
+                        "the lease is gone; registering with a new one. Where this happens often, {remedy}"
+                    );
                     self.lease = None;
                 }
                 Err(fault) => return Err(fault),

@@ -280,6 +280,23 @@ impl Source for Kubernetes {
             }
         }
     }
+
+    /// Lists, and opens a watch too: the right to it is one of its own.
+    async fn peek(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        let found = self.look().await?;
+        let Some(question) = &self.question else { return Ok(found) };
+        if found.is_empty() && self.pods.len() > 0 {
+            tracing::warn!(
+                "{} pods in namespace {:?} have the labels {:?}, and none of them is running and ready; see `kubectl get pods`",
+                self.pods.len(),
+                question.namespace,
+                question.label_selector
+            );
+        }
+        self.open().await.map_err(|trouble| self.failure(WATCHING, &trouble))?;
+        self.watch = None;
+        Ok(found)
+    }
 }
 
 impl Kubernetes {

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 const CLOCKS_APART_MAX_MS: u64 = 2_000;
 /// Gossip is meant for clusters whose digest stays far below this.
 const DIGEST_BYTES_LARGE: u64 = 16 * 1024;
+/// Members that are tried.
+const PEERS_MAX: usize = 64;
 /// The wire's counters in `/metrics`.
 const COUNTER_PREFIX: &str = "deepintshield_gossip_";
 
@@ -53,6 +55,14 @@ pub(super) fn judge(status: &Value, metrics: &str, discovered: &[SocketAddr]) ->
     }
     judge_counters(metrics, &mut remarks);
     remarks
+}
+
+/// Where the members are that the node should hear. What a running node found by broadcast or
+/// multicast is known from here alone.
+pub(super) fn addresses(status: &Value) -> Vec<SocketAddr> {
+    let peers = status["peers"].as_array().into_iter().flatten();
+    let should_answer = |peer: &&Value| matches!(text(&peer["health"]).as_str(), "healthy" | "suspect" | "dead");
+    peers.filter(should_answer).filter_map(|peer| peer["address"].as_str()?.parse().ok()).take(PEERS_MAX).collect()
 }
 
 fn judge_peer(peer: &Value, remarks: &mut Vec<Remark>) {

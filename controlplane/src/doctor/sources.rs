@@ -4,7 +4,7 @@ use super::settings::{FILTERED, joined};
 use super::{Patient, Place, Remark};
 use crate::cluster::keyring;
 use crate::discovery::static_list::StaticList;
-use crate::discovery::{Failure, Source, Surroundings, consul, dns, own_addresses, udp};
+use crate::discovery::{Failure, Source, Surroundings, consul, dns, own_addresses, udp, where_to_look};
 use shared::config::model::{Cluster, Discovery, DiscoverySource};
 use shared::secret::Secret;
 use std::net::SocketAddr;
@@ -187,9 +187,10 @@ fn sorted_out(
     if peers.is_empty() {
         let cause = format!("{name} works and sees no node{beside}");
         let remedy = format!(
-            "are others running? Compare `service_name` ({:?} here) and the settings of {name} with theirs, and see whether \
-             the log above complains",
-            around.service_name
+            "are others running? Compare `service_name` ({:?} here) and the settings of {name} with theirs, see whether \
+             the log above complains; {}",
+            around.service_name,
+            where_to_look(name)
         );
         say(Remark::wrong("no new nodes discovered", cause, remedy));
     } else {

@@ -4,6 +4,7 @@ line on stdout. The program ends with its stdin.
 """
 
 import json
+import os
 import socket
 import ssl
 import sys
@@ -26,7 +27,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, port, answering, tls):
         self.connections, self.lock, self.tls = set(), threading.Lock(), tls
-        super().__init__(("127.0.0.1", port), answering)
+        super().__init__((os.environ.get("STAND_IN_HOST", "127.0.0.1"), port), answering)
 
     def get_request(self):
         connection, address = super().get_request()

@@ -17,6 +17,8 @@ pub(super) struct Instance {
 struct Entry {
     node: EntryNode,
     service: EntryService,
+    #[serde(default)]
+    checks: Option<Vec<Check>>,
 }
 
 #[derive(Deserialize)]
@@ -43,12 +45,31 @@ struct EntryService {
 pub(super) fn instances(body: &[u8], port_default: u16) -> Result<Vec<Instance>, serde_json::Error> {
     let entries: Option<Vec<Entry>> = serde_json::from_slice(body)?;
     let instance = |entry: Entry| {
-        let Entry { node, service } = entry;
+        let Entry { node, service, .. } = entry;
         let host = if service.address.is_empty() { node.address } else { service.address };
         let port = if service.port == 0 { Some(port_default) } else { u16::try_from(service.port).ok() };
         (!host.is_empty()).then_some(Instance { id: service.id, host, port: port? })
     };
     Ok(entries.unwrap_or_default().into_iter().filter_map(instance).collect())
+}
+
+/// An instance that others are not told of, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unfit {
+    pub(super) id: String,
+    /// What its first check that does not pass says; empty before it has run.
+    pub(super) output: String,
+}
+
+/// Reads `/v1/health/service/…` for instances of which a check does not pass.
+pub(super) fn unfit(body: &[u8]) -> Result<Vec<Unfit>, serde_json::Error> {
+    let entries: Option<Vec<Entry>> = serde_json::from_slice(body)?;
+    let unfit = |entry: Entry| {
+        let mut checks = entry.checks.unwrap_or_default().into_iter();
+        let check = checks.find(|check| check.status != "passing")?;
+        Some(Unfit { id: entry.service.id, output: check.output })
+    };
+    Ok(entries.unwrap_or_default().into_iter().filter_map(unfit).collect())
 }
 
 /// What the agent thinks of an instance that it knows.
@@ -130,6 +151,16 @@ mod tests {
         assert_eq!(instances(b"null", 1).expect("Go's empty list"), []);
         assert!(instances(b"<html>", 1).is_err());
         assert!(instances(b"[{\"Node\": {}}]", 1).is_err());
+    }
+
+    #[test]
+    fn instances_whose_checks_do_not_pass_are_told_with_their_first_words() {
+        let body = br#"[
+            {"Node": {}, "Service": {"ID": "a"}, "Checks": [{"Status": "passing", "Output": "fine"}]},
+            {"Node": {}, "Service": {"ID": "b"}, "Checks": [{"Status": "passing"}, {"Status": "critical", "Output": "refused"}]},
+            {"Node": {}, "Service": {"ID": "c"}}]"#;
+        let unfit = unfit(body).expect("Consul's own form");
+        assert_eq!(unfit, [Unfit { id: "b".to_owned(), output: "refused".to_owned() }]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The questions that a node has for Consul, and what went wrong with them, in an operator's words.
 
 use crate::discovery::consul::agent::{Agent, Answer, NoAnswer, SettingsError};
-use crate::discovery::consul::answers::{Instance, Standing, escaped, instances, next_index, standing};
+use crate::discovery::consul::answers::{Instance, Standing, escaped, instances, next_index, standing, unfit};
 use crate::discovery::{Failure, Surroundings};
 use hyper::StatusCode;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +13,8 @@ const INTERVALS_A_WAIT: u32 = 6;
 const WAIT_MAX: Duration = Duration::from_secs(600);
 /// Names that are resolved of one answer.
 const NAMES_MAX: usize = 64;
+/// Instances that do not pass and are named.
+const UNFIT_SHOWN_MAX: usize = 8;
 /// A check may take no longer, however rarely it runs.
 const CHECK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
@@ -135,7 +137,7 @@ impl Asker {
 
     /// The passing instances of one datacenter; with `wait`, once they differ from the last ones
     /// or that long has passed.
-    async fn ask(&self, datacenter: &mut Datacenter, wait: Option<Duration>) -> Result<(), Failure> {
+    pub(super) async fn ask(&self, datacenter: &mut Datacenter, wait: Option<Duration>) -> Result<(), Failure> {
         let agent = self.agent(ASKING)?;
         let mut path = format!("/v1/health/service/{}?passing=1", escaped(&self.surroundings.service_name));
         if let Some(name) = &datacenter.name {
@@ -158,6 +160,22 @@ impl Asker {
         datacenter.found = self.addresses(instances, &mut datacenter.unresolved).await;
         datacenter.index = Some(next_index(datacenter.index.unwrap_or(0), answer.index));
         Ok(())
+    }
+
+    /// Says which instances are registered here and not told to anybody, since a check of theirs
+    /// does not pass. For somebody who looks on; what cannot be found out is not said.
+    pub(super) async fn say_unfit(&self) {
+        let Ok(agent) = self.agent(ASKING) else { return };
+        let path = format!("/v1/health/service/{}", escaped(&self.surroundings.service_name));
+        let Ok(answer) = agent.get(&path, self.surroundings.dial_timeout).await else { return };
+        for instance in unfit(&answer.body).unwrap_or_default().into_iter().take(UNFIT_SHOWN_MAX) {
+            tracing::warn!(
+                instance = agent.words(instance.id.as_bytes()),
+                "registered in Consul, and found by nobody while Consul's check of it fails: {}; verify that Consul's \
+                 agent can reach that node's gossip port by TCP, and that the address it registered is its own",
+                agent.words(instance.output.as_bytes())
+            );
+        }
     }
 
     /// Names are resolved here, all of them within one look-up's time; those that cannot be are
