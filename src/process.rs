@@ -10,8 +10,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Version and build.
 pub(crate) const VERSION: &str = env!("DEEPINTSHIELD_VERSION");
 
-/// What a node logs where `RUST_LOG` says nothing.
-pub(crate) const LOG_DEFAULT: &str = "info";
+/// What a node logs where `RUST_LOG` says nothing. chitchat has a line for each value that it asks for
+/// again, so that a peer could write as many as it likes; what matters of that is said by gossip.
+pub(crate) const LOG_DEFAULT: &str = "info,chitchat=error";
 
 /// Starts logging: to the journal under systemd, as JSON on request, as text otherwise. What is
 /// logged is said by `RUST_LOG`, or by `default`.

@@ -21,6 +21,7 @@ mod refusals;
 mod replay;
 pub mod rotation;
 mod seeds;
+mod sieve;
 mod streams;
 mod supervisor;
 mod transport;

@@ -246,9 +246,12 @@ def test_a_flood_of_junk_costs_no_request_and_no_peer(attacked: Cluster) -> None
         cost: list[tuple[float | None, float]] = []
         measuring = threading.Thread(target=lambda: cost.append(cost_of_a_request(victim, load, FLOOD_SECONDS - 3)))
         measuring.start()
+        control = victim.program.process.pid
+        control_seconds, flooded_at = cpu_seconds(victim, control), time.monotonic()
         while flood.poll() is None:
             peaks.append(victim.resident_kib())
             time.sleep(0.1)
+        share = (cpu_seconds(victim, control) - control_seconds) / (time.monotonic() - flooded_at)
         measuring.join()
         sent = int(flood.stdout.read())
         flood.stdout.close()
@@ -260,6 +263,7 @@ def test_a_flood_of_junk_costs_no_request_and_no_peer(attacked: Cluster) -> None
     load_of_all.stop()
     flooded, flooded_us = cost[0]
     note("flood of junk", f"{sent / FLOOD_SECONDS:.0f} packets/s for {FLOOD_SECONDS} s, nothing changed")
+    note("control thread in the flood", f"{share * 100:.0f} % of a CPU in user code")
     note("memory in the flood", f"{memory} KiB before, {max(peaks)} KiB at most, {victim.resident_kib()} KiB after")
     if quiet and flooded:
         change = (flooded / quiet - 1) * 100

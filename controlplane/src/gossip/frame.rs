@@ -29,6 +29,11 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 pub(crate) const FRAME_BYTES_MAX: usize = HEADER_BYTES + PRELUDE_BYTES_MAX + PAYLOAD_BYTES_MAX + TAG_BYTES;
 /// Smallest frame: an empty payload.
 pub(crate) const FRAME_BYTES_MIN: usize = HEADER_BYTES + PRELUDE_BYTES_V1 + TAG_BYTES;
+/// Generations are milliseconds since 1970 or little more, those of a clock that is wrong included.
+pub(crate) const GENERATION_MAX: u64 = 1 << 53;
+/// A generation that others say is ours is believed below this: who can name any must not drive us
+/// to the end of them, for the state directory would keep us there.
+pub(crate) const LATER_GENERATION_MAX: u64 = 1 << 52;
 /// Oldest protocol version that is taken.
 pub(crate) const VERSION_MIN: u8 = 1;
 /// Newest one. The next one exists in builds that prove that versions can be mixed.
@@ -367,7 +372,8 @@ fn read_body(header: &Header, body: &[u8]) -> Option<Opened> {
     let queued = if header.version >= 2 { Some(u16::from_le_bytes(cursor.take()?)) } else { None };
     // Answers go there.
     let is_reachable = !ip.is_unspecified() && !ip.is_multicast() && address.port() != 0;
-    (is_reachable && !header.from.name.is_empty()).then(|| Opened {
+    let is_sane = header.from.generation.max(header.to.generation) <= GENERATION_MAX;
+    (is_reachable && is_sane && !header.from.name.is_empty()).then(|| Opened {
         version: header.version,
         speaks,
         key: header.key,

@@ -5,7 +5,9 @@ use super::frame::{Identity, Kind, Letter, NONCE_BYTES, NodeName, VERSION_MAX, V
 use super::keyring::Keyring;
 use super::probe::{Ping, Pong};
 use super::replay::Windows;
+use super::sieve::Sieve;
 use super::transport::decode;
+use chitchat::ChitchatId;
 use shared::clock::Nanos;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -13,6 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 pub struct Gate {
     keyring: Keyring,
     windows: Windows,
+    sieve: Sieve,
     sequence: u64,
 }
 
@@ -27,6 +30,7 @@ pub enum Taken {
     Read,
 }
 
+const CLUSTER_NAME: &str = "c";
 const US: &str = "b";
 const PEER: &str = "a";
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10_101);
@@ -34,7 +38,8 @@ const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCAL
 impl Gate {
     /// With keys as [`Keyring::new`] makes them.
     pub fn new(keyring: Keyring) -> Self {
-        Self { keyring, windows: Windows::default(), sequence: 0 }
+        let sieve = Sieve::new(ChitchatId::new(US, 1, ADDRESS), CLUSTER_NAME.to_owned());
+        Self { keyring, windows: Windows::default(), sieve, sequence: 0 }
     }
 
     /// Takes a frame, as from a socket.
@@ -53,7 +58,7 @@ impl Gate {
         let is_read = match opened.kind {
             Kind::Ping => Ping::read(&opened.payload).is_some(),
             Kind::Pong => Pong::read(&opened.payload).is_some(),
-            Kind::Gossip => decode(&opened.payload).is_some(),
+            Kind::Gossip => self.sieve.pass(&opened.payload).is_some_and(|passed| decode(&passed).is_some()),
             Kind::Topic(_) => true,
         };
         if is_read { Taken::Read } else { Taken::Unreadable }

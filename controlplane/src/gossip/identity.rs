@@ -4,6 +4,7 @@
 //! folder has its host's name and the time of day; should that go backwards, the others' memory
 //! of a later generation is what it starts above (see `twin`).
 
+use super::frame::LATER_GENERATION_MAX;
 use crate::state_dir::{StateDir, StateDirError};
 use shared::config::model::NodeId;
 use std::sync::Arc;
@@ -35,10 +36,11 @@ impl Generations {
         Self { last, dir: None }
     }
 
-    /// The next one: higher than any before, than `above`, and than the time of day in
-    /// milliseconds was. It is on disk when this returns, unless the error says otherwise.
+    /// The next one: higher than any before, than `above` as far as that can be true, and than the time
+    /// of day in milliseconds was. It is on disk when this returns, unless the error says otherwise.
     pub fn next(&mut self, above: u64, wall: Duration) -> (u64, Result<(), StateDirError>) {
         let wall_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        let above = if above < LATER_GENERATION_MAX { above } else { 0 };
         self.last = self.last.max(above).saturating_add(1).max(wall_ms);
         let text = self.last.to_string();
         let kept = self.dir.as_ref().map_or(Ok(()), |dir| dir.replace(GENERATION_FILE, text.as_bytes()));
@@ -157,6 +159,16 @@ mod tests {
         assert_eq!(identity(None, Some(&dir), "renamed", 2).id.as_str(), "gateway-0001");
         assert_eq!(identity(Some("mine"), Some(&dir), "gateway", 3).id.as_str(), "mine");
         assert_eq!(identity(None, None, "gateway", 4).id.as_str(), "gateway");
+    }
+
+    #[test]
+    fn nobody_drives_a_node_to_the_end_of_all_generations() {
+        let mut generations = Generations::after(5);
+        let wall = Duration::from_millis(7);
+        assert_eq!(generations.next(u64::MAX, wall).0, 7);
+        assert_eq!(generations.next(LATER_GENERATION_MAX, wall).0, 8);
+        assert_eq!(generations.next(LATER_GENERATION_MAX - 1, wall).0, LATER_GENERATION_MAX);
+        assert_eq!(generations.next(0, wall).0, LATER_GENERATION_MAX + 1, "and a long way to go");
     }
 
     #[test]

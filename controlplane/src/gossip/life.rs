@@ -3,8 +3,10 @@
 
 use super::Desired;
 use super::health::{HealthMachine, Sight, Thresholds};
+use super::port::lock;
 use super::reader::{LEAVING_KEY, Reader, Sighting};
 use super::seeds::Seeds;
+use super::sieve::Sieve;
 use super::twin::{Twins, Verdict};
 use super::wire::{Namesake, Wire};
 use crate::event::Event;
@@ -14,7 +16,7 @@ use shared::clock::{Clock, Nanos};
 use shared::config::model::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -76,6 +78,8 @@ pub(super) struct Life {
     /// Since when others have spoken of a later life of ours.
     later_since: Option<Nanos>,
     reader: Reader,
+    sieve: Arc<Mutex<Sieve>>,
+    said_crowded: bool,
     /// What the newest view says, without what changes all the time.
     shown: Vec<Shown>,
     shown_doubt: bool,
@@ -113,7 +117,6 @@ impl Life {
         let time = Time::new(clock);
         Self {
             health: HealthMachine::new(rules.thresholds),
-            rules,
             generation,
             wire,
             wanted,
@@ -123,6 +126,8 @@ impl Life {
             twins: Twins::default(),
             later_since: None,
             reader: Reader::default(),
+            sieve: Arc::new(Mutex::new(Sieve::new(chitchat_id(&rules, generation), rules.cluster_name.clone()))),
+            said_crowded: false,
             shown: Vec::new(),
             shown_doubt: false,
             shown_at: None,
@@ -133,12 +138,13 @@ impl Life {
             heartbeat: 0,
             heartbeat_at: time.now(),
             time,
+            rules,
         }
     }
 
     /// Runs until something of [`End`] happens.
     pub(super) async fn run(mut self) -> End {
-        let transport = self.wire.transport();
+        let transport = self.wire.transport(Arc::clone(&self.sieve));
         let chitchat = match spawn_chitchat(self.chitchat_config(), Vec::new(), &transport).await {
             Ok(chitchat) => chitchat,
             Err(error) => return End::Failed(error.to_string()),
@@ -199,7 +205,7 @@ impl Life {
 
     fn chitchat_config(&self) -> ChitchatConfig {
         ChitchatConfig {
-            chitchat_id: ChitchatId::new(self.rules.id.as_str(), self.generation, self.rules.advertise),
+            chitchat_id: chitchat_id(&self.rules, self.generation),
             cluster_id: self.rules.cluster_name.clone(),
             gossip_interval: self.rules.interval,
             // The wire has its port already.
@@ -235,8 +241,12 @@ impl Life {
 
     /// Looks at what chitchat knows; shows a new view where there is one.
     async fn look(&mut self, chitchat: &ChitchatHandle) -> Option<End> {
-        let reader = &mut self.reader;
-        let sighting = chitchat.with_chitchat(|chitchat| reader.read(chitchat)).await;
+        let (reader, sieve) = (&mut self.reader, &self.sieve);
+        let sighting = chitchat.with_chitchat(|chitchat| {
+            lock(sieve).follow(chitchat.node_states());
+            reader.read(chitchat)
+        });
+        let sighting = sighting.await;
         let now = self.time.now();
         if sighting.own_heartbeat != self.heartbeat {
             (self.heartbeat, self.heartbeat_at) = (sighting.own_heartbeat, now);
@@ -335,7 +345,18 @@ impl Life {
         });
         let mut counters = self.wire.counters();
         counters.push(("gossip_restarts", self.restarts));
-        counters.push(("gossip_nodes_with_invalid_ids", sighting.strangers));
+        let left_out = lock(&self.sieve).left_out();
+        counters.push(("gossip_nodes_with_invalid_ids", left_out.invalid_nodes));
+        counters.push(("gossip_nodes_without_room", left_out.crowded_nodes));
+        counters.push(("gossip_values_without_room", left_out.values));
+        counters.push(("gossip_deltas_cut", left_out.cut_deltas));
+        if left_out.crowded_nodes > 0 && !std::mem::replace(&mut self.said_crowded, true) {
+            tracing::error!(
+                nodes = sighting.others.len(),
+                "gossip has no room for more nodes, and leaves out those that come now; it keeps one that is gone for \
+                 ten minutes. Does something start nodes under ever new ids?"
+            );
+        }
         let view = View { members: members.collect(), doubts_itself, digest_bytes: sighting.digest_bytes, counters };
         // A full queue means a busy loop; the next round shows the newest view again.
         if self.events.try_send(Event::Gossiped(Box::new(view))).is_ok() {
@@ -364,6 +385,10 @@ impl Life {
         // Only somebody who lives can answer.
         self.twin_addresses.iter().for_each(|address| self.wire.probe(*address));
     }
+}
+
+fn chitchat_id(rules: &Rules, generation: u64) -> ChitchatId {
+    ChitchatId::new(rules.id.as_str(), generation, rules.advertise)
 }
 
 /// Makes our own values those that are wanted; says whether that changed any.

@@ -8,7 +8,7 @@ use super::keyring::KeyId;
 use super::probe::{Pong, clock_offset_ms};
 use shared::clock::Nanos;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A cluster, by the addresses that nodes name and those that discovery does.
@@ -124,6 +124,12 @@ impl Peers {
     /// What is known of an address.
     pub(crate) fn get(&self, address: SocketAddr) -> Option<&Peer> {
         self.by_address.get(&address)
+    }
+
+    /// Whether this node sends to any address of a host.
+    pub(crate) fn talks_to(&self, host: IpAddr) -> bool {
+        let next = self.by_address.range(SocketAddr::new(host, 0)..).next();
+        next.is_some_and(|(address, _)| address.ip() == host)
     }
 
     /// Addresses behind which somebody was heard.

@@ -7,7 +7,7 @@
 mod lives;
 
 use super::frame::{
-    DATAGRAM_BYTES_MAX, Identity, Kind, Letter, NONCE_BYTES, NodeName, Opened, Refusal, VERSION_MIN, open, seal,
+    DATAGRAM_BYTES_MAX, Identity, Kind, LATER_GENERATION_MAX, Letter, NONCE_BYTES, NodeName, Opened, Refusal, VERSION_MIN, open, seal,
 };
 use super::keyring::{GossipKey, Keyring};
 use super::network::{Datagrams, Listener, Network};
@@ -198,7 +198,9 @@ impl Shared {
                 if let Refusal::ForEarlierUs(sender) = refusal {
                     self.probe(&mut state, sender);
                 }
-                if let Refusal::ForLaterUs(generation) = refusal {
+                if let Refusal::ForLaterUs(generation) = refusal
+                    && generation < LATER_GENERATION_MAX
+                {
                     state.later_us = state.later_us.max(Some(generation));
                 }
                 state.refuse(source, refusal, now);

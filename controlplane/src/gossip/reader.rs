@@ -1,14 +1,12 @@
 //! What chitchat knows, as the rest of the node reads it: the highest generation of each id, with
 //! its values. Texts are decoded only when they changed.
 
+use super::sieve::digest_bytes;
 use super::values::{self, NodeValues};
-use chitchat::{Chitchat, NodeState, Serializable};
-use shared::config::model::NodeId;
+use chitchat::{Chitchat, NodeState};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// Fixed part of a node in a digest: heartbeat and two versions.
-const DIGEST_NODE_BYTES: usize = 24;
 /// Published by a node that is finishing. Not one of [`NodeValues`]: it is about gossip itself.
 pub(super) const LEAVING_KEY: &str = "leaving";
 
@@ -38,8 +36,6 @@ pub(super) struct Sighting {
     /// Our own heartbeat: it stands still when chitchat does.
     pub(super) own_heartbeat: u64,
     pub(super) digest_bytes: u64,
-    /// Nodes whose ids are none.
-    pub(super) strangers: u64,
 }
 
 /// Keeps what was decoded.
@@ -61,14 +57,12 @@ impl Reader {
         let mut sighting = Sighting { digest_bytes: 2, ..Sighting::default() };
         let mut newest: BTreeMap<&str, &NodeState> = BTreeMap::new();
         for (id, state) in chitchat.node_states() {
-            sighting.digest_bytes += (id.serialized_len() + DIGEST_NODE_BYTES) as u64;
+            sighting.digest_bytes += digest_bytes(id) as u64;
             if id == ours {
                 sighting.own_heartbeat = state.heartbeat().into();
             } else if id.node_id == ours.node_id {
                 let (generation, address) = (id.generation_id, id.gossip_advertise_addr);
                 sighting.twins.push(Twin { generation, address, pulse: pulse(state) });
-            } else if NodeId::new(&id.node_id).is_err() {
-                sighting.strangers += 1;
             } else {
                 // The order of the map: by id, then by generation, so that the last one wins.
                 newest.insert(&id.node_id, state);

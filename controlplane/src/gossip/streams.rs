@@ -27,11 +27,18 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const READ_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 const _: () = assert!(WRITE_IDLE_TIMEOUT.as_secs() + FRAME_TIMEOUT.as_secs() < READ_IDLE_TIMEOUT.as_secs());
-/// Connections from others: all, those of one host, and those of which no frame has verified.
+/// Connections from others: all, those of one host, and those of which no frame has verified. Hosts
+/// that this node talks to itself find room beyond those of strangers, who may have many addresses.
 const INBOUND_MAX: usize = 1_280;
 const INBOUND_OF_HOST_MAX: usize = 64;
 const INBOUND_UNKNOWN_MAX: usize = 128;
 const INBOUND_UNKNOWN_OF_HOST_MAX: usize = 16;
+/// A connection that began with a bad frame keeps its place for so long: what strangers may cost is
+/// the time of a few hundred frames a second.
+const BAD_START_PAUSE: Duration = Duration::from_millis(250);
+/// Connections without a place in a row, after which the port rests for a moment.
+const REFUSED_A_TURN: u32 = 64;
+const REST: Duration = Duration::from_millis(1);
 /// Frames in a row that an authenticated connection may have refused: as many as may have been on
 /// their way when the keys changed.
 const REFUSED_IN_A_ROW_MAX: u32 = 64;
@@ -200,8 +207,16 @@ struct Hosted {
     unknown: usize,
 }
 
-#[cfg(test)]
 impl Inbound {
+    fn has_room(&self, host: IpAddr, is_stranger: bool) -> bool {
+        let of_host = self.by_host.get(&host).copied().unwrap_or_default();
+        self.all.connections < INBOUND_MAX
+            && (self.all.unknown < INBOUND_UNKNOWN_MAX || !is_stranger)
+            && of_host.connections < INBOUND_OF_HOST_MAX
+            && of_host.unknown < INBOUND_UNKNOWN_OF_HOST_MAX
+    }
+
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.all.connections == 0
     }
@@ -216,13 +231,9 @@ struct Place {
 
 impl Place {
     fn take(shared: &Arc<Shared>, host: IpAddr) -> Option<Self> {
+        let is_stranger = !shared.lock().peers.talks_to(host);
         let mut inbound = lock(&shared.inbound);
-        let of_host = inbound.by_host.get(&host).copied().unwrap_or_default();
-        let has_room = inbound.all.connections < INBOUND_MAX
-            && inbound.all.unknown < INBOUND_UNKNOWN_MAX
-            && of_host.connections < INBOUND_OF_HOST_MAX
-            && of_host.unknown < INBOUND_UNKNOWN_OF_HOST_MAX;
-        if !has_room {
+        if !inbound.has_room(host, is_stranger) {
             return None;
         }
         let of_host = inbound.by_host.entry(host).or_default();
@@ -260,15 +271,23 @@ impl Drop for Place {
 
 /// Accepts connections until the port is closed.
 pub(super) async fn accept(shared: Arc<Shared>, listener: Box<dyn Listener>) {
+    let mut refused_in_a_row = 0;
     loop {
+        if refused_in_a_row >= REFUSED_A_TURN {
+            refused_in_a_row = 0;
+            tokio::time::sleep(REST).await;
+        }
         let Ok((stream, source)) = listener.accept().await else {
             shared.lock().counts.socket_errors += 1;
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        match Place::take(&shared, source.ip()) {
-            Some(place) => shared.spawn(read_frames(shared.clone(), stream, source, place)),
-            None => shared.lock().counts.connections_refused += 1,
+        if let Some(place) = Place::take(&shared, source.ip()) {
+            refused_in_a_row = 0;
+            shared.spawn(read_frames(shared.clone(), stream, source, place));
+        } else {
+            refused_in_a_row += 1;
+            shared.lock().counts.connections_refused += 1;
         }
     }
 }
@@ -285,6 +304,10 @@ async fn read_frames(shared: Arc<Shared>, mut stream: Box<dyn Stream>, source: S
             Ok(Some(Ok(mut frame))) => shared.take(&mut frame, source, Via::Tcp),
             Ok(Some(Err(refusal))) => {
                 shared.refuse(source, refusal);
+                if place.is_unknown {
+                    drop(stream);
+                    tokio::time::sleep(BAD_START_PAUSE).await;
+                }
                 return;
             }
             Ok(None) | Err(_) => return,
@@ -294,7 +317,12 @@ async fn read_frames(shared: Arc<Shared>, mut stream: Box<dyn Stream>, source: S
                 refused_in_a_row = 0;
                 place.is_known_now();
             }
-            Err(refusal) if place.is_unknown && !refusal.is_authentic() => return,
+            Err(refusal) if place.is_unknown && !refusal.is_authentic() => {
+                // Closed at once, and its place given back later.
+                drop(stream);
+                tokio::time::sleep(BAD_START_PAUSE).await;
+                return;
+            }
             Err(_) => refused_in_a_row += 1,
         }
     }
@@ -315,4 +343,24 @@ async fn read_frame(stream: &mut Box<dyn Stream>) -> io::Result<Option<Result<Ve
     let read = timeout(FRAME_TIMEOUT, stream.take(length as u64).read_to_end(&mut frame)).await;
     let is_whole = matches!(read, Ok(Ok(read)) if read == length);
     Ok(is_whole.then_some(Ok(frame)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_take_no_room_from_hosts_that_this_node_talks_to() {
+        let mut inbound = Inbound::default();
+        let peer = IpAddr::from([10, 0, 0, 1]);
+        assert!(inbound.has_room(peer, true));
+        inbound.all = Hosted { connections: INBOUND_UNKNOWN_MAX, unknown: INBOUND_UNKNOWN_MAX };
+        assert!(!inbound.has_room(peer, true));
+        assert!(inbound.has_room(peer, false));
+        inbound.by_host.insert(peer, Hosted { connections: 16, unknown: INBOUND_UNKNOWN_OF_HOST_MAX });
+        assert!(!inbound.has_room(peer, false), "what one host may have holds for all");
+        inbound.by_host.clear();
+        inbound.all.connections = INBOUND_MAX;
+        assert!(!inbound.has_room(peer, false));
+    }
 }

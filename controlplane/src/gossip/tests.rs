@@ -5,6 +5,7 @@ use super::*;
 use crate::gossip::network::SystemNetwork;
 use crate::gossip::values::{About, NodeValues, encode};
 use crate::member::{Health, View};
+use chitchat::{ChitchatId, Serializable as _};
 use shared::secret::Secret;
 use std::net::IpAddr;
 
@@ -41,9 +42,23 @@ impl Peer {
 
     /// With a generation above that one.
     async fn after(id: &str, generation: u64) -> Self {
+        Self::with(settings(id, generation)).await
+    }
+
+    /// With the rounds of a node outside of tests.
+    async fn at_leisure(id: &str) -> Self {
+        let gossip = shared::config::model::Gossip::default();
+        Self::with(GossipSettings {
+            interval: gossip.interval,
+            thresholds: Thresholds::new(&gossip),
+            ..settings(id, 0)
+        })
+        .await
+    }
+
+    async fn with(settings: GossipSettings) -> Self {
         let (sender, events) = mpsc::channel(16);
-        let gossip =
-            Gossip::start(settings(id, generation), Arc::new(SystemNetwork), Clock::start(), sender).await.unwrap();
+        let gossip = Gossip::start(settings, Arc::new(SystemNetwork), Clock::start(), sender).await.unwrap();
         let peer = Self { gossip, events };
         peer.publish("ready");
         peer
@@ -214,4 +229,69 @@ async fn a_taken_port_is_said_to_be_taken() {
     let opened = GossipPort::open(taken, Arc::new(SystemNetwork), Clock::start()).await;
     let error = opened.err().unwrap();
     assert!(error.is_taken() && error.to_string().contains(&a.address().to_string()), "{error}");
+}
+
+/// The wire of somebody who has the key, and says to `victim` what it likes.
+async fn rogue(victim: &Peer) -> Wire {
+    let settings = WireSettings {
+        node_id: "rogue".to_owned(),
+        generation: 1,
+        bind: ([127, 0, 0, 1], 0).into(),
+        advertise: ([127, 0, 0, 1], 0).into(),
+        keyring: Keyring::new(&cluster().cluster_name, &[Secret::new(KEY)]).unwrap(),
+        insecure: false,
+        dial_timeout: DIAL_TIMEOUT,
+    };
+    let rogue = Wire::open(Arc::new(SystemNetwork), settings, Clock::start()).await.unwrap();
+    let is_known = async {
+        while rogue.peer(victim.address()).id.is_none() {
+            rogue.probe(victim.address());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, is_known).await.expect("they meet");
+    rogue
+}
+
+fn node_in_digest(id: &ChitchatId) -> Vec<u8> {
+    [id.serialize_to_vec().as_slice(), &[1; 24]].concat()
+}
+
+#[tokio::test]
+async fn a_peer_that_has_the_key_and_lost_its_mind_ends_nobodys_gossip() {
+    // Rounds as a node of today has them: a thousand nodes in a digest every 20 ms are too much.
+    let (mut a, mut b) = (Peer::at_leisure("a").await, Peer::at_leisure("b").await);
+    b.follow(&[&a]);
+    a.until_healthy(&["b"]).await;
+    b.until_healthy(&["a"]).await;
+    let rogue = rogue(&a).await;
+    let say = |message: Vec<u8>| rogue.shared().send_gossip(a.address(), message);
+
+    // A digest that leaves no room for anything behind it.
+    for begin in [0_u16, 650] {
+        let names = (begin..begin + 650).map(|n| ChitchatId::new(format!("x{n:011}"), 1, ([127, 0, 0, 1], 9).into()));
+        let digest: Vec<u8> = names.flat_map(|id| node_in_digest(&id)).collect();
+        let name = cluster().cluster_name;
+        let name = [&(name.len() as u16).to_le_bytes(), name.as_bytes()].concat();
+        say([&[0x53, 0xb0, 0, 0], 650_u16.to_le_bytes().as_slice(), &digest, &name].concat());
+    }
+    // Versions of a node that go back.
+    let of_b = ChitchatId::new("b", b.gossip.generation(), b.address());
+    let far = [u64::MAX.to_le_bytes(), (u64::MAX - 1).to_le_bytes()].map(Vec::from);
+    let value = [&[1, 1, 0, b'k', 0, 0], far[0].as_slice(), &[0], &[2], &far[1]].concat();
+    let delta = [&[0], of_b.serialize_to_vec().as_slice(), &[0; 16], &value].concat();
+    let length = (delta.len() as u16).to_le_bytes();
+    say([&[0x53, 0xb0, 0, 2, 2], length.as_slice(), &delta, &[0]].concat());
+
+    let counter = |view: &View, name: &str| view.counters.iter().find(|(n, _)| *n == name).map(|(_, count)| *count);
+    let is_refused = |view: &View| {
+        counter(view, "gossip_nodes_without_room").is_some_and(|count| count > 0)
+            && counter(view, "messages_undecodable") == Some(1)
+    };
+    let view = a.until("the rogue's messages", is_refused).await;
+    assert!(view.digest_bytes as usize <= sieve::DIGEST_BYTES_MAX, "{}", view.digest_bytes);
+    b.publish("overloaded");
+    let view = a.until("a value after that", |view| state(view, "b") == "overloaded").await;
+    assert_eq!(counter(&view, "gossip_restarts"), Some(0));
+    assert_eq!(health(&view, "b"), Some(Health::Healthy));
 }

@@ -1,38 +1,43 @@
 //! chitchat on our wire: its messages are payloads of our frames.
 //!
-//! A message is decoded only here, after its frame was authenticated, and a panic of the decoder
-//! costs that message only.
+//! A message is decoded only here, after its frame was authenticated and what it says has passed the
+//! [`Sieve`]; a panic of the decoder costs that message only.
 
 use super::frame::PAYLOAD_BYTES_MAX;
-use super::port::Inbox;
+use super::port::{Inbox, lock};
+use super::sieve::Sieve;
 use super::wire::Wire;
 use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{ChitchatMessage, Deserializable, Serializable};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 impl Wire {
     /// What chitchat speaks through; one for each time that it is started. The newest gets what
     /// arrives. The port is open already, so that the address it asks for does not matter.
-    pub fn transport(&self) -> impl Transport + use<> {
-        WireTransport(self.clone())
+    pub(crate) fn transport(&self, sieve: Arc<Mutex<Sieve>>) -> impl Transport + use<> {
+        WireTransport { wire: self.clone(), sieve }
     }
 }
 
-struct WireTransport(Wire);
+struct WireTransport {
+    wire: Wire,
+    sieve: Arc<Mutex<Sieve>>,
+}
 
 #[async_trait]
 impl Transport for WireTransport {
     async fn open(&self, _address: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
-        let inbox = self.0.shared().open_inbox();
-        Ok(Box::new(WireSocket { wire: self.0.clone(), inbox }))
+        let inbox = self.wire.shared().open_inbox();
+        Ok(Box::new(WireSocket { wire: self.wire.clone(), sieve: self.sieve.clone(), inbox }))
     }
 }
 
 struct WireSocket {
     wire: Wire,
+    sieve: Arc<Mutex<Sieve>>,
     inbox: Arc<Inbox>,
 }
 
@@ -53,7 +58,8 @@ impl Socket for WireSocket {
     async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
         loop {
             let (from, bytes) = self.inbox.pop().await;
-            if let Some(message) = decode(&bytes) {
+            let passed = lock(&self.sieve).pass(&bytes);
+            if let Some(message) = passed.and_then(|bytes| decode(&bytes)) {
                 return Ok((from, message));
             }
             self.wire.shared().lock().counts.messages_undecodable += 1;

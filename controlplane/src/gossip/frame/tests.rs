@@ -174,6 +174,17 @@ fn each_refusal_has_a_name_of_its_own() {
     assert_eq!(Refusal::NAMES[Refusal::OtherKey(KeyId::NONE).index()], "refused_other_key");
 }
 
+#[test]
+fn generations_from_beyond_all_time_are_not_read() {
+    let keyring = ring("c", &[ONE]);
+    let from = |generation| Letter { from: node("a", generation), ..letter(node("b", 6), Kind::Gossip, b"") };
+    let taken = |letter: &Letter<'_>| open_as(&keyring, node("b", 6), &sealed(&keyring, letter));
+    assert!(taken(&from(GENERATION_MAX)).is_ok());
+    assert_eq!(taken(&from(GENERATION_MAX + 1)), Err(Refusal::Malformed));
+    let to = letter(node("b", u64::MAX), Kind::Gossip, b"");
+    assert_eq!(taken(&to), Err(Refusal::Malformed), "of us");
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_answered_and_opened_by_nobody(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -186,7 +197,7 @@ proptest! {
     fn any_letter_comes_out_as_it_went_in(
         payload in prop::collection::vec(any::<u8>(), 0..2_000),
         sequence: u64,
-        generation: u64,
+        generation in 0..=GENERATION_MAX,
         kind in prop_oneof![Just(Kind::Pong), Just(Kind::Gossip), (16..=255u8).prop_map(Kind::Topic)],
         nonce: [u8; NONCE_BYTES],
     ) {

@@ -46,6 +46,18 @@ fn rounds(peers: &mut Peers, times: std::ops::Range<u64>, udp_works: bool, tcp_w
 }
 
 #[test]
+fn hosts_that_are_talked_to_are_told_from_strangers() {
+    let mut peers = Peers::default();
+    let hosts = ["10.0.0.2", "fd00::2"].map(|host| host.parse::<IpAddr>().unwrap());
+    for host in hosts {
+        peers.round(SocketAddr::new(host, 10_101), at(0)).unwrap();
+    }
+    assert!(hosts.into_iter().all(|host| peers.talks_to(host)));
+    let strangers = ["10.0.0.1", "10.0.0.3", "fd00::1", "fd00::3"].map(|host| host.parse::<IpAddr>().unwrap());
+    assert!(!strangers.into_iter().any(|host| peers.talks_to(host)));
+}
+
+#[test]
 fn a_peer_that_only_tcp_reaches_is_found_out_and_udp_is_tried_again() {
     let mut peers = Peers::default();
     assert_eq!(rounds(&mut peers, 0..10, true, true), []);

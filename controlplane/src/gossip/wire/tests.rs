@@ -1,5 +1,6 @@
 use super::*;
 use crate::gossip::network::{Datagrams, Listener, Stream, SystemNetwork};
+use crate::gossip::sieve::Sieve;
 use async_trait::async_trait;
 use shared::secret::Secret;
 use std::net::Ipv4Addr;
@@ -369,6 +370,8 @@ async fn connections_without_a_frame_are_few_and_short() {
     drop(idle);
     // Each of these is closed at once, without an answer.
     let lengths = [0_u32, 5, 300, 65_000, 66_000, u32::MAX];
+    let clock = Clock::start();
+    let begun = clock.now();
     for length in lengths {
         let mut stream = until_connected(&b).await;
         stream.write_all(&length.to_be_bytes()).await.unwrap();
@@ -379,6 +382,8 @@ async fn connections_without_a_frame_are_few_and_short() {
         assert!(answer.is_empty());
     }
     assert_eq!(count(&b, "frames_received_tcp") + count(&b, "frames_sent_tcp"), 0);
+    // Each had to wait for the place of the one before.
+    assert!(clock.now().since(begun) >= 5 * Duration::from_millis(250));
 }
 
 /// A connection that has a place: those before gave theirs back.
@@ -423,8 +428,10 @@ async fn ipv6_works_as_well() {
 async fn two_chitchats_agree_over_it() {
     let (a, b) = (wire("a", ring("c", &[ONE])).await, wire("b", ring("c", &[ONE])).await);
     let start = async |wire: &Wire, id: &str, seed: SocketAddr| {
+        let chitchat_id = chitchat::ChitchatId::new(id.to_owned(), 1, wire.advertise());
+        let sieve = Arc::new(Mutex::new(Sieve::new(chitchat_id.clone(), "c".to_owned())));
         let config = chitchat::ChitchatConfig {
-            chitchat_id: chitchat::ChitchatId::new(id.to_owned(), 1, wire.advertise()),
+            chitchat_id,
             cluster_id: "c".to_owned(),
             gossip_interval: Duration::from_millis(50),
             listen_addr: wire.advertise(),
@@ -438,7 +445,7 @@ async fn two_chitchats_agree_over_it() {
         let mut value = [0; 2_000];
         getrandom::fill(&mut value).unwrap();
         let value: String = value.iter().map(|byte| char::from(b'0' + byte % 64)).collect();
-        chitchat::spawn_chitchat(config, vec![("key".to_owned(), value)], &wire.transport()).await.unwrap()
+        chitchat::spawn_chitchat(config, vec![("key".to_owned(), value)], &wire.transport(sieve)).await.unwrap()
     };
     let (of_a, of_b) = (start(&a, "a", b.advertise()).await, start(&b, "b", a.advertise()).await);
     let sees = |chitchat: Arc<tokio::sync::Mutex<chitchat::Chitchat>>| {
