@@ -7,7 +7,8 @@
 mod lives;
 
 use super::frame::{
-    DATAGRAM_BYTES_MAX, Identity, Kind, LATER_GENERATION_MAX, Letter, NONCE_BYTES, NodeName, Opened, Refusal, VERSION_MIN, open, seal,
+    DATAGRAM_BYTES_MAX, Identity, Kind, LATER_GENERATION_MAX, Letter, NONCE_BYTES, NodeName, Opened, Refusal,
+    VERSION_MIN, open, seal,
 };
 use super::keyring::{GossipKey, Keyring};
 use super::network::{Datagrams, Listener, Network};
