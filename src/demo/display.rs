@@ -122,7 +122,7 @@ impl Display<'_> {
             figures.add((0..NODES).map(|index| self.look_at(index, nodes)).collect(), self.clock.now());
             if screen.is_terminal() {
                 screen.draw(&figures.panel(self.owners));
-            } else if number % SAMPLES_PER_LINE == 0 {
+            } else if number.is_multiple_of(SAMPLES_PER_LINE) {
                 let line = figures.line(self.owners);
                 if line != last_line {
                     say(&format!("{line}\n"));

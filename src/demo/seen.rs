@@ -34,7 +34,8 @@ impl Seen {
     /// In a few words.
     pub(super) fn in_words(&self) -> String {
         let Self { members, healthy_members, cluster_health, others_in_trouble } = self;
-        let others: String = others_in_trouble.iter().map(|(id, health)| format!(", {id} {health}")).collect();
+        let others: Vec<_> = others_in_trouble.iter().map(|(id, health)| format!(", {id} {health}")).collect();
+        let others = others.concat();
         format!("{cluster_health}, {healthy_members} of {members} healthy{others}")
     }
 }
