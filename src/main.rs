@@ -44,8 +44,11 @@ enum Command {
     Cluster(cluster::Options),
     /// Finds out what keeps this node out of its cluster, and says what to do about it.
     Doctor(doctor::Options),
-    /// Runs a node with a simulated provider behind it, says what to try, and shows what happens.
+    /// Runs three nodes with a simulated provider behind them, says what to try, and shows what happens.
     Demo(demo::Options),
+    /// A node of the demo, which is how it starts them.
+    #[command(hide = true)]
+    DemoNode(demo::NodeOptions),
     /// Runs a simulated provider, for tests and load tests.
     ProviderSim(provider_sim::Options),
 }
@@ -64,6 +67,10 @@ fn main() -> ExitCode {
         Some(Command::Check) => check::run(&line.config),
         Some(Command::Cluster(options)) => cluster::run(&line.config, &options),
         Some(Command::Demo(options)) => demo::run(&options),
+        Some(Command::DemoNode(options)) => match demo::become_its_node(&options) {
+            Ok(()) => serve(line.config, line.state_dir),
+            Err(why) => fail(69, &why),
+        },
         Some(Command::Doctor(options)) => doctor::run(&line.config, &options),
         Some(Command::ProviderSim(options)) => simulate(options),
     }

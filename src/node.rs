@@ -129,7 +129,7 @@ pub(crate) fn run(control: ControlPlane, clock: Clock) -> Result<Finished, NodeE
     }
 }
 
-/// What runs on a thread of its own beside a node until the flag it is given is set. It is
+/// What runs on a thread of its own beside something else until the flag it is given is set. It is
 /// unparked then, so that it may wait parked.
 pub(crate) struct Companion<'c> {
     /// The thread's name.
@@ -138,26 +138,22 @@ pub(crate) struct Companion<'c> {
     pub(crate) run: Box<dyn FnOnce(&AtomicBool) + Send + 'c>,
 }
 
-/// Runs a node as [`run`] does, with companions, which start first and are told to stop once the
-/// node has ended. All of them have ended when this returns.
-pub(crate) fn run_with(
-    control: ControlPlane,
-    clock: Clock,
-    companions: Vec<Companion<'_>>,
-) -> Result<Finished, NodeError> {
+/// Does `work` with companions beside it, which start first and are told to stop once it is done.
+/// All of them have ended when this returns.
+pub(crate) fn accompanied<T>(companions: Vec<Companion<'_>>, work: impl FnOnce() -> T) -> io::Result<T> {
     let stop = &AtomicBool::new(false);
     thread::scope(|scope| {
         let mut running = Running { stop, threads: Vec::with_capacity(companions.len()) };
         for Companion { name, run } in companions {
             let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, move || run(stop));
-            running.threads.push(thread.map_err(NodeError::Thread)?);
+            running.threads.push(thread?);
         }
-        run(control, clock)
+        Ok(work())
     })
 }
 
-/// Companions that are told to stop when this is dropped: a panic of the node must not leave it
-/// waiting for them.
+/// Companions that are told to stop when this is dropped: a panic beside them must not wait for
+/// them.
 struct Running<'scope> {
     stop: &'scope AtomicBool,
     threads: Vec<ScopedJoinHandle<'scope, ()>>,
@@ -218,7 +214,7 @@ fn bind(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Runs `watch` on a thread of its own and `work` on this one; for programs beside the node.
+/// Runs `watch` on a thread of its own and `work` on this one; for programs that are no node.
 pub(crate) fn beside<T>(name: &str, watch: impl FnOnce() + Send + 'static, work: impl FnOnce() -> T) -> io::Result<T> {
     // It ends with the process: a thread that waits for a signal cannot be told to stop.
     let _watching = thread::Builder::new().name(name.to_owned()).spawn(watch)?;

@@ -5,6 +5,7 @@
 
 use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
 use crate::discovery::{NotBuilt, Prepared, Running as Sources, own_addresses, prepare};
+use crate::entitlements::Others;
 use crate::event::Event;
 use crate::gossip::identity::Identity;
 use crate::gossip::keyring::{Keyring, KeyringError};
@@ -21,12 +22,13 @@ use shared::secret::Secret;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Highest version of the protocol between nodes that this program speaks.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = crate::gossip::frame::VERSION_MAX as u32;
 /// What the admin interface says with every answer about keys.
 const KEYS_NOTE: &str = "keys that are not in the configuration are gone when this node ends, and keys that are there \
                          come back when it is read again: write gossip.encryption_keys of every node as it is here";
@@ -134,6 +136,16 @@ impl ClusterPart {
     /// Whether there are others to be told anything.
     pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// What the others leave of the limits. A list of peers, which may name this node too, tells how
+    /// many there should be before any was heard.
+    pub(crate) fn others<'v>(&self, view: &'v View) -> Others<'v> {
+        let expected = self.running.as_ref().map_or(1, |_| {
+            let listed = u16::try_from(self.config.peers.len()).unwrap_or(u16::MAX).max(1);
+            self.config.expected_nodes.map_or(listed, NonZeroU16::get)
+        });
+        Others::of(view, expected)
     }
 
     /// Generation of the start; 0 where the node runs alone.

@@ -60,9 +60,15 @@ impl Collector {
         &self.values
     }
 
-    /// Says who this node is before it is time for everything.
-    pub fn renew(&mut self, about: About) {
-        self.values.about = about;
+    /// Takes in what the others are to know at once, before it is time for everything: who this
+    /// node is, what it runs, which keys rest here. `false`: all of it is as it was.
+    pub fn renew(&mut self, own: Own, state: &ClusterState, now: Nanos) -> bool {
+        let Own { about, configuration, is_overloaded: _ } = own;
+        let rests = self.rests.update(state.own_rests(), about.started_ms, now);
+        let values = &mut self.values;
+        let is_news = values.about != about || values.configuration != configuration || values.rests != rests;
+        (values.about, values.configuration, values.rests) = (about, configuration, rests);
+        is_news
     }
 
     /// What was collected last.

@@ -96,7 +96,13 @@ pub fn limit_definitions(records: &[LimitRecord]) -> Result<Vec<LimitDefinition>
         .map(|record| {
             let window = Window::new(record.window_ns)
                 .map_err(|source| CompileError::Window { id: record.id.clone(), source })?;
-            Ok(LimitDefinition { id: record.id.as_str().into(), unit: record.unit, window, amount: record.amount })
+            Ok(LimitDefinition {
+                id: record.id.as_str().into(),
+                unit: record.unit,
+                window,
+                amount: record.amount,
+                entitlement: record.amount,
+            })
         })
         .collect()
 }

@@ -130,12 +130,21 @@ impl ControlLoop {
     }
 
     fn remember(&mut self, outcome: Outcome) {
-        let Outcome { publish, is_new_configuration, publish_live, follow_hosts, follow_peers, duplicate_node, notes } =
-            outcome;
+        let Outcome {
+            publish,
+            is_new_configuration,
+            publish_live,
+            entitle,
+            follow_hosts,
+            follow_peers,
+            duplicate_node,
+            notes,
+        } = outcome;
         self.is_duplicate |= duplicate_node.is_some();
         self.pending.publish |= publish;
         self.pending.is_new_configuration |= is_new_configuration;
         self.pending.publish_live |= publish_live;
+        self.pending.entitle |= entitle;
         if follow_hosts.is_some() {
             self.pending.follow_hosts = follow_hosts;
         }
@@ -204,6 +213,9 @@ impl ControlLoop {
         if let Some(peers) = pending.follow_peers {
             self.cluster.follow(peers);
         }
+        if pending.entitle {
+            self.publisher.entitle(&self.cluster.others(self.state.view()));
+        }
         let mut publish_live = pending.publish_live;
         if pending.publish {
             match self.publish(pending.is_new_configuration) {
@@ -225,7 +237,8 @@ impl ControlLoop {
     fn publish(&mut self, is_new_configuration: bool) -> Result<(), PublishError> {
         let epoch = self.epoch.saturating_add(1);
         let Some((record, secrets)) = self.state.record(epoch) else { return Ok(()) };
-        self.publisher.publish(&record, &secrets, self.identity.current(), self.clock.now())?;
+        let others = self.cluster.others(self.state.view());
+        self.publisher.publish(&others, &record, &secrets, self.identity.current(), self.clock.now())?;
         self.epoch = epoch;
         self.keeper.snapshot_changed(is_new_configuration);
         let (providers, virtual_keys) = (record.providers.len(), record.virtual_keys.len());
@@ -240,20 +253,18 @@ impl ControlLoop {
         Ok(())
     }
 
-    /// Collects what this node is once a second, and tells the others; also when it becomes ready
-    /// or stops to be.
+    /// Collects what this node is once a second, and tells the others; also as soon as something
+    /// of it has changed that they act upon.
     fn tell_others(&mut self) {
         let now = self.clock.now();
+        let is_overloaded = self.state.overload().reason().is_some();
+        let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
         if self.collector.is_due(now) {
             self.cluster.settle_keys(self.state.view());
-            let is_overloaded = self.state.overload().reason().is_some();
-            let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
             let own = self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
             let outcome = self.state.looked(own, now);
             self.remember(outcome);
-        } else if self.collector.values().about.state != state_of(&self.state.readiness()).0 {
-            self.collector.renew(self.about());
-        } else {
+        } else if !self.collector.renew(own, &self.state, now) {
             return;
         }
         self.cluster.publish(self.collector.values());

@@ -6,6 +6,7 @@
 
 use crate::event::Event;
 use ipnet::IpNet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -74,6 +75,25 @@ pub struct Failure {
     pub remedy: String,
 }
 
+/// One source among those of a node. Two of one method see different peers, and neither's list
+/// replaces the other's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceName {
+    /// The method, as the configuration calls it.
+    pub method: &'static str,
+    /// Which one of its method, in the order of the configuration; from 1.
+    pub number: usize,
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            1 => f.write_str(self.method),
+            number => write!(f, "{}-{number}", self.method),
+        }
+    }
+}
+
 /// What every source may know of its node and of its settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
@@ -117,13 +137,16 @@ impl Surroundings {
     }
 }
 
-/// Runs one source until `leaving` turns true, or the control loop is gone.
+/// Runs one source until `leaving` turns true, or the control loop is gone. `number`: see
+/// [`SourceName`].
 pub(crate) async fn follow<S: Source>(
     mut source: S,
+    number: usize,
     surroundings: Surroundings,
     events: mpsc::Sender<Event>,
     mut leaving: watch::Receiver<bool>,
 ) {
+    let name = SourceName { method: source.name(), number };
     let mut pace = Pace::new();
     let mut last: Option<Vec<SocketAddr>> = None;
     let mut has_failed = false;
@@ -135,15 +158,15 @@ pub(crate) async fn follow<S: Source>(
         let pause = match looked {
             Ok(found) => {
                 let machine: Vec<_> = own_addresses().collect();
-                let peers = admitted(&source, &surroundings, found, last.as_deref(), &machine);
+                let peers = admitted(name, &surroundings, found, last.as_deref(), &machine);
                 let is_other = last.as_ref() != Some(&peers);
                 if is_other {
-                    say_found(source.name(), &peers, last.as_deref());
+                    say_found(name, &peers, last.as_deref());
                     last = Some(peers.clone());
                 }
                 // Also after failures, which are over now.
                 let is_news = is_other || std::mem::take(&mut has_failed);
-                if is_news && events.send(Event::Discovered { source: source.name(), peers }).await.is_err() {
+                if is_news && events.send(Event::Discovered { source: name, peers }).await.is_err() {
                     return;
                 }
                 pace.after_success()
@@ -151,10 +174,10 @@ pub(crate) async fn follow<S: Source>(
             Err(failure) => {
                 let pause = pace.after_failure();
                 if pause.is_worth_saying {
-                    say_failed(source.name(), &failure, last.as_ref().map_or(0, Vec::len));
+                    say_failed(name, &failure, last.as_ref().map_or(0, Vec::len));
                 }
                 has_failed = true;
-                if events.send(Event::DiscoveryFailed { source: source.name(), failure }).await.is_err() {
+                if events.send(Event::DiscoveryFailed { source: name, failure }).await.is_err() {
                     return;
                 }
                 pause
@@ -166,14 +189,14 @@ pub(crate) async fn follow<S: Source>(
         }
     }
     if tokio::time::timeout(LEAVE_TIMEOUT, source.leave()).await.is_err() {
-        tracing::warn!(source = source.name(), "the registration could not be taken back in time; it will expire");
+        tracing::warn!(source = %name, "the registration could not be taken back in time; it will expire");
     }
 }
 
 /// What of a source's list may be contacted: sorted, without doubles, ourselves, what is not
 /// allowed, what gossip cannot send to and what is no host.
-fn admitted<S: Source>(
-    source: &S,
+fn admitted(
+    source: SourceName,
     surroundings: &Surroundings,
     mut found: Vec<SocketAddr>,
     last: Option<&[SocketAddr]>,
@@ -193,7 +216,7 @@ fn admitted<S: Source>(
         let is_allowed = surroundings.allows(peer.ip());
         if !is_allowed && is_new(peer) {
             tracing::warn!(
-                source = source.name(),
+                %source,
                 %peer,
                 "not in allowed address space; add its network to `allowed_address_space` if it is a node of this cluster"
             );
@@ -202,7 +225,7 @@ fn admitted<S: Source>(
     });
     if found.len() > PEERS_PER_SOURCE_MAX {
         tracing::warn!(
-            source = source.name(),
+            %source,
             found = found.len(),
             kept = PEERS_PER_SOURCE_MAX,
             "more peers than a cluster can have; the rest is left out; narrow what the source selects"
@@ -212,19 +235,19 @@ fn admitted<S: Source>(
     found
 }
 
-fn say_found(source: &'static str, peers: &[SocketAddr], last: Option<&[SocketAddr]>) {
+fn say_found(source: SourceName, peers: &[SocketAddr], last: Option<&[SocketAddr]>) {
     let is_news = peers.iter().any(|peer| last.is_none_or(|last| last.binary_search(peer).is_err()));
     if is_news {
-        tracing::info!(source, "discovered {} nodes", peers.len());
+        tracing::info!(%source, "discovered {} nodes", peers.len());
     } else if peers.is_empty() {
         tracing::warn!(
-            source,
+            %source,
             "no new nodes discovered; 0 known. Alone? compare `service_name` and the source's settings with the other \
              nodes'; {}",
-            where_to_look(source)
+            where_to_look(source.method)
         );
     } else {
-        tracing::warn!(source, "no new nodes discovered; {} known", peers.len());
+        tracing::warn!(%source, "no new nodes discovered; {} known", peers.len());
     }
 }
 
@@ -247,26 +270,16 @@ pub(crate) fn where_to_look(source: &str) -> &'static str {
     }
 }
 
-fn say_failed(source: &'static str, failure: &Failure, kept: usize) {
+fn say_failed(source: SourceName, failure: &Failure, kept: usize) {
     let Failure { line, cause, remedy } = failure;
-    tracing::error!(source, kept, "discovery failed: {line}: {cause}; {remedy}");
+    tracing::error!(%source, kept, "discovery failed: {line}: {cause}; {remedy}");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Named;
-
-    impl Source for Named {
-        fn name(&self) -> &'static str {
-            "named"
-        }
-
-        async fn look(&mut self) -> Result<Vec<SocketAddr>, Failure> {
-            Ok(Vec::new())
-        }
-    }
+    const NAME: SourceName = SourceName { method: "named", number: 1 };
 
     /// Of a node at 192.0.2.1:10101, on all interfaces.
     pub(super) fn surroundings() -> Surroundings {
@@ -286,7 +299,7 @@ mod tests {
     fn check(surroundings: &Surroundings, found: &[&str], admits: &[&str]) {
         let machine = ["192.0.2.1", "10.0.0.1", "127.0.0.1"].map(|text| text.parse().unwrap());
         let found = found.iter().map(|text| text.parse().unwrap()).collect();
-        let admitted = admitted(&Named, surroundings, found, None, &machine);
+        let admitted = admitted(NAME, surroundings, found, None, &machine);
         assert_eq!(admitted.iter().map(ToString::to_string).collect::<Vec<_>>(), admits);
     }
 

@@ -21,8 +21,13 @@ pub struct Others<'v> {
 }
 
 impl<'v> Others<'v> {
+    /// There are none.
+    pub fn none() -> Self {
+        Self { used: HashMap::new(), nodes: 1, are_all_heard: true }
+    }
+
     /// From what gossip says. `expected_nodes` counts also those that were never heard.
-    pub fn of(view: &'v View, expected_nodes: Option<u16>) -> Self {
+    pub fn of(view: &'v View, expected_nodes: u16) -> Self {
         let mut used: HashMap<_, u64> = HashMap::new();
         let counting = view.members.iter().filter(|member| member.health != Health::Leaving);
         for LimitUse { id, unit, used: amount, .. } in view.members.iter().flat_map(|member| &member.values.limits) {
@@ -30,7 +35,7 @@ impl<'v> Others<'v> {
             *sum = sum.saturating_add(*amount);
         }
         let known = 1 + counting.clone().count() as u64;
-        let expected = u64::from(expected_nodes.unwrap_or(1));
+        let expected = u64::from(expected_nodes);
         let are_all_heard =
             known >= expected && !view.doubts_itself && counting.clone().all(|member| member.health == Health::Healthy);
         Self { used, nodes: known.max(expected), are_all_heard }
@@ -68,7 +73,7 @@ mod tests {
         }
     }
 
-    fn entitled(members: &[(Health, u64)], expected: Option<u16>) -> u64 {
+    fn entitled(members: &[(Health, u64)], expected: u16) -> u64 {
         let members = members.iter().zip('a'..).map(|((health, used), id)| member(&id.to_string(), *health, *used));
         let view = View { members: members.collect(), ..View::default() };
         Others::of(&view, expected).entitlement("l", "requests", 90)
@@ -76,31 +81,31 @@ mod tests {
 
     #[test]
     fn a_node_alone_has_all_of_it() {
-        assert_eq!(entitled(&[], None), 90);
+        assert_eq!(entitled(&[], 1), 90);
     }
 
     #[test]
     fn what_the_others_used_is_gone() {
-        assert_eq!(entitled(&[(Health::Healthy, 20), (Health::Healthy, 30)], Some(3)), 40);
-        assert_eq!(entitled(&[(Health::Healthy, 200)], None), 0);
+        assert_eq!(entitled(&[(Health::Healthy, 20), (Health::Healthy, 30)], 3), 40);
+        assert_eq!(entitled(&[(Health::Healthy, 200)], 1), 0);
     }
 
     #[test]
     fn without_news_of_everybody_each_keeps_to_its_part() {
-        assert_eq!(entitled(&[(Health::Suspect, 20), (Health::Healthy, 5)], None), 30);
-        assert_eq!(entitled(&[(Health::Dead, 0)], Some(2)), 45);
-        assert_eq!(entitled(&[(Health::Healthy, 80)], Some(3)), 10, "nor more than the others left");
-        assert_eq!(entitled(&[], Some(3)), 30);
+        assert_eq!(entitled(&[(Health::Suspect, 20), (Health::Healthy, 5)], 1), 30);
+        assert_eq!(entitled(&[(Health::Dead, 0)], 2), 45);
+        assert_eq!(entitled(&[(Health::Healthy, 80)], 3), 10, "nor more than the others left");
+        assert_eq!(entitled(&[], 3), 30);
     }
 
     #[test]
     fn a_leaving_nodes_use_counts_and_its_silence_does_not() {
-        assert_eq!(entitled(&[(Health::Leaving, 20), (Health::Healthy, 5)], None), 65);
+        assert_eq!(entitled(&[(Health::Leaving, 20), (Health::Healthy, 5)], 1), 65);
     }
 
     #[test]
     fn other_limits_do_not_count() {
         let view = View { members: vec![member("a", Health::Healthy, 20)], ..View::default() };
-        assert_eq!(Others::of(&view, None).entitlement("l", "tokens", 90), 90);
+        assert_eq!(Others::of(&view, 1).entitlement("l", "tokens", 90), 90);
     }
 }

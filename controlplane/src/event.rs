@@ -2,7 +2,7 @@
 //! bounded queue; [`crate::state::ClusterState::apply`] is the one place that acts on them.
 
 use crate::compile::Compiled;
-use crate::discovery::Failure;
+use crate::discovery::{Failure, SourceName};
 use crate::member::View;
 use shared::report::Report;
 use std::net::{IpAddr, SocketAddr};
@@ -27,15 +27,15 @@ pub enum Event {
     },
     /// A source sees these peers, and no others. Also after it failed, with what it saw before.
     Discovered {
-        /// The method, as the configuration calls it.
-        source: &'static str,
+        /// Which one.
+        source: SourceName,
         /// Where their gossip is reached; sorted, allowed, without this node.
         peers: Vec<SocketAddr>,
     },
     /// A source could not look; its last list stays in use.
     DiscoveryFailed {
-        /// The method, as the configuration calls it.
-        source: &'static str,
+        /// Which one.
+        source: SourceName,
         /// Why, and what to do about it.
         failure: Failure,
     },

@@ -5,7 +5,7 @@
 //! Its task is watched: when it ends, another one starts under a higher generation. Absent: limits
 //! that are never exceeded (they need transfers, not gossip), secrets.
 
-mod frame;
+pub(crate) mod frame;
 pub mod gate;
 mod health;
 pub mod identity;

@@ -22,6 +22,7 @@ mod control_loop;
 mod discovery;
 pub mod doctor;
 mod drain;
+pub mod entitlements;
 pub mod event;
 pub mod failover;
 pub mod gossip;

@@ -1,6 +1,7 @@
 //! From records to the cores: the snapshot's bytes, the secrets beside it, the limits' rings.
 
 use crate::compile::{CompileError, TableSecret, limit_definitions};
+use crate::entitlements::Others;
 use crate::metrics::LimitRow;
 use shared::clock::Nanos;
 use shared::limit::{LimitTable, TableError};
@@ -52,16 +53,21 @@ impl Publisher {
         }
     }
 
-    /// Hands a configuration to every core, whole.
+    /// Hands a configuration to every core, whole. What `others` use of a limit is not this node's.
     pub fn publish(
         &mut self,
+        others: &Others<'_>,
         record: &SnapshotRecord,
         secrets: &Arc<[TableSecret]>,
         listener_identity: Option<Arc<ListenerIdentity>>,
         now: Nanos,
     ) -> Result<Snapshot, PublishError> {
         let snapshot = Snapshot::from_record(record)?;
-        let rings = self.limits.apply(&limit_definitions(&record.limits)?, now)?;
+        let mut definitions = limit_definitions(&record.limits)?;
+        for definition in &mut definitions {
+            definition.entitlement = others.entitlement(&definition.id, unit_name(definition.unit), definition.amount);
+        }
+        let rings = self.limits.apply(&definitions, now)?;
         self.limit_names = record.limits.iter().map(|limit| (limit.id.clone(), unit_name(limit.unit))).collect();
         if !self.secret_table.as_ref().is_some_and(|table| Arc::ptr_eq(table, secrets)) {
             self.secrets = secrets.iter().map(|entry| entry.secret.duplicate()).collect();
@@ -78,6 +84,13 @@ impl Publisher {
             core.publish(Arc::clone(&published));
         }
         Ok(snapshot)
+    }
+
+    /// Sets what this node may use of every limit, now that the others used what they did.
+    pub fn entitle(&self, others: &Others<'_>) {
+        for ((id, unit), ring) in self.limit_names.iter().zip(self.limits.rings().iter()) {
+            ring.set_entitlement(others.entitlement(id, unit, ring.amount()));
+        }
     }
 
     /// Hands the live state to every core.

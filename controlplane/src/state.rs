@@ -2,10 +2,11 @@
 //! what was counted, and whether it is ready. Pure: no sockets, no clock, no tasks.
 //!
 //! One function changes it. The loop applies events here and does what the [`Outcome`] says; a
-//! simulator does the same in virtual time. A node alone is a cluster of one.
+//! simulator does the same in virtual time.
 
 use crate::addresses::Addresses;
 use crate::compile::{Compiled, TableSecret};
+use crate::discovery::SourceName;
 use crate::event::Event;
 use crate::failover::{Changed, Failover, ProviderNote};
 use crate::gossip::values::NodeValues;
@@ -37,7 +38,7 @@ pub struct ClusterState {
     now: Nanos,
     totals: Totals,
     /// What every discovery source sees, by its name.
-    discovered: BTreeMap<&'static str, SourceSight>,
+    discovered: BTreeMap<SourceName, SourceSight>,
     /// What gossip says of the others.
     view: View,
     membership: Membership,
@@ -80,6 +81,8 @@ pub struct Outcome {
     pub is_new_configuration: bool,
     /// The live state changed.
     pub publish_live: bool,
+    /// What the others use of the limits may have changed.
+    pub entitle: bool,
     /// The resolver has to follow exactly these hosts.
     pub follow_hosts: Option<BTreeSet<String>>,
     /// Gossip has to be tried with exactly these addresses, besides the members it knows.
@@ -178,6 +181,7 @@ impl ClusterState {
                 self.failover.hear(&view, now);
                 self.view = *view;
                 outcome.publish_live = true;
+                outcome.entitle = true;
             }
             Event::DuplicateNode { id, .. } => outcome.duplicate_node = Some(id),
             Event::Report(report) => {
@@ -300,7 +304,7 @@ impl ClusterState {
     }
 
     /// What every discovery source sees, by its name.
-    pub fn discovered(&self) -> impl Iterator<Item = (&'static str, &SourceSight)> {
+    pub fn discovered(&self) -> impl Iterator<Item = (SourceName, &SourceSight)> {
         self.discovered.iter().map(|(source, sight)| (*source, sight))
     }
 

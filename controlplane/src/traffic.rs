@@ -103,7 +103,7 @@ pub fn limits(rows: &[LimitRow]) -> Vec<LimitUse> {
         id: row.id.clone(),
         unit: row.unit.to_owned(),
         used: row.ring.used,
-        amount: row.ring.entitlement,
+        amount: row.ring.amount,
     });
     shown.collect()
 }

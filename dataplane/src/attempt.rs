@@ -287,14 +287,14 @@ impl Request<'_> {
             Unit::Requests => (Cause::RequestLimited, "requests"),
             Unit::Tokens => (Cause::TokenLimited, "tokens"),
         };
-        let (entitlement, remaining) = (refused.entitlement, refused.remaining);
+        let (amount, remaining) = (refused.amount, refused.remaining);
         let rejection = if let Some(after) = refused.retry_after {
-            let text = format!("limit {id} has no room: {remaining} of {entitlement} {what} left");
+            let text = format!("limit {id} has no room: {remaining} of {amount} {what} left");
             Rejection::new(cause, text).after(after)
         } else {
             let reserved = charges.reserved_tokens;
             let text = format!(
-                "limit {id} allows {entitlement} {what} in a window, and this request may need {reserved}; \
+                "limit {id} allows {amount} {what} in a window, and this request may need {reserved}; \
                  lower max_tokens or shorten the prompt"
             );
             Rejection::new(cause, text).after(refused.reset)

@@ -54,7 +54,7 @@ impl Standings {
         for (standing, names) in [(self.requests, REQUESTS), (self.tokens, TOKENS)] {
             let Some(standing) = standing else { continue };
             // Names and numbers of ours always fit into a head.
-            let _ = writer.number(names[0], standing.entitlement);
+            let _ = writer.number(names[0], standing.amount);
             let _ = writer.number(names[1], standing.remaining);
             let mut text = itoa::Buffer::new();
             let mut reset = text.format(standing.reset.as_nanos().div_ceil(1_000_000_000)).as_bytes().to_vec();
@@ -148,7 +148,7 @@ pub(crate) fn write_rejection(
     if let Some(refused) = rejection.limit {
         let standing = Standing {
             limit: refused.limit,
-            entitlement: refused.entitlement,
+            amount: refused.amount,
             remaining: refused.remaining,
             reset: refused.reset,
         };

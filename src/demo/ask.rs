@@ -1,4 +1,4 @@
-//! One HTTP request and its answer, over a connection of its own. Only for asking our own node:
+//! One HTTP request and its answer, over a connection of its own. Only for asking our own nodes:
 //! the answer is read until the connection closes and its framing is not undone.
 
 use std::io::{self, Read, Write};
@@ -6,9 +6,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The node is on this machine.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between two reads or writes. What the demo asks for is answered in milliseconds.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between two reads or writes. What the demo asks for is answered in milliseconds; a node that was
+/// stopped (SIGSTOP) is shown so after this.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest answer, in bytes. The metrics of a node with a handful of models are some 20 KiB.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 

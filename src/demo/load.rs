@@ -1,6 +1,8 @@
-//! A gentle load for the demo to show: one connection and one request at a time, at a fixed rate.
+//! A gentle load for the demo to show: one connection and one request at a time, at a fixed rate,
+//! to one node after the other.
 //!
-//! What the node cannot take in time is left out, not made up for.
+//! What the nodes cannot take in time is left out, not made up for. Nobody chooses a living node
+//! here, as a balancer in front would: what is sent to a dead one is lost, and seen to be.
 
 use super::ask::{ask, get};
 use shared::clock::Clock;
@@ -15,12 +17,13 @@ const STREAM_EVERY: u64 = 4;
 /// Pause before a node that is not ready is asked again.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Sends `per_second` requests to `node`, once it is ready and until `stop` is set. How they went
-/// is in the metrics.
-pub(super) fn run(node: SocketAddr, per_second: u32, clock: Clock, stop: &AtomicBool) {
-    while !stop.load(Ordering::Acquire) && get(node, "/ready").is_none() {
+/// Sends `per_second` requests to `nodes` in all, once they are ready and until `stop` is set. How
+/// they went is in the metrics.
+pub(super) fn run(nodes: &[SocketAddr], per_second: u32, clock: Clock, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) && nodes.iter().any(|node| get(*node, "/ready").is_none()) {
         thread::park_timeout(READY_INTERVAL);
     }
+    let mut turns = nodes.iter().copied().cycle();
     let interval = Duration::from_secs(1) / per_second.max(1);
     let mut due = clock.now();
     let mut sent: u64 = 0;
@@ -31,6 +34,7 @@ pub(super) fn run(node: SocketAddr, per_second: u32, clock: Clock, stop: &Atomic
             continue;
         }
         due = due.after(interval).max(now);
+        let Some(node) = turns.next() else { return };
         // Refused when the node drains.
         drop(ask(node, &request(node, sent.is_multiple_of(STREAM_EVERY))));
         sent = sent.wrapping_add(1);

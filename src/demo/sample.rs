@@ -1,4 +1,4 @@
-//! What the demo shows, read out of the text of `/metrics`. Pure.
+//! What the demo shows of a node, read out of the text of `/metrics`. Pure.
 
 use shared::clock::Nanos;
 use std::collections::BTreeMap;
@@ -81,6 +81,17 @@ impl Sample {
         }
     }
 
+    /// Adds what another node counted, or this one in an earlier life. Limits stay apart: each
+    /// node has its own.
+    pub(super) fn add_counts(&mut self, other: &Self) {
+        self.answered = self.answered.saturating_add(other.answered);
+        self.refused = self.refused.saturating_add(other.refused);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.whole_answer.add_all(&other.whole_answer);
+        self.first_byte.add_all(&other.first_byte);
+        self.own_part.add_all(&other.own_part);
+    }
+
     /// Requests finished so far, however they ended.
     pub(super) fn finished(&self) -> u64 {
         self.answered.saturating_add(self.refused).saturating_add(self.failed)
@@ -113,6 +124,13 @@ impl Latencies {
         };
         let sum = self.0.entry(bound_us).or_default();
         *sum = sum.saturating_add(count);
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        for (bound, count) in &other.0 {
+            let sum = self.0.entry(*bound).or_default();
+            *sum = sum.saturating_add(*count);
+        }
     }
 
     /// What came since `earlier`.
@@ -199,6 +217,16 @@ deepintshield_ready 1
         let more = more.replace(r#"model="a",le="+Inf"} 30"#, r#"model="a",le="+Inf"} 31"#);
         let one = Sample::read(&more, Nanos(0)).own_part.since(&before).quantile_us(0.5);
         assert!(one.is_some_and(|us| (us - 175.0).abs() < 1e-6), "{one:?}");
+    }
+
+    #[test]
+    fn counts_of_two_nodes_add_up() {
+        let one = Sample::read(TEXT, Nanos(0));
+        let mut both = one.clone();
+        both.add_counts(&one);
+        assert_eq!((both.answered, both.refused, both.failed), (36, 150, 4));
+        assert_eq!(both.own_part.quantile_us(0.5), one.own_part.quantile_us(0.5));
+        assert_eq!(both.own_part.since(&one.own_part), one.own_part);
     }
 
     #[test]

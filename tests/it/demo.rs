@@ -13,6 +13,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::node_rig::until;
+
 /// Nothing takes this long unless it is broken; a debug build on a busy machine is slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -20,13 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn the_printed_lines_work_and_sigterm_leaves_nothing() {
     let mut demo = Demo::start("lines");
     let lines = demo.printed_lines();
-    let [chat, stream, messages, models, metrics, long] = lines.as_slice() else {
-        panic!("six lines for curl were expected: {lines:?}");
+    let [chat, stream, other, messages, models, metrics, status, long] = lines.as_slice() else {
+        panic!("eight lines for curl were expected: {lines:?}");
     };
 
-    let answer = chat.send();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(answer.contains(r#""object":"chat.completion""#), "{answer}");
+    for line in [chat, other] {
+        let answer = line.send();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains(r#""object":"chat.completion""#), "{answer}");
+    }
+    assert_ne!(chat.address, other.address);
 
     let answer = stream.send();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -54,6 +59,11 @@ fn the_printed_lines_work_and_sigterm_leaves_nothing() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("deepintshield_ready 1\n"), "{answer}");
 
+    // The lines were printed once all nodes had found each other.
+    let answer = status.send();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains(r#""members":3,"healthy_members":3,"cluster_health":"HEALTHY""#), "{answer}");
+
     let (status, rest) = demo.terminate();
     assert_eq!(status.code(), Some(0));
     assert!(rest.ends_with("stopped; nothing is left behind\n"), "{rest}");
@@ -70,21 +80,52 @@ fn the_figures_show_the_load_that_was_asked_for() {
     let is_answering = |line: &str| line.contains(" requests/s, ") && !line.contains(" 0 answered");
     let line = demo.next_line(is_answering);
     assert!(line.contains(" 0 failed, p50 "), "{line}");
-    assert!(line.contains("sk-bf-demo/requests 0 of 60, "), "{line}");
-    assert!(!line.contains("sk-bf-load/requests 0 of "), "{line}");
+    assert!(line.contains("sk-bf-demo/requests 0+0+0 of 60 each, "), "{line}");
+    assert!(!line.contains("sk-bf-load/requests 0+0+0 of "), "{line}");
+    assert!(line.ends_with("node 1 sees HEALTHY, 3 of 3 healthy\n"), "{line}");
     let (status, _) = demo.terminate();
     assert_eq!(status.code(), Some(0));
     assert_eq!(demo.left_behind(), Vec::<PathBuf>::new());
 }
 
 #[test]
+fn a_killed_node_is_given_up_and_comes_back() {
+    let mut demo = Demo::start("killed");
+    let text = demo.printed_text();
+    let process = text.lines().find_map(|line| line.trim_start().strip_prefix("kill -9 "));
+    let process: i32 = process.and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("no process in {text}"));
+    kill(Pid::from_raw(process), Signal::SIGKILL).expect("the node runs");
+    demo.next_line(|line| line == "node 3 was killed; it is started again in 10 s\n");
+    // Only while it is dead can a line of figures say so; the next ones say that it is back.
+    demo.next_line(|line| line.contains("node 1 sees HEALTHY, 2 of 3 healthy, node-3 "));
+    let line = demo.next_line(|line| line.starts_with("node 3 is started again, as process "));
+    assert!(!line.contains(&process.to_string()), "{line}");
+    demo.next_line(|line| line.ends_with("node 1 sees HEALTHY, 3 of 3 healthy\n"));
+    let (status, _) = demo.terminate();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(demo.left_behind(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn the_nodes_end_with_a_demo_that_is_killed() {
+    let mut demo = Demo::start("orphans");
+    demo.printed_text();
+    demo.child.kill().expect("it runs");
+    demo.child.wait().expect("it was started here");
+    for address in demo.addresses() {
+        until("the node is gone", || TcpStream::connect(address).is_err().then_some(()));
+    }
+}
+
+#[test]
 fn a_taken_port_is_named_with_the_option_that_chooses_another() {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let taken = TcpListener::bind("127.0.0.3:0").expect("a port is free");
     let taken = taken.local_addr().expect("it has an address");
-    let [free] = free_ports();
-    for (port, admin_port, option) in [(taken.port(), free, "--port"), (free, taken.port(), "--admin-port")] {
+    for (place, option) in ["--port", "--admin-port", "--gossip-port"].into_iter().enumerate() {
+        let mut ports = free_ports();
+        ports[place] = taken.port();
         let folder = folder("taken");
-        let ran = command(&folder, port, admin_port).output().expect("the program starts");
+        let ran = command(&folder, ports).output().expect("the program starts");
         let said = String::from_utf8_lossy(&ran.stderr);
         assert_eq!(ran.status.code(), Some(69), "{said}");
         assert!(said.contains(&taken.to_string()), "{said}");
@@ -99,7 +140,7 @@ struct Demo {
     child: Child,
     output: BufReader<UnixStream>,
     folder: PathBuf,
-    ports: [u16; 2],
+    ports: [u16; 3],
 }
 
 impl Demo {
@@ -112,7 +153,7 @@ impl Demo {
         // A socket instead of a pipe: reading from it can have a deadline.
         let (ours, theirs) = UnixStream::pair().expect("two sockets");
         ours.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
-        let mut command = command(&folder, ports[0], ports[1]);
+        let mut command = command(&folder, ports);
         let child = command.args(arguments).stdout(Stdio::from(OwnedFd::from(theirs))).spawn();
         // The command holds the other end of the output for as long as it lives.
         drop(command);
@@ -137,9 +178,14 @@ impl Demo {
         self.lines_until(is_it).pop().expect("the line that was looked for")
     }
 
-    /// Every line for curl, in order, once all of them are there.
+    /// What there is to try, once all of it is there.
+    fn printed_text(&mut self) -> String {
+        self.lines_until(|line| line.starts_with("  Node ")).concat()
+    }
+
+    /// Every line for curl, in order.
     fn printed_lines(&mut self) -> Vec<CurlLine> {
-        let text = self.lines_until(|line| line.starts_with("  Node ")).concat();
+        let text = self.printed_text();
         let joined = text.replace("\\\n", " ");
         joined.lines().filter_map(|line| line.trim_start().strip_prefix("curl ")).map(CurlLine::read).collect()
     }
@@ -157,8 +203,9 @@ impl Demo {
         entries(&self.folder)
     }
 
-    fn addresses(&self) -> [SocketAddr; 2] {
-        self.ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let of = |last| self.ports.map(|port| SocketAddr::from(([127, 0, 0, last], port)));
+        (1..=3).flat_map(of).collect()
     }
 }
 
@@ -237,9 +284,10 @@ fn shell_words(line: &str) -> Vec<String> {
 }
 
 /// The demo with its temporary files in `folder`.
-fn command(folder: &Path, port: u16, admin_port: u16) -> Command {
+fn command(folder: &Path, ports: [u16; 3]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deepintshield"));
-    command.args(["demo", "--port", &port.to_string(), "--admin-port", &admin_port.to_string()]);
+    let [port, admin_port, gossip_port] = ports.map(|port| port.to_string());
+    command.args(["demo", "--port", &port, "--admin-port", &admin_port, "--gossip-port", &gossip_port]);
     command.env("TMPDIR", folder).env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }
@@ -256,8 +304,8 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("an entry can be read").path()).collect()
 }
 
-/// Ports that were free a moment ago, all different.
+/// Ports that were free a moment ago on every address of this machine, all different.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("0.0.0.0:0").expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("it has an address").port())
 }

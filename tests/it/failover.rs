@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use crate::rig::{ANSWER, KEY, Node, Provider, Wire, chat, chat_with, wait_for};
 
@@ -31,7 +31,7 @@ impl Answering {
         let (asked, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let entry = provider.entry("");
         let (count, over) = (Arc::clone(&asked), Arc::clone(&is_over));
-        let thread = std::thread::spawn(move || {
+        let thread = Builder::new().spawn(move || {
             let mut serving = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 let Some(mut wire) = provider.accepted() else {
@@ -39,19 +39,22 @@ impl Answering {
                     continue;
                 };
                 let (count, answer) = (Arc::clone(&count), answer.clone());
-                serving.push(std::thread::spawn(move || {
+                let started = Builder::new().spawn(move || {
                     while let Some(head) = wire.next_head() {
                         count.fetch_add(1, Ordering::Relaxed);
                         if !wire.try_send(answer(&head)) {
                             return;
                         }
                     }
-                }));
+                });
+                serving.push(started.expect("a thread"));
             }
             // The node has gone, and its connections with it.
-            serving.into_iter().for_each(|one| one.join().expect("it answers or ends"));
+            for one in serving {
+                one.join().expect("it answers or ends");
+            }
         });
-        Self { asked, is_over, thread: Some(thread), entry }
+        Self { asked, is_over, thread: Some(thread.expect("a thread")), entry }
     }
 
     fn asked(&self) -> usize {

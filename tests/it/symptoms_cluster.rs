@@ -58,7 +58,8 @@ fn a_node_that_is_held_up_again_and_again_is_named_by_all_and_by_itself() {
     cluster.wait_together(&[0, 1]);
     for times in 1..=2 {
         cluster.signal(1, Signal::SIGSTOP);
-        let is_out = |log: &str, _: &Value| log.matches("node marked as suspect; where this happens often").count() >= times;
+        let is_out =
+            |log: &str, _: &Value| log.matches("node marked as suspect; where this happens often").count() >= times;
         cluster.wait(&[0], "the held node is suspect", is_out);
         if times == 2 {
             let remedies = ["node marked as", "n1 at", "gossip.timeout_seconds is 2", "need more"];
@@ -97,7 +98,10 @@ fn a_peer_that_does_not_take_the_first_key_is_told_what_is_left_to_do() {
     let mut config = listing(&cluster, &[0, 1]);
     config["gossip"] = json!({ "encryption_keys": [OTHER_KEY, KEY] });
     cluster.configure(0, &config);
-    cluster.assert_doctor_says(0, &["key rotation is not finished", "(n1) answers", "make it the first one only when all"]);
+    cluster.assert_doctor_says(
+        0,
+        &["key rotation is not finished", "(n1) answers", "make it the first one only when all"],
+    );
 }
 
 /// High memory usage: what a node would say whose digest has grown. It cannot grow like that here:

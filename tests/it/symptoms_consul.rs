@@ -50,7 +50,8 @@ fn instances_that_are_registered_and_not_found_are_explained() {
     server.tell("put", json!({"id": "by-name", "name": "gate", "address": "no-such-name.invalid", "port": 1}));
     cluster.configure(looks, &json!({ "discovery": discovery(&server) }));
     let (_, said) = cluster.doctor(looks);
-    for words in ["skipping invalid host address", "no-such-name.invalid", "consul discovered 1 nodes", "is n0, answers"]
+    for words in
+        ["skipping invalid host address", "no-such-name.invalid", "consul discovered 1 nodes", "is n0, answers"]
     {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
     }

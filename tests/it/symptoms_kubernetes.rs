@@ -44,7 +44,8 @@ fn a_pod_without_the_rights_is_told_which() {
     let mut pods = Pods::new(1);
     let role = "with the verbs get, list and watch on pods, and a RoleBinding";
     pods.server.tell("tokens", json!({"tokens": {"another": ALL}}));
-    pods.cluster.assert_doctor_says(0, &["error listing pods", "Unauthorized", "verify that the ServiceAccount exists"]);
+    pods.cluster
+        .assert_doctor_says(0, &["error listing pods", "Unauthorized", "verify that the ServiceAccount exists"]);
     pods.token("canary-2", &[]);
     pods.cluster.assert_doctor_says(0, &["cannot list resource", "forbidden", role]);
     pods.token("canary-3", &["default/list"]);

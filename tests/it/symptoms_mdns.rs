@@ -35,7 +35,8 @@ fn multicast_that_is_dropped_hides_nodes_and_parts_no_members() {
     cluster.space(1).block(&["udp dport 10101", "tcp dport 10101"]);
     cluster.wait_for_line(&[0, 1], "node marked as suspect");
     cluster.wait_discovered(&[0, 1], 1);
-    cluster.assert_doctor_says(1, &["node marked as", "10.77.0.1:10101 is not reached by UDP or TCP", "open port 10101"]);
+    cluster
+        .assert_doctor_says(1, &["node marked as", "10.77.0.1:10101 is not reached by UDP or TCP", "open port 10101"]);
     cluster.space(1).block(&[]);
     cluster.wait_together(&[0, 1]);
     cluster.wait_for_line(&[0, 1], "node recovered");

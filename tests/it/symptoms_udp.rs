@@ -15,7 +15,10 @@ fn broadcasts_that_a_firewall_drops_are_missed_and_found_again() {
     cluster.wait_for_line(&[0], "no new nodes discovered; 0 known");
     cluster.wait_for_line(&[0], "see whether UDP port `udp_broadcast_port` is open in firewalls");
     cluster.space(0).block(&["iifname e0 udp dport 9999"]);
-    cluster.assert_doctor_says(1, &["no new nodes discovered", "udp works and sees no node", "all nodes are in one subnet"]);
+    cluster.assert_doctor_says(
+        1,
+        &["no new nodes discovered", "udp works and sees no node", "all nodes are in one subnet"],
+    );
     cluster.space(0).block(&[]);
     cluster.space(1).block(&["udp dport 9999"]);
     cluster.assert_doctor_says(1, &["beacons cannot be sent", "Operation not permitted", "`nft list ruleset`"]);
@@ -34,7 +37,10 @@ fn broadcasts_that_a_firewall_drops_are_missed_and_found_again() {
     }
     cluster.space(0).connect(false);
     cluster.wait_for_line(&[1], "node marked as dead");
-    cluster.assert_doctor_says(1, &["node marked as dead", "10.77.0.1:10101 is not reached by UDP or TCP", "open port 10101"]);
+    cluster.assert_doctor_says(
+        1,
+        &["node marked as dead", "10.77.0.1:10101 is not reached by UDP or TCP", "open port 10101"],
+    );
 }
 
 /// Address space filtering issues: another node's address, and this one's own.
@@ -48,7 +54,11 @@ fn an_address_space_without_the_nodes_is_named_by_who_only_looks() {
     cluster.configure(1, &by_broadcast(PORT, "192.168.1.0/24"));
     cluster.assert_doctor_says(
         1,
-        &["not in allowed address space", "this node is at 10.77.0.2, which is outside of 192.168.1.0/24", "add the network of the nodes"],
+        &[
+            "not in allowed address space",
+            "this node is at 10.77.0.2, which is outside of 192.168.1.0/24",
+            "add the network of the nodes",
+        ],
     );
 }
 

@@ -5,6 +5,7 @@
 //! Fields may be added; those that are here keep their meaning. Absent: keys, credentials,
 //! anything of a request.
 
+use crate::discovery::SourceName;
 use crate::gossip::values::{ConfigurationMark, Load, NodeValues};
 use crate::member::{Member, View};
 use crate::state::SourceSight;
@@ -123,8 +124,8 @@ pub struct PeerConfiguration {
 /// One discovery source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiscoveryStatus {
-    /// The method, as the configuration calls it.
-    pub source: &'static str,
+    /// The method, as the configuration calls it; `dns-2` is the second one of its method.
+    pub source: String,
     /// How many peers its last list had; it stays in use while the source fails.
     pub peers: usize,
     /// The first of them.
@@ -202,11 +203,11 @@ fn peer_of(member: &Member, ours: &ConfigurationMark, now: Nanos) -> PeerStatus 
 
 /// Every source that has said anything yet.
 pub fn discovery_of<'a>(
-    sources: impl Iterator<Item = (&'static str, &'a SourceSight)>,
+    sources: impl Iterator<Item = (SourceName, &'a SourceSight)>,
     now: Nanos,
 ) -> Vec<DiscoveryStatus> {
     let shown = sources.map(|(source, sight)| DiscoveryStatus {
-        source,
+        source: source.to_string(),
         peers: sight.peers.len(),
         addresses: sight.peers.iter().take(ADDRESSES_SHOWN_MAX).copied().collect(),
         failures: sight.failures,
@@ -290,7 +291,7 @@ mod tests {
             failures: 3,
             failed: Some((failure, Nanos(0))),
         };
-        let shown = discovery_of([("dns", &sight)].into_iter(), Nanos(2_000_000_000));
+        let shown = discovery_of([(SourceName { method: "dns", number: 1 }, &sight)].into_iter(), Nanos(2_000_000_000));
         assert_eq!((shown[0].peers, shown[0].addresses.len()), (100, ADDRESSES_SHOWN_MAX));
         assert_eq!(
             serde_json::to_value(&shown[0].last_failure).unwrap(),

@@ -53,7 +53,9 @@ impl Rests {
             };
             self.published.insert(name, published);
         }
-        self.published.values().map(|published| published.rest.clone()).collect()
+        let mut rests: Vec<_> = self.published.values().map(|published| published.rest.clone()).collect();
+        rests.sort_unstable_by_key(|rest| rest.number);
+        rests
     }
 }
 

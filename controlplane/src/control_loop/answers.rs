@@ -21,8 +21,7 @@ impl ControlLoop {
     /// The others hear of it at once, so that the next step need not wait.
     fn rotate(&mut self, step: KeyStep) -> Result<KeysStatus, KeyFault> {
         let status = self.cluster.rotate(step, self.state.view())?;
-        self.collector.renew(self.about());
-        self.cluster.publish(self.collector.values());
+        self.tell_others();
         Ok(status)
     }
 

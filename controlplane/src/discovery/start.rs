@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::gossip::keyring::Keyring;
 use shared::clock::Clock;
 use shared::config::model::{Cluster, Discovery, DiscoverySource};
+use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -52,11 +53,11 @@ type Starter = Box<dyn FnOnce(mpsc::Sender<Event>, watch::Receiver<bool>) -> Joi
 /// A [`Starter`]. The source is made where it runs, since it may want the runtime; a macro, since
 /// only a source's own type tells that its futures may be sent.
 macro_rules! starter {
-    ($surroundings:expr, $make:expr) => {{
-        let (surroundings, make) = ($surroundings, $make);
+    ($number:expr, $surroundings:expr, $make:expr) => {{
+        let (number, surroundings, make): (usize, Surroundings, _) = ($number, $surroundings, $make);
         Box::new(move |events: mpsc::Sender<Event>, leaving: watch::Receiver<bool>| {
             let source = make(&surroundings);
-            tokio::spawn(follow(source, surroundings, events, leaving))
+            tokio::spawn(follow(source, number, surroundings, events, leaving))
         }) as Starter
     }};
 }
@@ -99,9 +100,11 @@ pub(crate) fn prepare(
             allowed: Vec::new(),
         };
         let peers = cluster.peers.clone();
-        starters.push(starter!(surroundings, move |around: &Surroundings| StaticList::new(&peers, around, clock)));
+        starters.push(starter!(1, surroundings, move |around: &Surroundings| StaticList::new(&peers, around, clock)));
     }
-    for discovery in &cluster.discovery {
+    for (at, discovery) in cluster.discovery.iter().enumerate() {
+        let is_same = |other: &&Discovery| discriminant(&other.source) == discriminant(&discovery.source);
+        let number = 1 + cluster.discovery.iter().take(at).filter(is_same).count();
         let Discovery { service_name, bind_port, dial_timeout, interval, allowed_address_space, source } = discovery;
         let surroundings = Surroundings {
             node_id: node_id.to_owned(),
@@ -113,7 +116,7 @@ pub(crate) fn prepare(
             interval: *interval,
             allowed: allowed_address_space.clone(),
         };
-        starters.push(prepare_one(source, surroundings, &keys, clock)?);
+        starters.push(prepare_one(source, number, surroundings, &keys, clock)?);
     }
     Ok(Prepared { starters, keyring })
 }
@@ -121,6 +124,7 @@ pub(crate) fn prepare(
 #[allow(clippy::unnecessary_wraps, reason = "a build that lacks a method refuses it")]
 fn prepare_one(
     source: &DiscoverySource,
+    number: usize,
     surroundings: Surroundings,
     keys: &watch::Receiver<Keyring>,
     clock: Clock,
@@ -133,7 +137,7 @@ fn prepare_one(
                 label_selector: label_selector.clone(),
                 kubeconfig: kubeconfig.clone(),
             };
-            starter!(surroundings, |around: &Surroundings| super::kubernetes::Kubernetes::new(around, settings))
+            starter!(number, surroundings, |around: &Surroundings| super::kubernetes::Kubernetes::new(around, settings))
         }
         #[cfg(not(feature = "kubernetes"))]
         DiscoverySource::Kubernetes { .. } => return Err(NotBuilt("kubernetes")),
@@ -154,7 +158,7 @@ fn prepare_one(
                 check_interval: *check_interval,
                 deregister_after: *deregister_after,
             };
-            starter!(surroundings, |around: &Surroundings| consul::Consul::new(around.clone(), settings))
+            starter!(number, surroundings, |around: &Surroundings| consul::Consul::new(around.clone(), settings))
         }
         #[cfg(feature = "etcd")]
         DiscoverySource::Etcd { endpoints, username, password, password_origin: _, ca_cert_pem, lease_ttl } => {
@@ -165,22 +169,25 @@ fn prepare_one(
                 ca_cert_pem: ca_cert_pem.clone(),
                 lease_ttl: *lease_ttl,
             };
-            starter!(surroundings, |around: &Surroundings| super::etcd::Etcd::new(settings, around.clone()))
+            starter!(number, surroundings, |around: &Surroundings| super::etcd::Etcd::new(settings, around.clone()))
         }
         #[cfg(not(feature = "etcd"))]
         DiscoverySource::Etcd { .. } => return Err(NotBuilt("etcd")),
         DiscoverySource::Dns { names } => {
             let names = names.clone();
-            starter!(surroundings, move |around: &Surroundings| dns::Dns::new(&names, around, clock))
+            starter!(number, surroundings, move |around: &Surroundings| dns::Dns::new(&names, around, clock))
         }
         DiscoverySource::Udp { broadcast_port } => {
             let (port, keys) = (*broadcast_port, keys.clone());
-            starter!(surroundings, move |around: &Surroundings| Udp::new(port, around.clone(), keys, clock))
+            starter!(number, surroundings, move |around: &Surroundings| Udp::new(port, around.clone(), keys, clock))
         }
         #[cfg(feature = "mdns")]
         DiscoverySource::Mdns { service } => {
             let service = service.clone();
-            starter!(surroundings, move |around: &Surroundings| super::mdns::Mdns::new(&service, around.clone()))
+            starter!(number, surroundings, move |around: &Surroundings| super::mdns::Mdns::new(
+                &service,
+                around.clone()
+            ))
         }
         #[cfg(not(feature = "mdns"))]
         DiscoverySource::Mdns { .. } => return Err(NotBuilt("mdns")),

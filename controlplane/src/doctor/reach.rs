@@ -209,10 +209,10 @@ mod tests {
     use super::*;
     use shared::secret::Secret;
 
-    fn judged(connected: &Connected, facts: Option<PeerFacts>) -> Remark {
+    fn judged(connected: &Connected, facts: Option<&PeerFacts>) -> Remark {
         let key = Secret::new("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
         let keyring = Keyring::new("c", &[key]).unwrap();
-        judge("10.0.0.2:10101".parse().unwrap(), connected, facts.as_ref(), &keyring)
+        judge("10.0.0.2:10101".parse().unwrap(), connected, facts, &keyring)
     }
 
     fn answering() -> PeerFacts {
@@ -226,16 +226,16 @@ mod tests {
             Remark::Wrong(finding) => finding.cause,
             other => panic!("{other:?}"),
         };
-        assert!(matches!(judged(&Connected::Yes, Some(answering())), Remark::Good(text) if text.contains("n2")));
+        assert!(matches!(judged(&Connected::Yes, Some(&answering())), Remark::Good(text) if text.contains("n2")));
         let tcp_only = PeerFacts { is_tcp_only: true, ..answering() };
-        assert!(matches!(judged(&Connected::Yes, Some(tcp_only)), Remark::Note(text) if text.contains("TCP only")));
-        assert!(cause(judged(&Connected::Refused, Some(answering()))).contains("TCP port 10101"));
+        assert!(matches!(judged(&Connected::Yes, Some(&tcp_only)), Remark::Note(text) if text.contains("TCP only")));
+        assert!(cause(judged(&Connected::Refused, Some(&answering()))).contains("TCP port 10101"));
         assert!(cause(judged(&Connected::Yes, None)).contains("key and name"));
-        assert!(cause(judged(&Connected::Yes, Some(PeerFacts::default()))).contains("key and name"));
+        assert!(cause(judged(&Connected::Yes, Some(&PeerFacts::default()))).contains("key and name"));
         assert!(cause(judged(&Connected::Refused, None)).contains("nobody listens"));
         assert!(cause(judged(&Connected::Silent, None)).contains("by UDP or TCP"));
         let other_key = PeerFacts { speaks_our_key: false, ..answering() };
-        assert!(cause(judged(&Connected::Yes, Some(other_key))).contains("first of this node's gossip keys"));
+        assert!(cause(judged(&Connected::Yes, Some(&other_key))).contains("first of this node's gossip keys"));
     }
 
     #[test]

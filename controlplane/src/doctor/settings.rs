@@ -120,11 +120,13 @@ mod tests {
     }
 
     fn causes(remarks: &[Remark]) -> Vec<&str> {
-        let cause = |remark| match remark {
-            &Remark::Wrong(ref finding) => Some(finding.cause.as_str()),
-            _ => None,
-        };
-        remarks.iter().filter_map(cause).collect()
+        let mut causes = Vec::new();
+        for remark in remarks {
+            if let Remark::Wrong(finding) = remark {
+                causes.push(finding.cause.as_str());
+            }
+        }
+        causes
     }
 
     #[test]

@@ -16,8 +16,6 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Silence after which a subnet has said all that it will.
 const GATHER: Duration = Duration::from_millis(1_500);
-/// Answers of a subnet that are waited for, one after the other.
-const GATHERINGS_MAX: usize = PEERS_MAX;
 /// Addresses of one source that are dealt with.
 const PEERS_MAX: usize = 64;
 
@@ -128,15 +126,13 @@ async fn peek<S: Source>(source: &mut S, around: &Surroundings) -> Result<Vec<So
 /// Answers of a whole subnet come one by one.
 async fn peek_for_a_while<S: Source>(source: &mut S, around: &Surroundings) -> Result<Vec<SocketAddr>, Failure> {
     let mut found = peek(source, around).await;
-    for _ in 0..GATHERINGS_MAX {
-        let Ok(next) = timeout(GATHER, source.look()).await else { break };
-        // A source with a short interval answers without news too.
-        let is_news = next != found;
-        found = next;
-        if !is_news || found.is_err() {
-            break;
+    // One bound for all looks: where the interval is short, there is always another one.
+    let gathering = async {
+        while found.is_ok() {
+            found = source.look().await;
         }
-    }
+    };
+    drop(timeout(GATHER, gathering).await);
     drop(timeout(GATHER, source.leave()).await);
     found
 }

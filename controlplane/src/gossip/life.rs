@@ -30,6 +30,11 @@ const PROBES_PER_ROUND_MAX: usize = 32;
 const TWINS_PROBED_MAX: usize = 4;
 /// A view goes to the control loop this often, though it says the same.
 const VIEW_INTERVAL: Duration = Duration::from_secs(1);
+/// A later life of ours that others speak of is started above when it has been known for this long:
+/// a second node would have answered a ping by then.
+const LATER_LIFE_SETTLES: Duration = Duration::from_secs(1);
+/// A second node that was heard this recently is still there.
+const NAMESAKE_MEMORY: Duration = Duration::from_millis(2_500);
 /// chitchat is given up when its own heartbeat stands still for this long.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// Members that hear at once of a value that changed; the others do in the next rounds.
@@ -68,6 +73,8 @@ pub(super) struct Life {
     health: HealthMachine,
     seeds: Seeds,
     twins: Twins,
+    /// Since when others have spoken of a later life of ours.
+    later_since: Option<Nanos>,
     reader: Reader,
     /// What the newest view says, without what changes all the time.
     shown: Vec<Shown>,
@@ -114,6 +121,7 @@ impl Life {
             restarts,
             seeds: Seeds::default(),
             twins: Twins::default(),
+            later_since: None,
             reader: Reader::default(),
             shown: Vec::new(),
             shown_doubt: false,
@@ -258,20 +266,31 @@ impl Life {
     fn look_for_twins(&mut self, sighting: &Sighting, now: Nanos) -> Option<End> {
         let others = sighting.twins.iter().map(|twin| ((twin.generation, twin.address), twin.pulse));
         let mut verdict = self.twins.look(self.generation, others, now);
-        if let Some(Namesake { address, generation, heard_at }) = self.wire.namesake()
+        let namesake = self.wire.namesake();
+        if let Some(Namesake { address, generation, heard_at }) = namesake
             && let answered @ Verdict::Duplicate { .. } =
                 self.twins.answered(self.wire.generation(), (generation, address), heard_at)
         {
             verdict = answered;
         }
-        if let Some(generation) = self.wire.later_life() {
+        if let Verdict::Duplicate { generation, address } = verdict {
+            return Some(End::Duplicate { generation, address });
+        }
+        // Two that live would start above each other again and again, and forget each time how long
+        // they have known of each other. One of them runs out of patience and goes.
+        if namesake.is_some_and(|namesake| now.since(namesake.heard_at) < NAMESAKE_MEMORY) {
+            self.later_since = None;
+            return None;
+        }
+        if let Verdict::Outdated { generation } = verdict {
             return Some(End::Outdated { generation });
         }
-        match verdict {
-            Verdict::Alone => None,
-            Verdict::Outdated { generation } => Some(End::Outdated { generation }),
-            Verdict::Duplicate { generation, address } => Some(End::Duplicate { generation, address }),
-        }
+        let Some(generation) = self.wire.later_life() else {
+            self.later_since = None;
+            return None;
+        };
+        let since = *self.later_since.get_or_insert(now);
+        (now.since(since) >= LATER_LIFE_SETTLES).then_some(End::Outdated { generation })
     }
 
     /// When a frame of the node itself came last.

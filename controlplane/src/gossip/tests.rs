@@ -156,7 +156,8 @@ async fn a_node_that_leaves_is_leaving_and_then_gone_but_never_dead() {
 async fn the_newcomer_under_a_taken_id_stops_with_an_alarm() {
     let [a, mut b, c] = three().await;
     let mut other = Peer::after("b", b.gossip.generation()).await;
-    other.follow(&[&a, &c]);
+    other.follow(&[&a, &b, &c]);
+    let generation = other.gossip.generation();
     let alarm = async {
         while let Some(event) = other.events.recv().await {
             if let Event::DuplicateNode { id, address } = event {
@@ -167,8 +168,13 @@ async fn the_newcomer_under_a_taken_id_stops_with_an_alarm() {
     };
     let alarm = tokio::time::timeout(WAIT_MAX, alarm).await.unwrap();
     assert_eq!(alarm, Some(("b".to_owned(), b.address())));
+    // Neither of them started above the other while both lived.
+    assert_eq!(other.gossip.wire.generation(), generation);
     other.gossip.stop().await;
     b.until_healthy(&["a", "c"]).await;
+    while let Ok(event) = b.events.try_recv() {
+        assert!(!matches!(event, Event::DuplicateNode { .. }), "the one that was there first stays");
+    }
 }
 
 #[tokio::test]

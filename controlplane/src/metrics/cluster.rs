@@ -2,6 +2,7 @@
 //! rows beyond the bounds are left out, so that no cluster makes a scrape endless.
 
 use super::exposition::Exposition;
+use crate::discovery::SourceName;
 use crate::gossip::values::{Load, NodeValues};
 use crate::member::{Health, Member, View};
 use crate::state::SourceSight;
@@ -23,7 +24,7 @@ pub struct ClusterFacts<'a> {
     /// What this node tells of itself.
     pub own: &'a NodeValues,
     /// What every discovery source sees.
-    pub discovered: Vec<(&'static str, &'a SourceSight)>,
+    pub discovered: Vec<(SourceName, &'a SourceSight)>,
     /// The moment of the scrape.
     pub now: Nanos,
 }
@@ -95,7 +96,7 @@ fn gossip(text: &mut Exposition, view: &View) {
     }
 }
 
-fn discovery(text: &mut Exposition, discovered: &[(&'static str, &SourceSight)]) {
+fn discovery(text: &mut Exposition, discovered: &[(SourceName, &SourceSight)]) {
     let name = "deepintshield_discovery_peers";
     text.family(name, "gauge", "Peers in a source's last list.");
     for (source, sight) in discovered {
@@ -195,7 +196,10 @@ mod tests {
         };
         let view = View { members, digest_bytes: 102, counters: vec![("frames_sent", 9)], ..View::default() };
         let sight = SourceSight { failures: 3, ..SourceSight::default() };
-        let (own, discovered) = (values("aa"), vec![("dns", &sight)]);
+        let (own, discovered) = (
+            values("aa"),
+            vec![(SourceName { method: "dns", number: 1 }, &sight), (SourceName { method: "dns", number: 2 }, &sight)],
+        );
         let mut text = Exposition::default();
         cluster(&mut text, &ClusterFacts { live, view: &view, own: &own, discovered, now: Nanos(3_000_000_000) });
         text.finish()
@@ -217,6 +221,7 @@ mod tests {
             "deepintshield_gossip_digest_bytes 102",
             "deepintshield_gossip_frames_sent_total 9",
             "deepintshield_discovery_failures_total{source=\"dns\"} 3",
+            "deepintshield_discovery_failures_total{source=\"dns-2\"} 3",
             "deepintshield_cluster_attempts{provider=\"openai\"} 10",
             "deepintshield_cluster_limit_used{limit=\"team\",unit=\"tokens\"} 14",
             "deepintshield_peer_limit_used{peer=\"b\",limit=\"team\",unit=\"tokens\"} 7",

@@ -145,6 +145,7 @@ fn attempts_and_limits(text: &mut Exposition, totals: &Totals, limits: &[LimitRo
             text.sample(name, &[("limit", &row.id), ("unit", &row.unit)], of(&row.ring));
         }
     };
+    gauge("deepintshield_limit_amount", "Units that all nodes together may use in a window.", |ring| ring.amount);
     gauge("deepintshield_limit_entitlement", "Units this node may use in a window.", |ring| ring.entitlement);
     gauge("deepintshield_limit_used", "Units that count as used in the current window.", |ring| ring.used);
     gauge("deepintshield_limit_held", "Units reserved and not settled, slices of the cores included.", |ring| {
@@ -231,6 +232,7 @@ fn sorted<L: Ord, V>(rows: &HashMap<L, V, ahash::RandomState>) -> Vec<(&L, &V)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::SourceName;
     use crate::gossip::values::NodeValues;
     use crate::member::View;
     use crate::state::{ClusterState, SourceSight};
@@ -254,7 +256,7 @@ mod tests {
             live: ClusterState::default().live(),
             view: &View { counters: vec![("frames_sent", 1), ("frames_dropped", 0)], ..View::default() },
             own: &NodeValues::default(),
-            discovered: vec![("dns", &sight)],
+            discovered: vec![(SourceName { method: "dns", number: 1 }, &sight)],
             now: Nanos(0),
         };
         render(totals, limits, &around, &facts())
@@ -283,7 +285,7 @@ mod tests {
 
     #[test]
     fn what_was_reported_is_shown() {
-        let ring = RingSnapshot { entitlement: 100, used: 30, held: 5 };
+        let ring = RingSnapshot { amount: 100, entitlement: 100, used: 30, held: 5 };
         let limits = [LimitRow { id: "team-a/tokens".into(), unit: "tokens", ring }];
         let text = shown(&totals(), &limits);
         for line in [

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::compile::tests::{FULL, compiled};
-use crate::discovery::Failure;
+use crate::discovery::{Failure, SourceName};
 use crate::failover::RESTING_KEYS_MAX;
 use shared::published::RestReason;
 use shared::report::Report;
@@ -189,18 +189,32 @@ fn a_drain_cannot_be_taken_back() {
     assert_eq!(state.live().readiness, Readiness::Draining);
 }
 
+const DNS: SourceName = SourceName { method: "dns", number: 1 };
+
+#[test]
+fn two_sources_of_one_method_keep_a_list_each() {
+    let mut state = ClusterState::default();
+    let peers = [2, 3].map(|last| SocketAddr::from(([10, 0, 0, last], 10_101)));
+    state.apply(Event::Discovered { source: DNS, peers: vec![peers[0]] }, at(0));
+    let second = SourceName { number: 2, ..DNS };
+    let outcome = state.apply(Event::Discovered { source: second, peers: vec![peers[1]] }, at(1));
+    assert_eq!(outcome.follow_peers, Some(peers.into()));
+    let names: Vec<_> = state.discovered().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(names, ["dns", "dns-2"]);
+}
+
 #[test]
 fn a_source_that_fails_keeps_its_peers_and_its_failure_is_known_until_it_sees_again() {
     let mut state = ClusterState::default();
     let peers = vec![SocketAddr::from(([10, 0, 0, 2], 10_101))];
-    let outcome = state.apply(Event::Discovered { source: "dns", peers: peers.clone() }, at(0));
+    let outcome = state.apply(Event::Discovered { source: DNS, peers: peers.clone() }, at(0));
     assert_eq!(outcome.follow_peers, Some(peers.iter().copied().collect()));
     let failure =
         Failure { line: "dns lookup error", cause: "timed out".into(), remedy: "look at the resolver".into() };
-    let outcome = state.apply(Event::DiscoveryFailed { source: "dns", failure: failure.clone() }, at(3));
+    let outcome = state.apply(Event::DiscoveryFailed { source: DNS, failure: failure.clone() }, at(3));
     assert_eq!(outcome.follow_peers, None);
     let sight = state.discovered().next().unwrap().1.clone();
     assert_eq!(sight, SourceSight { peers: peers.clone(), failures: 1, failed: Some((failure, at(3))) });
-    state.apply(Event::Discovered { source: "dns", peers: peers.clone() }, at(4));
+    state.apply(Event::Discovered { source: DNS, peers: peers.clone() }, at(4));
     assert_eq!(state.discovered().next().unwrap().1, &SourceSight { peers, failures: 1, failed: None });
 }

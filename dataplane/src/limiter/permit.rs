@@ -19,6 +19,8 @@ use super::slices::Slices;
 
 /// How old an admission may be when its request is sent.
 const COUNTING_SPREAD: Duration = Duration::from_nanos(COUNTING_SPREAD_NS);
+/// Units that other nodes use are looked for again after this.
+const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// What a request asks of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +37,17 @@ pub struct Charge {
 
 /// No room in a limit. Nothing was taken from any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("limit {} has {remaining} of {entitlement} left", .limit.0)]
+#[error("limit {} has {remaining} of {amount} left", .limit.0)]
 pub struct Refused {
     /// Of the limits without room, the one that has to be waited for longest.
     pub limit: LimitIndex,
     /// What that limit counts.
     pub unit: Unit,
     /// When to come back: then there is room in all of them, if no other request takes it
-    /// first. `None` when waiting does not help: more was asked than the whole entitlement.
+    /// first. `None` when waiting does not help: more was asked than the whole limit.
     pub retry_after: Option<Duration>,
-    /// What this node may use of that limit in a window.
-    pub entitlement: u64,
+    /// What all nodes together may use of that limit in a window.
+    pub amount: u64,
     /// What is left of it.
     pub remaining: u64,
     /// After what time all that is spent now will have expired.
@@ -57,8 +59,8 @@ pub struct Refused {
 pub struct Standing {
     /// The limit with the smallest part left.
     pub limit: LimitIndex,
-    /// What this node may use of it in a window.
-    pub entitlement: u64,
+    /// What all nodes together may use of it in a window.
+    pub amount: u64,
     /// What is left; units that other cores hold in slices or for running requests are not.
     pub remaining: u64,
     /// After what time everything used now is free again, if nothing more is sent: the whole
@@ -127,22 +129,26 @@ impl Slices {
             limit: charge.limit,
             unit: charge.unit,
             retry_after: None,
-            entitlement: 0,
+            amount: 0,
             remaining: 0,
             reset: Duration::ZERO,
         };
         let Some(slice) = self.slice(charge.limit) else {
             return refused;
         };
-        refused.entitlement = slice.ring().entitlement();
+        refused.amount = slice.ring().amount();
         refused.remaining = slice.free();
         if refused.remaining >= charge.amount {
             refused.retry_after = Some(Duration::ZERO);
             return refused;
         }
+        refused.reset = slice.ring().empty_at(now).since(now);
         let available_at = slice.available_at(charge.amount, now);
         refused.retry_after = available_at.map(|at| at.since(now));
-        refused.reset = slice.ring().empty_at(now).since(now);
+        if refused.retry_after.is_none() && charge.amount <= refused.amount {
+            // Other nodes have what is missing; it comes back to us as their use expires.
+            refused.retry_after = Some(refused.reset.max(ELSEWHERE));
+        }
         refused
     }
 }
@@ -261,7 +267,7 @@ impl Holding {
             };
             let standing = Standing {
                 limit: entry.limit,
-                entitlement: slice.ring().entitlement(),
+                amount: slice.ring().amount(),
                 remaining: slice.free(),
                 reset: Duration::from_nanos(slice.ring().window().counted_ns_max()),
             };
@@ -275,8 +281,7 @@ impl Holding {
 
 impl Standing {
     fn is_tighter_than(self, other: Self) -> bool {
-        u128::from(self.remaining) * u128::from(other.entitlement)
-            < u128::from(other.remaining) * u128::from(self.entitlement)
+        u128::from(self.remaining) * u128::from(other.amount) < u128::from(other.remaining) * u128::from(self.amount)
     }
 }
 

@@ -49,12 +49,18 @@ const LAPS_AHEAD_MAX: u64 = 1 << 16;
 pub struct LimitRing {
     window: Window,
     // Read on every decision and hardly ever written: not in a line with `used`.
-    entitlement: CachePadded<AtomicU64>,
+    allowed: CachePadded<Allowed>,
     /// Everything held, and everything stamped whose cell was not expired yet.
     used: CachePadded<AtomicU64>,
     history: CachePadded<History>,
     /// Slot `s` is in cell `s % len`. Which lap a cell stands for is written in the cell.
     cells: Box<[AtomicU64]>,
+}
+
+struct Allowed {
+    entitlement: AtomicU64,
+    /// What all nodes may use together; only told to clients, decides nothing.
+    amount: AtomicU64,
 }
 
 struct History {
@@ -67,6 +73,8 @@ struct History {
 /// A ring at one moment, for metrics. The fields are read one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSnapshot {
+    /// What all nodes may use in a window.
+    pub amount: u64,
     /// What this node may use in a window.
     pub entitlement: u64,
     /// Held and stamped; above the entitlement after that was lowered or overshot.
@@ -76,7 +84,8 @@ pub struct RingSnapshot {
 }
 
 impl LimitRing {
-    /// An empty ring. An entitlement above [`UNITS_MAX`] is cut to it.
+    /// An empty ring of a node that may use all of the limit. An entitlement above [`UNITS_MAX`] is
+    /// cut to it.
     pub fn new(window: Window, entitlement: u64, now: Nanos) -> Self {
         let first = window.first_counted_slot(now);
         let slots = u64::from(window.slots());
@@ -88,7 +97,10 @@ impl LimitRing {
         }
         Self {
             window,
-            entitlement: CachePadded::new(AtomicU64::new(entitlement.min(UNITS_MAX))),
+            allowed: CachePadded::new(Allowed {
+                entitlement: AtomicU64::new(entitlement.min(UNITS_MAX)),
+                amount: AtomicU64::new(entitlement.min(UNITS_MAX)),
+            }),
             used: CachePadded::new(AtomicU64::new(0)),
             history: CachePadded::new(History {
                 emptied_before: AtomicU64::new(first),
@@ -105,7 +117,17 @@ impl LimitRing {
 
     /// What this node may use in a window.
     pub fn entitlement(&self) -> u64 {
-        self.entitlement.load(Ordering::Acquire)
+        self.allowed.entitlement.load(Ordering::Acquire)
+    }
+
+    /// What all nodes together may use in a window.
+    pub fn amount(&self) -> u64 {
+        self.allowed.amount.load(Ordering::Relaxed)
+    }
+
+    /// Sets what all nodes together may use. The entitlement stays as it is.
+    pub fn set_amount(&self, amount: u64) {
+        self.allowed.amount.store(amount.min(UNITS_MAX), Ordering::Relaxed);
     }
 
     /// Held and stamped, without expiring anything first.
@@ -121,19 +143,20 @@ impl LimitRing {
     /// Sets what this node may use; may be below what it uses, then nothing is admitted until
     /// it fits. When this returns, no hold above the new value can succeed any more.
     pub fn set_entitlement(&self, entitlement: u64) {
-        self.entitlement.store(entitlement.min(UNITS_MAX), Ordering::Release);
+        self.allowed.entitlement.store(entitlement.min(UNITS_MAX), Ordering::Release);
         self.settle_race_with_holds();
     }
 
     /// Gives `amount` of the entitlement away if it is not used; false changes nothing.
     pub fn try_lower_entitlement(&self, amount: u64) -> bool {
-        let lowered = self.entitlement.fetch_update(Ordering::AcqRel, Ordering::Acquire, |all| all.checked_sub(amount));
+        let entitlement = &self.allowed.entitlement;
+        let lowered = entitlement.fetch_update(Ordering::AcqRel, Ordering::Acquire, |all| all.checked_sub(amount));
         let Ok(before) = lowered else { return false };
         if self.settle_race_with_holds() <= before - amount {
             return true;
         }
         // Only the control thread writes entitlements, so nothing else was set meanwhile.
-        self.entitlement.fetch_add(amount, Ordering::AcqRel);
+        entitlement.fetch_add(amount, Ordering::AcqRel);
         false
     }
 
@@ -308,7 +331,12 @@ impl LimitRing {
         let used = self.used();
         let amount = |cell: &AtomicU64| Cell::unpack(cell.load(Ordering::Acquire)).amount;
         let stamped: u64 = self.cells.iter().map(amount).sum();
-        RingSnapshot { entitlement: self.entitlement(), used, held: used.saturating_sub(stamped) }
+        RingSnapshot {
+            amount: self.amount(),
+            entitlement: self.entitlement(),
+            used,
+            held: used.saturating_sub(stamped),
+        }
     }
 
     fn place(&self, slot: u64) -> (&AtomicU64, u64) {

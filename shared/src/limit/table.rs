@@ -28,8 +28,10 @@ pub struct LimitDefinition {
     pub unit: Unit,
     /// For how long.
     pub window: Window,
-    /// Units that this node may use in a window.
+    /// Units that all nodes together may use in a window.
     pub amount: u64,
+    /// Units of them that this node may use.
+    pub entitlement: u64,
 }
 
 /// Why definitions were not applied. Nothing was changed.
@@ -72,14 +74,15 @@ impl LimitTable {
                 .by_identity
                 .get(&identity)
                 .cloned()
-                .unwrap_or_else(|| Arc::new(LimitRing::new(definition.window, definition.amount, now)));
+                .unwrap_or_else(|| Arc::new(LimitRing::new(definition.window, definition.entitlement, now)));
             rings.push(Arc::clone(&ring));
             if next.insert(identity, ring).is_some() {
                 return Err(TableError::Twice(definition.id.clone()));
             }
         }
         for (ring, definition) in rings.iter().zip(definitions) {
-            ring.set_entitlement(definition.amount);
+            ring.set_amount(definition.amount);
+            ring.set_entitlement(definition.entitlement);
         }
         self.keep_what_still_counts(&mut next, now);
         self.by_identity = next;
@@ -110,7 +113,7 @@ mod tests {
 
     fn limit(id: &str, amount: u64) -> LimitDefinition {
         let window = Window::new(60 * SECOND).unwrap();
-        LimitDefinition { id: id.into(), unit: Unit::Requests, window, amount }
+        LimitDefinition { id: id.into(), unit: Unit::Requests, window, amount, entitlement: amount }
     }
 
     #[test]

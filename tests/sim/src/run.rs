@@ -102,12 +102,12 @@ impl Cluster {
         }
         let ended = self.sim.elapsed();
         while !self.agrees() {
-            if self.sim.elapsed() - ended > HEALS_WITHIN {
+            if self.sim.elapsed() > ended + HEALS_WITHIN {
                 return Err(format!("the views differ {} s after the last fault", HEALS_WITHIN.as_secs()));
             }
             self.step()?;
         }
-        let healed_after = self.sim.elapsed() - ended;
+        let healed_after = self.sim.elapsed().saturating_sub(ended);
         let until = self.sim.elapsed() + STAYS;
         while self.sim.elapsed() < until {
             self.step()?;
@@ -178,9 +178,9 @@ impl Cluster {
         let mut loss = 0_u16;
         let mut slowest = scenario.latency.1;
         let mut part = |first: usize| {
-            for from in 0..count {
-                for to in 0..count {
-                    is_cut[from][to] |= (from < first) != (to < first);
+            for (from, row) in is_cut.iter_mut().enumerate() {
+                for (to, cut) in row.iter_mut().enumerate() {
+                    *cut |= (from < first) != (to < first);
                 }
             }
         };
@@ -191,8 +191,8 @@ impl Cluster {
                 Kind::Delay { slowest: until } => slowest = slowest.max(*until),
                 Kind::Partition { first } => part(*first),
                 Kind::Flapping { first, period } => {
-                    let turns = (now - fault.begins).as_millis() / period.as_millis();
-                    if turns % 2 == 0 {
+                    let turns = now.saturating_sub(fault.begins).as_millis() / period.as_millis();
+                    if turns.is_multiple_of(2) {
                         part(*first);
                     }
                 }

@@ -45,7 +45,7 @@ pub(crate) fn run(nodes: usize, seconds: u64) -> bool {
         }
     }
     let converged = sim.elapsed();
-    let before: Vec<_> = all.iter().map(|node| bytes_sent(node)).collect();
+    let before: Vec<_> = all.iter().map(bytes_sent).collect();
     while sim.elapsed() < converged + Duration::from_secs(seconds) {
         if let Err(error) = sim.step() {
             say(&format!("a node ended: {error}"));

@@ -66,7 +66,8 @@ fn fault(random: &mut StdRng, nodes: usize) -> Fault {
         Duration::from_millis(random.random_range(from.as_millis() as u64..=to.as_millis() as u64))
     };
     let begins = milliseconds(random, FORMING, LAST_FAULT_BEGINS);
-    let lasts = milliseconds(random, Duration::from_millis(300), Duration::from_secs(25)).min(FAULTS_END - begins);
+    let lasts = milliseconds(random, Duration::from_millis(300), Duration::from_secs(25))
+        .min(FAULTS_END.saturating_sub(begins));
     let node = random.random_range(0..nodes);
     let kind = match random.random_range(0..7) {
         0 => Kind::Loss { permille: random.random_range(50..=400) },

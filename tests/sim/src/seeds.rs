@@ -41,9 +41,8 @@ pub(crate) fn run(from: u64, count: u64) -> bool {
                     String::from_utf8_lossy(&output.stdout)
                 ));
             }
-            Some(_) => {}
             None if repeated.contains(&seed) => first_time.push((seed, output.stdout)),
-            None => {}
+            _ => {}
         }
     }
     failed.sort_unstable();

@@ -36,7 +36,7 @@ fn all_limits_or_none() {
     let permit = slices.admit(&charges, at(1.0)).unwrap();
     let refused = slices.admit(&charges, at(1.0)).err().unwrap();
     assert_eq!((refused.limit, refused.unit), (LimitIndex(2), Unit::Requests));
-    assert_eq!((refused.entitlement, refused.remaining), (1, 0));
+    assert_eq!((refused.amount, refused.remaining), (1, 0));
     assert_eq!([0, 1, 2].map(|limit| rings[limit].used()), [1, 400, 1], "the first permit and nothing else");
     permit.cancel();
     assert_eq!([0, 1, 2].map(|limit| rings[limit].used()), [0, 0, 0]);
@@ -204,7 +204,7 @@ fn standing_shows_the_tightest_limit_of_each_unit() {
     let charges = [requests(0), requests(1), tokens(2, ChargeRule::Settlement, 250)];
     let permit = slices.admit(&charges, at(1.0)).unwrap();
     let standing = permit.standing(Unit::Requests).unwrap();
-    assert_eq!((standing.limit, standing.entitlement, standing.remaining), (LimitIndex(0), 10, 9));
+    assert_eq!((standing.limit, standing.amount, standing.remaining), (LimitIndex(0), 10, 9));
     assert_eq!(standing.reset.as_secs(), 60);
     let sent = permit.sent(at(1.0));
     assert_eq!(sent.standing(Unit::Tokens).unwrap().remaining, 750);

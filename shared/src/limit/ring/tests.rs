@@ -22,7 +22,7 @@ fn what_is_held_or_spent_is_not_free_until_its_slot_expires() {
     assert!(ring.try_hold(1, at(100.0)));
     ring.stamp(2, at(101.0));
     ring.release(1);
-    assert_eq!(ring.snapshot(), RingSnapshot { entitlement: 3, used: 2, held: 0 });
+    assert_eq!(ring.snapshot(), RingSnapshot { amount: 3, entitlement: 3, used: 2, held: 0 });
     assert!(!ring.try_hold(2, at(161.0)), "a minute later the provider may still count it");
     assert!(ring.try_hold(2, at(161.5)), "a minute, a quarter of a second and a slot later it cannot");
 }
@@ -47,7 +47,7 @@ fn a_lowered_entitlement_admits_nothing_until_it_fits() {
 fn what_happened_is_counted_even_above_the_entitlement() {
     let ring = LimitRing::new(minute(), 10, at(0.0));
     ring.charge(25, at(0.0));
-    assert_eq!(ring.snapshot(), RingSnapshot { entitlement: 10, used: 25, held: 0 });
+    assert_eq!(ring.snapshot(), RingSnapshot { amount: 10, entitlement: 10, used: 25, held: 0 });
     assert!(!ring.try_hold(1, at(60.0)));
     assert!(ring.try_hold(10, at(61.0)));
 }
@@ -104,7 +104,7 @@ fn amounts_beyond_a_cell_neither_wrap_nor_stay_for_ever() {
     assert!(!ring.try_hold(u64::MAX, at(0.0)));
     ring.charge(u64::MAX, at(0.0));
     ring.charge(u64::MAX, at(0.0));
-    assert_eq!(ring.snapshot(), RingSnapshot { entitlement: UNITS_MAX, used: UNITS_MAX, held: 0 });
+    assert_eq!(ring.snapshot(), RingSnapshot { amount: UNITS_MAX, entitlement: UNITS_MAX, used: UNITS_MAX, held: 0 });
     assert_eq!(ring.available_at(UNITS_MAX + 1, at(0.0)), None);
     ring.advance(at(61.0));
     assert_eq!(ring.used(), 0);

@@ -1,0 +1,77 @@
+"""The network, once; provider and nodes, anew for each test; the table at the end."""
+
+import pathlib
+from collections.abc import Callable, Iterator
+
+import pytest
+from cluster import PROVIDER_PORT, Cluster
+from figures import ROWS
+from network import HERE, Network
+from rig import Program, binary
+from cluster import Asked
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The long form."""
+    parser.addoption("--loss-seconds", type=int, default=20, help="how long packets are lost (long form: 600)")
+
+
+@pytest.fixture(scope="session")
+def whole_network() -> Network:
+    """Hosts stay once they are there."""
+    return Network()
+
+
+@pytest.fixture
+def network(whole_network: Network) -> Iterator[Network]:
+    """A network on which everything arrives."""
+    yield whole_network
+    whole_network.heal()
+
+
+@pytest.fixture
+def provider(tmp_path: pathlib.Path) -> Iterator[Asked]:
+    """The simulated provider, which every host reaches; its counts can be asked for."""
+    command = [binary(), "provider-sim", "--listen", f"{HERE}:{PROVIDER_PORT}"]
+    program = Program(command, tmp_path / "provider-sim.log")
+    asked = Asked(HERE, PROVIDER_PORT)
+    program.wait_ready(lambda: asked.ask("GET", "/__sim/stats")[0] == 200, "the simulated provider answers")
+    yield asked
+    asked.close()
+    program.stop()
+
+
+@pytest.fixture
+def cluster(network: Network, tmp_path: pathlib.Path, provider: Asked) -> Iterator[Cluster]:
+    """A cluster without nodes yet."""
+    cluster = Cluster(network, tmp_path)
+    yield cluster
+    try:
+        network.heal()
+        cluster.end()
+    finally:
+        for node in cluster.nodes:
+            if node.runs:
+                node.kill()
+
+
+@pytest.fixture
+def formed(cluster: Cluster) -> Callable[[int], Cluster]:
+    """Makes a cluster of so many nodes that all see each other."""
+
+    def form(count: int) -> Cluster:
+        cluster.add(count)
+        cluster.start()
+        return cluster
+
+    return form
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table."""
+    if not ROWS:
+        return
+    terminalreporter.section("measured")
+    width = max(len(what) for what, _, _ in ROWS)
+    for what, figure, promise in ROWS:
+        terminalreporter.write_line(f"  {what:<{width}}  {figure}{f'  ({promise})' if promise else ''}")
