@@ -119,8 +119,12 @@ fn a_digest_that_has_grown_is_named_with_the_size_that_clusters_have() {
     let answers = std::thread::spawn(move || {
         for _ in ["status", "metrics"] {
             let (mut client, _) = admin.accept().expect("it asks");
-            let mut asked = [0; 1024];
-            let _ = client.read(&mut asked).expect("a question");
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).expect("a question");
+                asked.extend(byte);
+            }
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", status.len());
             client.write_all((head + &status).as_bytes()).expect("an answer");
         }
