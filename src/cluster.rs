@@ -125,6 +125,16 @@ fn table(status: &Value) -> String {
     }
     lay_out(&mut text, &rows);
     text.push_str("* this node\n");
+    for key in status["resting_keys"].as_array().into_iter().flatten() {
+        let [provider, name, reason] = ["provider", "key", "reason"].map(|field| cell(&key[field]));
+        let model = if key["model"].is_string() { format!(" for {}", cell(&key["model"])) } else { String::new() };
+        let left = key["remaining_ms"].as_u64().map_or_else(|| "?".to_owned(), ago);
+        let _ = writeln!(text, "key {provider}/{name} rests{model} ({reason}), {left} left");
+    }
+    for provider in status["demoted_providers"].as_array().into_iter().flatten() {
+        let share = provider["share_permille"].as_f64().unwrap_or(0.0) / 10.0;
+        let _ = writeln!(text, "provider {} is asked after others ({share} % first)", cell(&provider["provider"]));
+    }
     for source in status["discovery"].as_array().into_iter().flatten() {
         let _ = writeln!(text, "discovery {}: {} peers", cell(&source["source"]), cell(&source["peers"]));
         let failure = &source["last_failure"];
@@ -206,6 +216,8 @@ mod tests {
                  "round_trip_ms": null, "clock_offset_ms": null, "transport": "tcp", "speaks_our_key": false,
                  "version": "\u{1b}[31mred", "configuration": {"epoch": 3, "hash": "ff", "matches_ours": false}},
             ],
+            "resting_keys": [{"provider": "openai", "key": "k1", "model": "m", "reason": "limited", "remaining_ms": 900}],
+            "demoted_providers": [{"provider": "cohere", "share_permille": 10}],
             "discovery": [{"source": "etcd", "peers": 2, "last_failure": {
                 "line": "etcd client error", "cause": "refused", "remedy": "check it", "age_ms": 5}}],
         })
@@ -227,6 +239,8 @@ mod tests {
         let column = |line: usize, cell: &str| lines[line].find(cell).expect("the cell is there");
         assert_eq!(column(3, "ADDRESS"), column(5, "10.0.0.2"));
         assert_eq!(column(3, "VIA"), column(6, "tcp"));
+        assert!(text.contains("key openai/k1 rests for m (limited), 900 ms left\n"), "{text}");
+        assert!(text.contains("provider cohere is asked after others (1 % first)\n"), "{text}");
         assert!(text.ends_with("  discovery failed: etcd client error: refused\n  check it\n"), "{text}");
     }
 

@@ -2,8 +2,9 @@
 //! others, weights. Out of what its own cores report and what other nodes publish. Pure: no
 //! sockets, no clock.
 //!
-//! Nothing here refuses a request. A key that rests is passed over, a provider that fails is
-//! asked after the others; whoever has nothing else is still asked.
+//! A key that rests is passed over; where all that fit rest after a 401 or 429, the client is told
+//! when the first comes back. A provider that fails is asked after the others, and where there is
+//! no other it is still asked.
 
 mod demotion;
 mod rests;

@@ -21,7 +21,7 @@ pub(super) fn text(ports: Ports, folder: &Path, processes: &[Option<u32>]) -> St
 
 const TEMPLATE: &str = r#"Three nodes of one DeepIntShield cluster listen on http://@NODE@, http://@OTHER@ and
 http://@LAST@, with a simulated provider behind them: no account, nothing leaves this machine. The
-virtual key is sk-bf-demo: 60 requests and 5000 tokens a minute, which each node counts for itself so far.
+virtual key is sk-bf-demo: 60 requests and 5000 tokens a minute, on all nodes together.
 
   # a chat, the same as a stream, the same on another node
   curl http://@NODE@/v1/chat/completions -H 'authorization: Bearer sk-bf-demo' -H 'content-type: application/json' \

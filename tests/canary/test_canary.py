@@ -1,6 +1,7 @@
 """No secret leaves a node by any way but the one to its provider."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -11,7 +12,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from canaries import leaks, made, made_key_of_32_bytes
@@ -32,6 +35,8 @@ LITERALS = {
     "VK_LIMITED": "sk-bf-",
     "VK_INACTIVE": "sk-bf-",
     "ADMIN_PASSWORD": "",
+    "CONSUL_TOKEN": "",
+    "ETCD_PASSWORD": "",
 }
 BY_ENV = {
     "CANARY_OPENAI_ENV": "sk-proj-",
@@ -45,6 +50,15 @@ BY_FILE = {
     "ANTHROPIC_FILE": "sk-ant-",
     "VK_FILE": "sk-bf-",
 }
+# A file with the account that asks a Kubernetes API server.
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: it
+contexts: [{{name: it, context: {{cluster: it, user: it}}}}]
+clusters: [{{name: it, cluster: {{server: "http://127.0.0.1:{port}"}}}}]
+users: [{{name: it, user: {{token: "{token}"}}}}]
+"""
 # What clients send that is no key of ours; a prompt is nobody else's business either.
 SENT = {
     "UNKNOWN_VIRTUAL_KEY": "sk-bf-",
@@ -60,6 +74,9 @@ class Planted:
     def __init__(self, folder: pathlib.Path):
         self.secrets = {name: made(prefix) for name, prefix in {**LITERALS, **BY_ENV, **BY_FILE, **SENT}.items()}
         self.secrets["GOSSIP_KEY"] = made_key_of_32_bytes()
+        self.secrets["NEXT_GOSSIP_KEY"] = made_key_of_32_bytes()
+        self.secrets["KUBERNETES_TOKEN"] = made("")
+        self.gossip_port, self.registry_port = free_ports(2)
         mounted = folder / "mounted"
         mounted.mkdir()
         self.paths = {}
@@ -68,6 +85,9 @@ class Planted:
             path.write_text(self.secrets[name] + "\n")
             path.chmod(0o600)
             self.paths[f"{name}_PATH"] = str(path)
+        kubeconfig = mounted / "kubeconfig"
+        kubeconfig.write_text(KUBECONFIG.format(port=self.registry_port, token=self.secrets["KUBERNETES_TOKEN"]))
+        self.paths["KUBECONFIG_PATH"] = str(kubeconfig)
 
     def __getitem__(self, name: str) -> str:
         return self.secrets[name]
@@ -78,7 +98,35 @@ class Planted:
 
     def values(self) -> dict[str, str]:
         """What the template is filled with."""
-        return {**{name: self.secrets[name] for name in [*LITERALS, "GOSSIP_KEY"]}, **self.paths}
+        ports = {"GOSSIP_PORT": str(self.gossip_port), "REGISTRY_PORT": str(self.registry_port)}
+        return {**{name: self.secrets[name] for name in [*LITERALS, "GOSSIP_KEY"]}, **self.paths, **ports}
+
+
+@contextlib.contextmanager
+def registry(port: int) -> Iterator[list[str]]:
+    """Stands where Consul and a Kubernetes API server should be, and refuses; what it was sent."""
+    heard: list[str] = []
+
+    class Refusal(BaseHTTPRequestHandler):
+        def refuse(self) -> None:
+            heard.append(str(self.headers))
+            self.send_error(403)
+
+        do_GET = do_PUT = do_POST = refuse
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Refusal)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield heard
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 # === Traffic ===
@@ -201,7 +249,22 @@ def own_pages(node: Node, planted: Planted) -> dict[str, bytes]:
         for path in ["/health", "/ready", "/cluster/status", "/v1/models"]:
             status, body = get(node.port, path, headers)
             pages[f"{path} {len(headers)}"] = f"{status}\n{body}".encode()
+    pages["a key more"] = add_gossip_key(node, planted)
+    status, body = get(node.admin_port, "/api/cluster/gossip-keys")
+    pages["keys"] = f"{status}\n{body}".encode()
     return pages
+
+
+def add_gossip_key(node: Node, planted: Planted) -> bytes:
+    """The first step of a rotation, as an administrator on the machine does it."""
+    connection = http.client.HTTPConnection("127.0.0.1", node.admin_port, timeout=5)
+    try:
+        body = json.dumps({"key": planted["NEXT_GOSSIP_KEY"]})
+        connection.request("POST", "/api/cluster/gossip-keys", body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        return f"{answer.status}\n".encode() + answer.read()
+    finally:
+        connection.close()
 
 
 def files_below(folder: pathlib.Path) -> dict[str, bytes]:
@@ -221,17 +284,21 @@ def test_no_canary_is_in_logs_metrics_state_or_answers(tmp_path, sealed):
     provider_port, closed_port = free_ports(2)
     values = {"PROVIDER_PORT": str(provider_port), "CLOSED_PORT": str(closed_port), **planted.values()}
     with (
+        registry(planted.registry_port) as heard,
         running(Simulator(tmp_path, provider_port)) as provider,
         running(Node(tmp_path, CONFIG, values, env)) as node,
     ):
         places = {**ordinary(node, planted), **hostile(node, planted), **own_pages(node, planted)}
         upstream = json.dumps(provider.stats()["keys"])
-        status, metrics = get(node.admin_port, "/metrics")
+        wait_until(lambda: failing_sources(node) == ["consul", "etcd", "kubernetes"], 20, "all discovery fails")
+        places["failures of discovery"] = get(node.admin_port, "/cluster/status")[1].encode()
     assert places["chat literal"].startswith(b"200"), places["chat literal"]
     # The canaries were alive: the provider got them, or a search for them would prove nothing.
     used = ["OPENAI_LITERAL", "CANARY_OPENAI_ENV", "OPENAI_FILE", "GEMINI_LITERAL"]
     used += ["ANTHROPIC_LITERAL", "CANARY_ANTHROPIC_ENV", "ANTHROPIC_FILE"]
     assert [name for name in used if planted[name] not in upstream] == []
+    assert [name for name in ["CONSUL_TOKEN", "KUBERNETES_TOKEN"] if planted[name] not in "".join(heard)] == []
+    assert places["a key more"].startswith(b"200"), places["a key more"]
     assert not [name for name in planted.secrets if name.startswith("VK_") and planted[name] in upstream]
 
     log = node.log.read_bytes()
@@ -273,6 +340,12 @@ def test_check_names_a_fault_without_the_key_beside_it(tmp_path, broken):
     assert checked.returncode == 78, f"EX_CONFIG was expected: {checked}"  # sysexits
     found = leaks(planted.secrets, {"stdout": checked.stdout, "stderr": checked.stderr})
     assert not found, "\n".join(found)
+
+
+def failing_sources(node: Node) -> list[str]:
+    """Methods of discovery whose last look failed."""
+    sources = json.loads(get(node.admin_port, "/cluster/status")[1] or "{}").get("discovery", [])
+    return sorted(source["source"] for source in sources if source["last_failure"])
 
 
 def aborted(

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Addresses of one source that are shown.
 const ADDRESSES_SHOWN_MAX: usize = 64;
+/// Resting keys that are shown.
+const RESTING_SHOWN_MAX: usize = 256;
 
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,6 +61,10 @@ pub struct Status {
     pub load: Load,
     /// Limits of which something is in use, here or at a peer.
     pub limits: Vec<LimitSum>,
+    /// Provider keys that this node passes over now, whoever learned of it.
+    pub resting_keys: Vec<RestingKeyStatus>,
+    /// Providers that this node asks after the others.
+    pub demoted_providers: Vec<DemotedStatus>,
     /// What each discovery source sees, by its name.
     pub discovery: Vec<DiscoveryStatus>,
     /// All other nodes that are known, by id.
@@ -119,6 +125,30 @@ pub struct PeerConfiguration {
     pub hash: String,
     /// The hash is ours, and known.
     pub matches_ours: bool,
+}
+
+/// A provider key that rests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RestingKeyStatus {
+    /// Provider's name.
+    pub provider: String,
+    /// Key's name.
+    pub key: String,
+    /// Only for this model; `null`: for all.
+    pub model: Option<String>,
+    /// `limited`, `refused` or `denied`.
+    pub reason: &'static str,
+    /// Time until it is asked again.
+    pub remaining_ms: u64,
+}
+
+/// A provider that goes behind the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DemotedStatus {
+    /// Provider's name.
+    pub provider: String,
+    /// Part of its requests that it still gets first.
+    pub share_permille: u16,
 }
 
 /// One discovery source.
@@ -201,6 +231,28 @@ fn peer_of(member: &Member, ours: &ConfigurationMark, now: Nanos) -> PeerStatus 
     }
 }
 
+/// The first of the keys that rest, and not those whose time is over.
+pub fn resting_of(live: &Live, now: Nanos) -> Vec<RestingKeyStatus> {
+    let resting = live.resting_keys.iter().filter(|key| key.until > now).take(RESTING_SHOWN_MAX);
+    let shown = resting.map(|key| RestingKeyStatus {
+        provider: key.provider.clone(),
+        key: key.key.clone(),
+        model: key.model.clone(),
+        reason: key.reason.name(),
+        remaining_ms: millis(key.until.since(now)),
+    });
+    shown.collect()
+}
+
+/// Every provider that is asked after the others.
+pub fn demoted_of(live: &Live) -> Vec<DemotedStatus> {
+    let shown = live
+        .providers
+        .iter()
+        .map(|share| DemotedStatus { provider: share.provider.clone(), share_permille: share.permille });
+    shown.collect()
+}
+
 /// Every source that has said anything yet.
 pub fn discovery_of<'a>(
     sources: impl Iterator<Item = (SourceName, &'a SourceSight)>,
@@ -232,6 +284,7 @@ mod tests {
     use crate::gossip::values::About;
     use crate::member::Health;
     use serde_json::json;
+    use shared::published::{ProviderShare, RestReason, RestingKey};
 
     fn member(id: &str, hash: &str) -> Member {
         Member {
@@ -280,6 +333,27 @@ mod tests {
     fn nobody_matches_a_configuration_that_is_not_known() {
         let view = View { members: vec![member("b", "")], ..View::default() };
         assert!(!peers_of(&view, &ConfigurationMark::default(), Nanos(0))[0].configuration.matches_ours);
+    }
+
+    #[test]
+    fn keys_that_rest_show_the_time_that_is_left() {
+        let resting = |key: &str, until| RestingKey {
+            provider: "p".into(),
+            key: key.into(),
+            model: None,
+            reason: RestReason::Limited,
+            until: Nanos(until),
+        };
+        let resting_keys = vec![resting("over", 1_000_000_000), resting("rests", 3_500_000_000)];
+        let providers = vec![ProviderShare { provider: "q".into(), permille: 10 }];
+        let live = Live { resting_keys, providers, ..Live::default() };
+        let shown = serde_json::to_value(resting_of(&live, Nanos(2_000_000_000))).unwrap();
+        let expected = json!([
+            {"provider": "p", "key": "rests", "model": null, "reason": "limited", "remaining_ms": 1_500}
+        ]);
+        assert_eq!(shown, expected);
+        let shown = serde_json::to_value(demoted_of(&live)).unwrap();
+        assert_eq!(shown, json!([{"provider": "q", "share_permille": 10}]));
     }
 
     #[test]

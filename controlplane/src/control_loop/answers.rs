@@ -3,7 +3,7 @@
 use super::ControlLoop;
 use crate::admin::Question;
 use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
-use crate::admin::status::{Status, cluster_health, discovery_of, peers_of, state_of};
+use crate::admin::status::{Status, cluster_health, demoted_of, discovery_of, peers_of, resting_of, state_of};
 use crate::metrics::process::Process;
 use crate::metrics::{ClusterFacts, Facts, render};
 use crate::sums;
@@ -67,6 +67,8 @@ impl ControlLoop {
             configuration: own.configuration.clone(),
             load: own.load.clone(),
             limits: sums::limits(own, &view.members),
+            resting_keys: resting_of(&live, now),
+            demoted_providers: demoted_of(&live),
             discovery: discovery_of(self.state.discovered(), now),
             peers: peers_of(view, &own.configuration, now),
         })

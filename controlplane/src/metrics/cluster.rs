@@ -15,6 +15,9 @@ const PEERS_SHOWN_MAX: usize = 256;
 /// Rows of a family that has one for each peer and limit.
 const PEER_LIMITS_SHOWN_MAX: usize = 2_000;
 
+/// Rows of keys that rest.
+const RESTING_SHOWN_MAX: usize = 256;
+
 /// What is known of the cluster.
 pub struct ClusterFacts<'a> {
     /// How many members there are, and how many are healthy.
@@ -38,6 +41,7 @@ pub(super) fn cluster(text: &mut Exposition, facts: &ClusterFacts<'_>) {
     peers(text, &shown, own, *now);
     gossip(text, view);
     discovery(text, discovered);
+    failover(text, live, *now);
     together(text, own, view, &shown);
     load(text, &own.load);
 }
@@ -114,6 +118,23 @@ fn discovery(text: &mut Exposition, discovered: &[(SourceName, &SourceSight)]) {
     }
 }
 
+/// What the cores were told to pass over.
+fn failover(text: &mut Exposition, live: &Live, now: Nanos) {
+    let name = "deepintshield_key_rests_seconds";
+    text.family(name, "gauge", "Time until a provider key that rests is asked again; an empty model means all.");
+    for key in live.resting_keys.iter().filter(|key| key.until > now).take(RESTING_SHOWN_MAX) {
+        let model = key.model.as_deref().unwrap_or_default();
+        let labels: [(&str, &dyn std::fmt::Display); 4] =
+            [("provider", &key.provider), ("key", &key.key), ("model", &model), ("reason", &key.reason.name())];
+        text.sample(name, &labels, key.until.since(now).as_secs_f64());
+    }
+    let name = "deepintshield_provider_demoted_ratio";
+    text.family(name, "gauge", "Part of its requests that a provider gets first while it is asked after the others.");
+    for share in &live.providers {
+        text.sample(name, &[("provider", &share.provider)], f64::from(share.permille) / 1e3);
+    }
+}
+
 fn together(text: &mut Exposition, own: &NodeValues, view: &View, peers: &[&Member]) {
     let providers = sums::providers(own, &view.members);
     let mut gauge = |name: &str, help: &str, of: fn(&sums::ProviderSum) -> u64| {
@@ -159,6 +180,7 @@ mod tests {
     use super::*;
     use crate::gossip::values::{ConfigurationMark, LimitUse, ProviderTraffic};
     use shared::published::Readiness;
+    use shared::published::{ProviderShare, RestReason, RestingKey};
     use std::time::Duration;
 
     fn values(hash: &str) -> NodeValues {
@@ -186,12 +208,19 @@ mod tests {
         }
     }
 
+    fn resting(key: &str, until: u64) -> RestingKey {
+        let (provider, key, reason) = ("p".into(), key.into(), RestReason::Limited);
+        RestingKey { provider, key, model: None, reason, until: Nanos(until) }
+    }
+
     fn shown(members: Vec<Member>) -> String {
         let live = Live {
             readiness: Readiness::Ready,
             members: 2,
             healthy_members: 1,
             is_cluster_healthy: false,
+            resting_keys: vec![resting("over", 3_000_000_000), resting("rests", 4_500_000_000)],
+            providers: vec![ProviderShare { provider: "q".into(), permille: 10 }],
             ..Live::default()
         };
         let view = View { members, digest_bytes: 102, counters: vec![("frames_sent", 9)], ..View::default() };
@@ -213,6 +242,8 @@ mod tests {
             "deepintshield_cluster_healthy 0",
             "deepintshield_peers{health=\"suspect\"} 1",
             "deepintshield_peers{health=\"dead\"} 0",
+            "deepintshield_key_rests_seconds{provider=\"p\",key=\"rests\",model=\"\",reason=\"limited\"} 1.5",
+            "deepintshield_provider_demoted_ratio{provider=\"q\"} 0.01",
             "deepintshield_peer_last_heard_seconds{peer=\"b\"} 2",
             "deepintshield_peer_round_trip_seconds{peer=\"b\"} 0.002",
             "deepintshield_peer_clock_offset_seconds{peer=\"b\"} -1.5",
