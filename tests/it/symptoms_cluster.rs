@@ -121,18 +121,24 @@ fn a_digest_that_has_grown_is_named_with_the_size_that_clusters_have() {
         "digest_bytes": 100_000, "peers": [], "discovery": [],
     })
     .to_string();
-    let answers = std::thread::Builder::new().spawn(move || {
+    let answers = || {
         for _ in ["status", "metrics"] {
             let (mut client, _) = admin.accept().expect("it asks");
-            let mut asked = [0; 1024];
-            let _ = client.read(&mut asked).expect("a question");
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).expect("a question");
+                asked.extend(byte);
+            }
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", status.len());
             client.write_all((head + &status).as_bytes()).expect("an answer");
         }
-    });
+    };
     let says = ["high memory usage in cluster", "a gossip digest has 100000 B", "3 to 7 nodes are usual"];
-    cluster.assert_doctor_says(0, &says);
-    answers.expect("a thread").join().expect("both were asked");
+    std::thread::scope(|scope| {
+        scope.spawn(answers);
+        cluster.assert_doctor_says(0, &says);
+    });
 }
 
 /// The page's table of troubles has a test for each, and each test that it names is there.
@@ -141,12 +147,10 @@ fn every_trouble_of_the_page_names_tests_that_exist() {
     let page = std::fs::read_to_string(root().join("docs/troubleshooting.md")).expect("the page is there");
     let files = text_files();
     let tests: Vec<_> = files.iter().filter(|file| file.path.starts_with("tests/")).collect();
+    let is_python = |path: &str| Path::new(path).extension().is_some_and(|extension| extension == "py");
     let exists = |name: &str| {
         let (rust, python) = (format!("#[test]\nfn {name}()"), format!("def {name}("));
-        tests.iter().any(|file| {
-            file.text.contains(&rust)
-                || Path::new(&file.path).extension().is_some_and(|end| end == "py") && file.text.contains(&python)
-        })
+        tests.iter().any(|file| file.text.contains(&rust) || is_python(&file.path) && file.text.contains(&python))
     };
     let mut rows = 0;
     let table = page.split("\n## ").next().unwrap_or_default();

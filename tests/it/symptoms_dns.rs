@@ -61,6 +61,4 @@ fn nodes_that_are_found_where_nobody_listens_are_named() {
     cluster.assert_doctor_says(0, &["dns discovered", &nobody, "correct `bind_port`/`gossip.port`"]);
     cluster.wait_for_line(&[0], "timeout waiting for response; is the node up, are UDP and TCP of this port open");
     cluster.wait_for_line(&[0], "failed to broadcast: neither UDP nor TCP reaches the peer");
-    cluster.wait_for_line(&[0], "failed to join cluster: none of the known addresses answers");
-    cluster.wait_for_line(&[0], "Check that the gossip port is open both ways for UDP and TCP");
 }

@@ -59,7 +59,7 @@ fn a_pod_without_the_rights_is_told_which() {
     pods.cluster.assert_doctor_says(0, &["error getting kubernetes config", "give it a ServiceAccount"]);
 }
 
-/// Cluster forms but nodes show as unhealthy: a `NetworkPolicy` comes between pods that know each other.
+/// Cluster forms but nodes show as unhealthy: a network policy comes between pods that know each other.
 #[test]
 fn pods_that_a_network_policy_parts_are_suspect_then_dead_and_come_back() {
     let mut cluster = Cluster::in_namespaces(2, &json!({ "enabled": false }));

@@ -14,7 +14,7 @@ fn broadcasts_that_a_firewall_drops_are_missed_and_found_again() {
     cluster.start(0);
     cluster.wait_for_line(&[0], "no new nodes discovered; 0 known");
     cluster.wait_for_line(&[0], "see whether UDP port `udp_broadcast_port` is open in firewalls");
-    cluster.space(0).block(&["iifname e0 udp dport 9999"]);
+    (0..2).for_each(|number| cluster.space(number).block(&["iifname e0 udp dport 9999"]));
     cluster.assert_doctor_says(
         1,
         &["no new nodes discovered", "udp works and sees no node", "all nodes are in one subnet"],
@@ -36,11 +36,7 @@ fn broadcasts_that_a_firewall_drops_are_missed_and_found_again() {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
     }
     cluster.space(0).connect(false);
-    cluster.wait_for_line(&[1], "node marked as dead");
-    cluster.assert_doctor_says(
-        1,
-        &["node marked as dead", "10.77.0.1:10101 is not reached by UDP or TCP", "open port 10101"],
-    );
+    cluster.assert_doctor_says(1, &["10.77.0.1:10101 is not reached by UDP or TCP", "open port 10101", "both ways"]);
 }
 
 /// Address space filtering issues: another node's address, and this one's own.

@@ -7,6 +7,7 @@ use crate::gossip::keyring::Keyring;
 use crate::gossip::network::Network;
 use crate::gossip::wire::{PeerFacts, Wire, WireError, WireSettings};
 use shared::clock::Clock;
+use std::cell::OnceCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pings of all peers; long enough for one that only TCP reaches to be known as such.
 const PROBING: Duration = Duration::from_secs(6);
 const STEP: Duration = Duration::from_millis(200);
+/// A peer that TCP does not reach either has so long to answer a ping; nothing slower can come.
+const PINGED_IN_VAIN: Duration = Duration::from_secs(2);
 /// Clocks further apart than this confuse who reads logs, and who counts generations by them.
 const CLOCKS_APART_MAX_MS: u64 = 2_000;
 
@@ -52,23 +55,31 @@ pub(super) async fn try_all(probing: &Probing<'_>, peers: &[SocketAddr], say: &m
             None
         }
     };
-    let connecting = peers.iter().map(|peer| connect(probing, *peer));
+    let connections: Vec<OnceCell<Connected>> = peers.iter().map(|_| OnceCell::new()).collect();
+    let connecting = peers.iter().zip(&connections).map(|(peer, connection)| async {
+        drop(connection.set(connect(probing, *peer).await));
+    });
     let pinging = async {
         let Some(wire) = &wire else { return };
         let rounds = PROBING.as_millis() / STEP.as_millis().max(1);
-        for _ in 0..rounds {
+        for round in 1..=rounds {
             for peer in peers {
                 wire.probe(*peer);
             }
             sleep(STEP).await;
-            let is_settled = |facts: &PeerFacts| facts.round_trip.is_some() && !facts.is_tcp_only;
-            if peers.iter().all(|peer| is_settled(&wire.peer(*peer))) {
+            let is_long = round * STEP.as_millis() >= PINGED_IN_VAIN.as_millis();
+            let is_settled = |facts: &PeerFacts, connection: &OnceCell<Connected>| match facts.round_trip {
+                Some(_) => !facts.is_tcp_only,
+                None => is_long && connection.get().is_some_and(|connected| *connected != Connected::Yes),
+            };
+            if peers.iter().zip(&connections).all(|(peer, connection)| is_settled(&wire.peer(*peer), connection)) {
                 return;
             }
         }
     };
-    let (connected, ()) = tokio::join!(futures_util::future::join_all(connecting), pinging);
-    for (peer, connected) in peers.iter().zip(connected) {
+    tokio::join!(futures_util::future::join_all(connecting), pinging);
+    for (peer, connection) in peers.iter().zip(connections) {
+        let connected = connection.into_inner().unwrap_or(Connected::Silent);
         let facts = wire.as_ref().map(|wire| wire.peer(*peer));
         say(judge(*peer, &connected, facts.as_ref(), &probing.keyring));
         if let Some(offset) = facts.and_then(|facts| facts.clock_offset_ms)
