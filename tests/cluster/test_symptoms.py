@@ -28,11 +28,11 @@ def says(node: Node, *texts: str) -> None:
 
 
 def doctor_says(node: Node, *texts: str) -> None:
-    """One finding (or note) of `doctor`, run beside the node, has all of these."""
+    """One finding, note or logged line of `doctor`, run beside the node, has all of these."""
     line = [*inside(node.host), node.binary, "--config", str(node.config), "doctor"]
     ran = subprocess.run(line, capture_output=True, text=True, timeout=40, check=False)
     # A finding is a line, and those below it that are indented.
-    findings = re.split(r"\n(?=\S)", ran.stdout)
+    findings = [*re.split(r"\n(?=\S)", ran.stdout), *ran.stderr.splitlines()]
     found = any(all(text in finding for text in texts) for finding in findings)
     assert found, f"no finding of {node.name} has {texts}; exit code {ran.returncode}\n{ran.stdout}{ran.stderr}"
 
