@@ -12,6 +12,9 @@ use shared::secret::Secret;
 /// Fields of discovery that hold a secret.
 const SECRET_FIELDS: [&str; 2] = ["consul_token", "etcd_password"];
 
+/// Stands for gossip keys that could not be kept: where it is not set, the node is alone and says why.
+const KEY_INSTEAD: &str = "env.DEEPINTSHIELD_GOSSIP_KEY";
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClusterPart {
@@ -43,7 +46,12 @@ impl ClusterPart {
 fn without_literals(text: &str) -> Option<String> {
     let mut config: Value = serde_json::from_str(text).ok()?;
     if let Some(keys) = config.pointer_mut("/gossip/encryption_keys").and_then(Value::as_array_mut) {
+        let count = keys.len();
         keys.retain(is_reference);
+        if keys.is_empty() && count > 0 {
+            // Without any, a cluster with keys would be spoken to in the clear, where the file allows it.
+            keys.push(Value::from(KEY_INSTEAD));
+        }
     }
     match config.get_mut("discovery") {
         Some(Value::Array(discoveries)) => discoveries.iter_mut().for_each(strip),
@@ -83,5 +91,18 @@ mod tests {
             "gossip": {"encryption_keys": ["file:/k"], "port": 7},
         });
         assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn keys_that_are_left_out_do_not_leave_a_cluster_without_any() {
+        let kept = |keys: &str| {
+            let text = format!(r#"{{"gossip":{{"encryption_keys":{keys},"insecure":true}}}}"#);
+            let kept = ClusterPart::write(&Secret::new(&text), None, 0).read(None, 0).unwrap();
+            let kept: Value = serde_json::from_str(kept.expose()).unwrap();
+            kept["gossip"]["encryption_keys"].clone()
+        };
+        assert_eq!(kept(r#"["TUlO"]"#), serde_json::json!([KEY_INSTEAD]));
+        assert_eq!(kept(r#"["TUlO","file:/k"]"#), serde_json::json!(["file:/k"]));
+        assert_eq!(kept("[]"), serde_json::json!([]));
     }
 }

@@ -59,7 +59,8 @@ fn the_cluster_comes_back_with_its_keys_only_where_they_are_sealed() {
     let contains = |bytes: &[u8]| bytes.windows(18).any(|window| window == b"planted-gossip-key");
     let cluster = |bytes: &[u8], key| decode(bytes, &LOOKUP_KEY, key, &gone).unwrap().cluster;
     let text = cluster(&clear, None).unwrap();
-    assert_eq!(text.expose(), r#"{"enabled":true,"gossip":{"encryption_keys":[]}}"#);
+    let instead = r#"{"enabled":true,"gossip":{"encryption_keys":["env.DEEPINTSHIELD_GOSSIP_KEY"]}}"#;
+    assert_eq!(text.expose(), instead);
     let sealing = key();
     let sealed = written(Some(&sealing));
     assert_eq!(cluster(&sealed, Some(&sealing)).unwrap().expose(), CLUSTER);
