@@ -86,8 +86,8 @@ pub struct Permit(Holding);
 pub struct Sent(Holding);
 
 impl Slices {
-    /// Takes what all `charges` ask for, or nothing. At most [`LIMITS_PER_REQUEST_MAX`]; a request with
-    /// more, or of a limit that these slices do not know, is refused for good.
+    /// Takes what all `charges` ask for, or nothing. At most [`LIMITS_PER_REQUEST_MAX`], each of another
+    /// limit; a request with more, or of a limit that these slices do not know, is refused for good.
     pub fn admit(self: &Rc<Self>, charges: &[Charge], now: Nanos) -> Result<Permit, Refused> {
         let mut holding =
             Holding { slices: Rc::clone(self), admitted_at: now, sent_at: None, entries: self.take_list() };
@@ -105,23 +105,36 @@ impl Slices {
         Ok(Permit(holding))
     }
 
-    /// Looks at all charges again, so that one answer names the longest wait among them.
+    /// Looks at all charges again, so that one answer names the longest wait among them, and
+    /// that each limit without room knows what was asked of it.
     #[cold]
     fn refuse(&self, charges: &[Charge], refused: Charge, now: Nanos) -> Refused {
         let mut worst = self.refused_by(refused, now);
         if charges.len() > LIMITS_PER_REQUEST_MAX {
+            // Ours to refuse, whatever room there is: no limit's business.
             worst.retry_after = None;
+            return worst;
         }
+        self.count_refused(refused);
         for charge in charges.iter().filter(|charge| charge.limit != refused.limit) {
-            let Some(until) = worst.retry_after else {
-                break;
-            };
             let other = self.refused_by(*charge, now);
-            if other.retry_after.is_none_or(|other| other > until) {
+            if other.retry_after == Some(Duration::ZERO) {
+                continue;
+            }
+            self.count_refused(*charge);
+            if let Some(until) = worst.retry_after
+                && other.retry_after.is_none_or(|other| other > until)
+            {
                 worst = other;
             }
         }
         worst
+    }
+
+    fn count_refused(&self, charge: Charge) {
+        if let Some(slice) = self.slice(charge.limit) {
+            slice.ring().count_refused(charge.amount);
+        }
     }
 
     fn refused_by(&self, charge: Charge, now: Nanos) -> Refused {
@@ -137,6 +150,11 @@ impl Slices {
             return refused;
         };
         refused.amount = slice.ring().amount();
+        if !slice.ring().is_valid_at(now) {
+            // Nothing is ours to give out until the cluster is heard again.
+            refused.retry_after = (charge.amount <= refused.amount).then_some(ELSEWHERE);
+            return refused;
+        }
         refused.remaining = slice.free();
         if refused.remaining >= charge.amount {
             refused.retry_after = Some(Duration::ZERO);

@@ -8,14 +8,16 @@
 //! requests may run at once.
 
 mod atomic;
+mod refused;
 mod ring;
 mod table;
 mod window;
 
 pub use crate::snapshot::Unit;
+pub use refused::Refused;
 pub use ring::{LimitRing, RingSnapshot, UNITS_MAX};
 pub use table::{LIMITS_MAX, LimitDefinition, LimitRings, LimitTable, TableError};
-pub use window::{COUNTING_SPREAD_NS, WINDOW_MAX_NS, WINDOW_MIN_NS, Window, WindowError};
+pub use window::{CONCURRENT_WINDOW_NS, COUNTING_SPREAD_NS, WINDOW_MAX_NS, WINDOW_MIN_NS, Window, WindowError};
 
 /// Position of a limit in the [`LimitRings`] of one configuration.
 ///

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shared::limit::{LimitRing, LimitRings, Window};
+use shared::limit::{LimitRing, LimitRings, Refused as Demand, Window};
 
 use super::*;
 
@@ -69,6 +69,42 @@ fn what_never_fits_has_no_retry_after() {
     let too_many = slices.admit(&[requests(0); LIMITS_PER_REQUEST_MAX + 1], at(1.0));
     assert_eq!(too_many.err().unwrap().retry_after, None);
     assert_eq!(rings[0].used(), 0);
+}
+
+#[test]
+fn every_limit_without_room_knows_once_what_was_asked_of_it() {
+    let rings = rings(&[10, 1_000, 1, 1]);
+    let slices = Slices::new(&rings);
+    let permit = slices.admit(&[requests(2), requests(3)], at(1.0)).unwrap();
+    let charges = [requests(0), tokens(1, ChargeRule::Settlement, 400), requests(2), requests(3)];
+    let demand = || [0, 1, 2, 3].map(|limit| rings[limit].take_refused());
+    assert!(slices.admit(&charges, at(1.0)).is_err());
+    assert!(slices.admit(&charges, at(1.0)).is_err());
+    let (none, two) = (Demand::default(), Demand { units: 2, requests: 2, largest: 1 });
+    assert_eq!(demand(), [none, none, two, two]);
+    permit.cancel();
+    assert!(slices.admit(&charges, at(1.0)).is_ok());
+    let too_many = vec![requests(0); LIMITS_PER_REQUEST_MAX + 1];
+    assert!(slices.admit(&too_many, at(1.0)).is_err());
+    assert_eq!(demand(), [none; 4], "admitted, or refused by no limit");
+    assert!(slices.admit(&[tokens(1, ChargeRule::Settlement, 1_001)], at(1.0)).is_err());
+    assert_eq!(demand()[1], Demand { requests: 1, ..none }, "no entitlement could admit it");
+}
+
+#[test]
+fn a_slice_in_hand_is_worth_nothing_after_the_lease() {
+    let rings = rings(&[10_000]);
+    let slices = Slices::new(&rings);
+    rings[0].set_valid_until(at(2.0));
+    let permit = slices.admit(&[requests(0)], at(2.0)).unwrap();
+    assert_eq!(rings[0].used(), 20, "units in hand");
+    let refused = slices.admit(&[requests(0)], at(2.001)).err().unwrap();
+    assert_eq!((refused.retry_after, refused.remaining), (Some(Duration::from_secs(1)), 0));
+    assert_eq!(rings[0].used(), 1, "they went back");
+    assert_eq!(rings[0].take_refused(), Demand { units: 1, requests: 1, largest: 1 });
+    permit.sent(at(2.002)).settle(0, at(2.1));
+    rings[0].set_valid_until(at(9.0));
+    assert!(slices.admit(&[requests(0)], at(2.2)).is_ok());
 }
 
 #[test]
