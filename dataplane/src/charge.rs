@@ -110,6 +110,7 @@ impl Charges {
             let (unit, amount) = match record.unit {
                 ArchivedUnit::Requests => (Unit::Requests, 1),
                 ArchivedUnit::Tokens => (Unit::Tokens, self.reserved_tokens),
+                ArchivedUnit::Concurrent => (Unit::Concurrent, 1),
             };
             let Some(entry) = self.entries.get_mut(self.len) else {
                 let text = format!("more than {LIMITS_PER_REQUEST_MAX} limits apply to this request");

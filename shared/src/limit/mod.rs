@@ -3,9 +3,10 @@
 //! [`Window`] says how long a spent unit counts. [`LimitRing`] counts: one for each limit and
 //! node, atomics only. [`LimitTable`] keeps the rings while configurations come and go. A core
 //! does not work on the ring for every request; it takes slices (`dataplane::limiter`).
+//! A limit on how many requests run at once is held in the same ring and never stamped there.
 //!
-//! Absent: clocks (time is an argument, of one monotonic clock that all cores of the node read), how an entitlement is shared between nodes, budgets in money, and how many
-//! requests may run at once.
+//! Absent: clocks (time is an argument, of one monotonic clock that all cores of the node
+//! read), how an entitlement is shared between nodes, and budgets in money.
 
 mod atomic;
 mod refused;

@@ -24,6 +24,10 @@ fn tokens(limit: u32, rule: ChargeRule, amount: u64) -> Charge {
     Charge { limit: LimitIndex(limit), unit: Unit::Tokens, rule, amount }
 }
 
+fn at_once(limit: u32) -> Charge {
+    Charge { limit: LimitIndex(limit), unit: Unit::Concurrent, rule: ChargeRule::Settlement, amount: 1 }
+}
+
 fn held(rings: &LimitRings, limit: usize) -> u64 {
     rings[limit].snapshot().held
 }
@@ -213,6 +217,26 @@ fn a_permit_dropped_after_it_was_sent_counts_in_full() {
     assert_eq!([0, 1].map(|limit| (rings[limit].used(), held(&rings, limit))), [(1, 0), (700, 0)]);
     rings.iter().for_each(|ring| _ = ring.advance(at(61.6)));
     assert_eq!((rings[0].used(), rings[1].used()), (0, 0), "and is not held for ever");
+}
+
+#[test]
+fn what_runs_at_once_is_held_until_its_end_and_no_longer() {
+    let rings = rings(&[2, 1_000_000]);
+    let slices = Slices::new(&rings);
+    let settled = slices.admit(&[at_once(0), at_once(1)], at(1.0)).unwrap().sent(at(1.0));
+    let dropped = slices.admit(&[at_once(0), at_once(1)], at(1.0)).unwrap().sent(at(1.0));
+    slices.tick(at(300.0));
+    let refused = slices.admit(&[at_once(0)], at(300.0)).err().unwrap();
+    assert_eq!((refused.limit, refused.unit), (LimitIndex(0), Unit::Concurrent));
+    assert_eq!((refused.retry_after, refused.remaining), (Some(Duration::from_secs(1)), 0));
+    settled.settle(500, at(300.0));
+    assert_eq!(rings[0].used(), 1);
+    drop(dropped);
+    slices.tick(at(300.01));
+    slices.tick(at(301.0));
+    assert_eq!((rings[0].used(), rings[1].used()), (0, 0), "nothing is left of them");
+    drop(slices.admit(&[at_once(0)], at(302.0)).unwrap());
+    assert_eq!(rings[0].used(), 0, "never sent");
 }
 
 #[test]
