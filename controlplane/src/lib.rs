@@ -23,6 +23,7 @@ mod discovery;
 pub mod doctor;
 mod drain;
 pub mod entitlements;
+pub mod escrow;
 pub mod event;
 pub mod failover;
 pub mod gossip;
