@@ -208,7 +208,8 @@ pub(super) type Entry = Charge;
 impl Charge {
     /// Spent when sent, and not when settled.
     fn is_spent_when_sent(&self) -> bool {
-        self.unit == Unit::Requests || self.rule != ChargeRule::Settlement
+        let is_held = matches!(self.rule, ChargeRule::Settlement | ChargeRule::Either);
+        self.unit == Unit::Requests || !is_held
     }
 }
 
@@ -242,6 +243,17 @@ impl Holding {
                 ChargeRule::Settlement => {
                     slice.spend(entry.amount - unused, now);
                     slice.give_back(unused);
+                    self.slices.activate(slice);
+                }
+                ChargeRule::Either => {
+                    slice.spend(entry.amount - unused, now);
+                    let sent_at = self.sent_at.unwrap_or(now);
+                    let window = slice.ring().window();
+                    if window.expires_at(window.slot_of(sent_at)) > now {
+                        slice.ring().stamp(unused, sent_at);
+                    } else {
+                        slice.give_back(unused);
+                    }
                     self.slices.activate(slice);
                 }
                 ChargeRule::Admission => {}

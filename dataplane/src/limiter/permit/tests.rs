@@ -145,6 +145,26 @@ fn the_providers_own_formula_gives_nothing_back() {
 }
 
 #[test]
+fn either_way_what_was_used_counts_from_the_end_and_the_rest_from_the_beginning() {
+    let rings = rings(&[1_000]);
+    let slices = Slices::new(&rings);
+    let sent = slices.admit(&[tokens(0, ChargeRule::Either, 800)], at(1.0)).unwrap().sent(at(1.0));
+    slices.tick(at(1.01));
+    assert_eq!(held(&rings, 0), 800);
+    sent.settle(100, at(20.0));
+    slices.tick(at(20.01));
+    let used_at = |seconds| {
+        rings[0].advance(at(seconds));
+        rings[0].used()
+    };
+    assert_eq!((used_at(61.0), used_at(61.6), used_at(80.0), used_at(80.6)), (800, 100, 100, 0));
+    let late = slices.admit(&[tokens(0, ChargeRule::Either, 800)], at(90.0)).unwrap().sent(at(90.0));
+    late.settle(100, at(200.0));
+    slices.tick(at(200.01));
+    assert_eq!(rings[0].used(), 100, "a minute after it was sent nobody counts the rest");
+}
+
+#[test]
 fn a_refund_after_the_window_changes_nothing() {
     let rings = rings(&[1_000]);
     let slices = Slices::new(&rings);
