@@ -35,6 +35,7 @@ struct Row {
     unit: Unit,
     /// Of which limit it is the pace on this node.
     paces: Option<u32>,
+    overshoot_probability: f64,
 }
 
 /// Owns the rings to the cores and the limits' rings.
@@ -77,7 +78,12 @@ impl Publisher {
             definition.entitlement = others.entitlement(&definition.id, unit_name(definition.unit), definition.amount);
         }
         let rings = self.limits.apply(&definitions, now)?;
-        let row = |limit: &LimitRecord| Row { id: limit.id.clone(), unit: limit.unit, paces: limit.paces };
+        let row = |limit: &LimitRecord| Row {
+            id: limit.id.clone(),
+            unit: limit.unit,
+            paces: limit.paces,
+            overshoot_probability: limit.overshoot_probability,
+        };
         self.rows = record.limits.iter().map(row).collect();
         if !self.secret_table.as_ref().is_some_and(|table| Arc::ptr_eq(table, secrets)) {
             self.secrets = secrets.iter().map(|entry| entry.secret.duplicate()).collect();
@@ -126,7 +132,12 @@ impl Publisher {
         rows.take(LIMITS_SHOWN_MAX)
             .map(|(row, ring)| {
                 ring.advance(now);
-                LimitRow { id: row.id.clone(), unit: unit_name(row.unit), ring: ring.snapshot() }
+                LimitRow {
+                    id: row.id.clone(),
+                    unit: unit_name(row.unit),
+                    ring: ring.snapshot(),
+                    overshoot_probability: row.overshoot_probability,
+                }
             })
             .collect()
     }

@@ -62,6 +62,7 @@ impl Limits {
                 id: format!("{}/pace", record.id),
                 amount: pace.units,
                 window_ns: pace.window_ns,
+                charge: pace_charge(record.charge),
                 is_learned: false,
                 paces: Some(at),
                 ..record.clone()
@@ -129,6 +130,19 @@ fn token_charge(enforcement: config::Enforcement, charge: Option<Charge>, is_cou
         (Statistical, _) => (all, Reserve::Learned, ChargeRule::Settlement),
     };
     TokenCharge { counted, reserve, rule }
+}
+
+/// How a limit's pace is charged. Only at the door: what runs is part of what the others hear of,
+/// and a reservation held for as long as an answer takes would be a pace of answers. So it is the
+/// mean that counts, where something else than the reservation itself is charged in the end.
+fn pace_charge(charge: TokenCharge) -> TokenCharge {
+    match (charge.rule, charge.counted) {
+        (ChargeRule::Admission, _) => charge,
+        (_, Counted::Prompt) => TokenCharge { rule: ChargeRule::AdmissionRefunded, ..charge },
+        (_, Counted::PromptAndOutput) => {
+            TokenCharge { reserve: Reserve::Learned, rule: ChargeRule::AdmissionRefunded, ..charge }
+        }
+    }
 }
 
 /// Rate limits that stand for what a provider counts: those of providers, keys and models. Those
@@ -259,6 +273,9 @@ mod tests {
         assert_eq!(ids, [("a/requests", None), ("a/requests/pace", Some(0)), ("b/requests", None)]);
         let pace = Pace::of(Unit::Requests, 6_000, 60_000_000_000, staleness(Duration::from_millis(200))).unwrap();
         assert_eq!((limits[1].amount, limits[1].window_ns), (pace.units, pace.window_ns));
+        let charge = limits[1].charge;
+        assert_eq!((charge.reserve, charge.rule), (Reserve::Learned, ChargeRule::AdmissionRefunded));
+        assert_eq!(limits[1].deviations, 0.0, "at the mean");
         let definitions = crate::compile::limit_definitions(&limits).unwrap();
         assert_eq!((definitions[0].window.spread_ns() > 0, definitions[1].window.spread_ns()), (true, 0));
     }

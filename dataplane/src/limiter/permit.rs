@@ -183,8 +183,8 @@ impl Sent {
         self.settle_each(|_| tokens, now)
     }
 
-    /// The same where limits count different tokens: `tokens` says for each limit how many.
-    pub fn settle_each(mut self, tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
+    /// The same where limits count different tokens: `tokens` says for each charge how many.
+    pub fn settle_each(mut self, tokens: impl FnMut(&Charge) -> u64, now: Nanos) -> Settled {
         self.0.settle(tokens, now)
     }
 
@@ -230,14 +230,14 @@ impl Holding {
         }
     }
 
-    fn settle(&mut self, mut tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
+    fn settle(&mut self, mut tokens: impl FnMut(&Charge) -> u64, now: Nanos) -> Settled {
         let mut settled = Settled::default();
         let entries = mem::take(&mut self.entries);
         for entry in entries.iter().filter(|entry| entry.unit == Unit::Tokens) {
             let Some(slice) = self.slices.slice(entry.limit) else {
                 continue;
             };
-            let used = tokens(entry.limit);
+            let used = tokens(entry);
             let unused = entry.amount.saturating_sub(used);
             match entry.rule {
                 ChargeRule::Settlement => {

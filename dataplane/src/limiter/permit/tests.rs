@@ -123,7 +123,7 @@ fn limits_may_count_different_tokens() {
     let slices = Slices::new(&rings);
     let charges = [tokens(0, ChargeRule::Settlement, 300), tokens(1, ChargeRule::Settlement, 700)];
     let sent = slices.admit(&charges, at(1.0)).unwrap().sent(at(1.0));
-    sent.settle_each(|limit| if limit == LimitIndex(0) { 200 } else { 50 }, at(2.0));
+    sent.settle_each(|charge| if charge.limit == LimitIndex(0) { 200 } else { 50 }, at(2.0));
     slices.tick(at(2.01));
     assert_eq!((rings[0].used(), rings[1].used()), (200, 50));
 }
