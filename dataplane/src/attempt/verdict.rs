@@ -71,7 +71,9 @@ impl Request<'_> {
             Cause::ConnectTimeout | Cause::HeadTimeoutUpstream => "timeout",
             Cause::ProviderUnreachable | Cause::ProviderTls | Cause::ProviderUnresolved => "unreachable",
             Cause::ProviderReset | Cause::ProviderMalformed => "error",
-            Cause::RequestLimited | Cause::TokenLimited if self.is_keys_own_limit(stopped, key) => {
+            Cause::RequestLimited | Cause::TokenLimited | Cause::ConcurrencyLimited
+                if self.is_keys_own_limit(stopped, key) =>
+            {
                 return Verdict::KeyHasNoRoom;
             }
             _ => return Verdict::NextStep,
