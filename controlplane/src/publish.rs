@@ -2,6 +2,7 @@
 
 use crate::compile::{CompileError, TableSecret, limit_definitions};
 use crate::entitlements::Others;
+use crate::learned::Learned;
 use crate::metrics::LimitRow;
 use shared::clock::Nanos;
 use shared::limit::{LimitTable, TableError};
@@ -33,8 +34,8 @@ pub struct Publisher {
     cores: Vec<CoreSender>,
     lookup_key: Arc<[u8; 32]>,
     limits: LimitTable,
-    /// Ids and units of the published limits, in the rings' order.
-    limit_names: Vec<(String, &'static str)>,
+    /// Ids, units and configured amounts of the published limits, in the rings' order.
+    limit_names: Vec<(String, &'static str, u64)>,
     /// The table that `secrets` was made from.
     secret_table: Option<Arc<[TableSecret]>>,
     secrets: Arc<[Secret]>,
@@ -53,10 +54,12 @@ impl Publisher {
         }
     }
 
-    /// Hands a configuration to every core, whole. What `others` use of a limit is not this node's.
+    /// Hands a configuration to every core, whole. What `others` use of a limit is not this node's,
+    /// nor what was `learned` to be no more there.
     pub fn publish(
         &mut self,
         others: &Others<'_>,
+        learned: &Learned,
         record: &SnapshotRecord,
         secrets: &Arc<[TableSecret]>,
         listener_identity: Option<Arc<ListenerIdentity>>,
@@ -65,10 +68,13 @@ impl Publisher {
         let snapshot = Snapshot::from_record(record)?;
         let mut definitions = limit_definitions(&record.limits)?;
         for definition in &mut definitions {
-            definition.entitlement = others.entitlement(&definition.id, unit_name(definition.unit), definition.amount);
+            let (id, unit) = (&definition.id, unit_name(definition.unit));
+            definition.amount = learned.effective(id, unit, definition.amount, now);
+            definition.entitlement = others.entitlement(id, unit, definition.amount);
         }
         let rings = self.limits.apply(&definitions, now)?;
-        self.limit_names = record.limits.iter().map(|limit| (limit.id.clone(), unit_name(limit.unit))).collect();
+        let named = record.limits.iter().map(|limit| (limit.id.clone(), unit_name(limit.unit), limit.amount));
+        self.limit_names = named.collect();
         if !self.secret_table.as_ref().is_some_and(|table| Arc::ptr_eq(table, secrets)) {
             self.secrets = secrets.iter().map(|entry| entry.secret.duplicate()).collect();
             self.secret_table = Some(Arc::clone(secrets));
@@ -86,11 +92,23 @@ impl Publisher {
         Ok(snapshot)
     }
 
-    /// Sets what this node may use of every limit, now that the others used what they did.
-    pub fn entitle(&self, others: &Others<'_>) {
-        for ((id, unit), ring) in self.limit_names.iter().zip(self.limits.rings().iter()) {
-            ring.set_entitlement(others.entitlement(id, unit, ring.amount()));
+    /// Sets what this node may use of every limit, now that the others used what they did and
+    /// providers said what they did.
+    pub fn entitle(&self, others: &Others<'_>, learned: &Learned, now: Nanos) {
+        for ((id, unit, configured), ring) in self.limit_names.iter().zip(self.limits.rings().iter()) {
+            let amount = learned.effective(id, unit, *configured, now);
+            ring.set_amount(amount);
+            ring.set_entitlement(others.entitlement(id, unit, amount));
         }
+    }
+
+    /// What this node spent and holds of a limit; `None` where `index` does not stand for `id` in
+    /// what was published.
+    pub fn used(&self, index: usize, id: &str, now: Nanos) -> Option<u64> {
+        self.limit_names.get(index).filter(|(name, ..)| name == id)?;
+        let ring = self.limits.rings().get(index)?;
+        ring.advance(now);
+        Some(ring.used())
     }
 
     /// Hands the live state to every core.
@@ -104,7 +122,7 @@ impl Publisher {
     /// Every limit as it stands now, as far as metrics show them.
     pub fn limits(&self, now: Nanos) -> Vec<LimitRow> {
         let rows = self.limit_names.iter().zip(self.limits.rings().iter()).take(LIMITS_SHOWN_MAX);
-        rows.map(|((id, unit), ring)| {
+        rows.map(|((id, unit, _), ring)| {
             ring.advance(now);
             LimitRow { id: id.clone(), unit, ring: ring.snapshot() }
         })
