@@ -12,7 +12,7 @@ use shared::clock::Nanos;
 use std::time::Duration;
 
 /// How often everything is collected.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What only the control loop knows.
 pub struct Own {

@@ -7,6 +7,7 @@
 //!   provider has all units back, for a window of the limit at most; then it is tried again.
 //! - **The provider refused although we believed to have units**: all of them are taken off until
 //!   its `retry-after`.
+//! - **An amount of `auto`** is as large as can be until the provider says what it allows.
 //!
 //! One node's word serves all: each publishes the newest it was told for a key and model, and the
 //! newest of anybody's counts everywhere ([`figures`]). Which limits it is about: [`belonging`].
@@ -28,7 +29,6 @@ use shared::report::KeyLabels;
 use shared::snapshot::{SnapshotRecord, Unit};
 use shared::told::KeyTold;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
 use watched::Watched;
 
 /// Limits that learn: the first ones of the configuration that belong to a key.
@@ -54,22 +54,23 @@ struct Limit {
     effective: u64,
 }
 
-/// A limit whose effective amount is not the configured one.
+/// A limit whose effective amount is not the configured one, or that has none of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LearnedLimit {
     /// Limit's id.
     pub id: String,
     /// `requests` or `tokens`.
     pub unit: &'static str,
-    /// Units in a window, as configured.
-    pub configured: u64,
+    /// Units in a window, as configured; `null` for `auto`.
+    pub configured: Option<u64>,
     /// Units in a window that the cluster uses.
     pub effective: u64,
     /// What the provider says that it allows; `null` where it does not.
     pub provider_limit: Option<u64>,
     /// Units that somebody else uses, or that the provider counts and we do not.
     pub foreign_use: u64,
-    /// What takes most of it: `provider_limit`, `foreign_use` or `refused`.
+    /// What takes most of it: `provider_limit`, `foreign_use` or `refused`; `not_told` where an amount of
+    /// `auto` is not known yet.
     pub why: &'static str,
     /// Until it is tried with more; `null`: until the provider says otherwise.
     pub remaining_ms: Option<u64>,
@@ -82,7 +83,7 @@ impl Learned {
             std::mem::take(&mut self.limits).into_iter().map(|limit| (limit.id.clone(), limit)).collect();
         for (index, belonging) in belongings(record).into_iter().take(LIMITS_MAX) {
             let Some(limit) = record.limits.get(index) else { continue };
-            let fresh = Watched::new(limit.unit, limit.amount, Duration::from_nanos(limit.window_ns));
+            let fresh = Watched::new(limit);
             let watched = before
                 .remove(&limit.id)
                 .filter(|known| known.belonging == belonging)
@@ -147,7 +148,7 @@ impl Learned {
         }
     }
 
-    /// Every limit whose effective amount is not the configured one.
+    /// Every limit whose effective amount is not the configured one, or that has none of its own.
     pub fn shown(&self, now: Nanos) -> Vec<LearnedLimit> {
         self.limits.iter().filter_map(|limit| limit.watched.shown(&limit.id, now)).collect()
     }

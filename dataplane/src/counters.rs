@@ -7,7 +7,7 @@ use crate::rejection::Rejection;
 use shared::bounds::TOLD_PER_REPORT_MAX;
 use shared::clock::Nanos;
 use shared::published::RestingKey;
-use shared::report::{AttemptLabels, Denial, Gauges, Histogram, KeyLabels, Report, Traffic, TrafficLabels};
+use shared::report::{AttemptLabels, Denial, Estimates, Gauges, Histogram, KeyLabels, Report, Traffic, TrafficLabels};
 use shared::ring::ReportSender;
 use shared::told::{KeyTold, ProviderLimits};
 use std::cell::{Cell, RefCell};
@@ -228,10 +228,26 @@ impl Counters {
         self.report.borrow_mut().sums.client_bytes_out += count;
     }
 
-    pub(crate) fn settled(&self, overshoot_tokens: u64, is_flagged: bool) {
+    pub(crate) fn reserved_too_little(&self, tokens: u64) {
+        self.report.borrow_mut().sums.reserved_too_little_tokens += tokens;
+    }
+
+    pub(crate) fn usage_flagged(&self, is_flagged: bool) {
+        self.report.borrow_mut().sums.usage_flagged += u64::from(is_flagged);
+    }
+
+    /// Counts an answer whose tokens had been estimated, and how many more there were of them.
+    pub(crate) fn estimated(&self, id: &str, beyond: u64, beyond_entitlement: u64) {
         let mut report = self.report.borrow_mut();
-        report.sums.reserved_too_little_tokens += overshoot_tokens;
-        report.sums.usage_flagged += u64::from(is_flagged);
+        if !report.estimates.contains_key(id) {
+            report.estimates.insert(id.to_owned(), Estimates::default());
+        }
+        if let Some(estimates) = report.estimates.get_mut(id) {
+            estimates.answers += 1;
+            estimates.exceeded += u64::from(beyond > 0);
+            estimates.exceeded_tokens += beyond;
+            estimates.beyond_entitlement_tokens += beyond_entitlement;
+        }
     }
 
     /// Counts a request as running until the guard is dropped.

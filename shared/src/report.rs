@@ -190,6 +190,29 @@ pub struct Sums {
     pub panics: u64,
 }
 
+/// How well the tokens of answers were estimated for one limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimates {
+    /// Answers that told their tokens.
+    pub answers: u64,
+    /// Those that needed more than was reserved for them.
+    pub exceeded: u64,
+    /// How much more.
+    pub exceeded_tokens: u64,
+    /// The part of that for which the node had no room: the limit itself was exceeded by it.
+    pub beyond_entitlement_tokens: u64,
+}
+
+impl Estimates {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.answers = self.answers.saturating_add(other.answers);
+        self.exceeded = self.exceeded.saturating_add(other.exceeded);
+        self.exceeded_tokens = self.exceeded_tokens.saturating_add(other.exceeded_tokens);
+        self.beyond_entitlement_tokens = self.beyond_entitlement_tokens.saturating_add(other.beyond_entitlement_tokens);
+    }
+}
+
 /// One core's sums since its last report.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -201,6 +224,8 @@ pub struct Report {
     pub attempts: HashMap<AttemptLabels, u64, ahash::RandomState>,
     /// Refusals by limit id.
     pub refusals: HashMap<String, u64, ahash::RandomState>,
+    /// Answers to requests whose tokens were estimated, by limit id.
+    pub estimates: HashMap<String, Estimates, ahash::RandomState>,
     /// Keys that the core learned should rest.
     pub resting_keys: Vec<RestingKey>,
     /// Models that keys were not allowed.

@@ -83,7 +83,9 @@ pub(super) fn belongings(record: &SnapshotRecord) -> Vec<(usize, Belonging)> {
         let key = record.keys.get(key as usize)?;
         let provider = record.providers.get(key.provider as usize)?;
         let key = KeyLabels { provider: provider.name.clone(), key: key.name.clone() };
-        (!provider.is_key_less).then_some((limit, Belonging { key, model }))
+        // A pace counts the same requests, for this node alone.
+        let is_pace = record.limits.get(limit).is_some_and(|limit| limit.paces.is_some());
+        (!provider.is_key_less && !is_pace).then_some((limit, Belonging { key, model }))
     });
     named.collect()
 }

@@ -1,9 +1,11 @@
 use super::*;
+use std::time::Duration;
 use crate::compile::tests::compiled;
 use crate::failover::tests::{at, member};
 use crate::gossip::values::{LimitUse, NodeValues};
 use crate::member::Health;
 use proptest::prelude::*;
+use shared::limit::UNITS_MAX;
 use shared::told::{ProviderLimits, Told};
 
 /// One provider, whose only key has 100 requests and 1,000 tokens a minute, and 500 requests an hour.
@@ -216,6 +218,29 @@ fn a_minutes_figure_never_touches_the_limit_of_an_hour() {
     told.limits.requests.reset_after = Some(216 * SECOND);
     node.told(&told);
     assert_eq!(node.learned.effective("hour/requests", "requests", 500, node.now()), 400, "a day's does");
+}
+
+#[test]
+fn an_amount_that_is_not_configured_is_the_providers() {
+    let mut learned = Learned::default();
+    learned.configure(&compiled(&LIMITED.replace("\"request_max_limit\": 100", "\"request_max_limit\": \"auto\"")).record);
+    let mut node = Node { learned, now_ms: 100_000 };
+    let requests = |node: &Node| node.learned.effective("minute/requests", "requests", UNITS_MAX, node.now());
+    assert_eq!((requests(&node), node.why()), (UNITS_MAX, Some(("not_told", None))));
+    // Some tell only what remains.
+    let mut told = said(1, 60, node.now());
+    told.limits.requests.limit = None;
+    node.told(&told);
+    node.pass(2_000, 10);
+    assert_eq!(requests(&node), 70);
+    told.limits.requests.remaining = Some(30);
+    told.as_of = node.now();
+    node.told(&told);
+    node.pass(2_000, 12);
+    assert_eq!(requests(&node), 42);
+    node.told(&said(80, 66, node.now()));
+    node.pass(2_000, 13);
+    assert_eq!((requests(&node), node.why()), (80, Some(("provider_limit", None))));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 
 use super::{LearnedLimit, unit_name};
 use shared::clock::Nanos;
-use shared::snapshot::Unit;
+use shared::snapshot::{LimitRecord, Unit};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const COUNT_AFTER_MAX: Duration = Duration::from_secs(1);
 /// Words that wait to be compared, and how far they are apart.
 const WORDS_MAX: usize = 8;
 const WORDS_EVERY: Duration = Duration::from_millis(250);
-/// Foreign use below this part of the amount, or below so many units, may be none.
+/// Foreign use below this part of the rest, or below so many units, may be none.
 const NOISE_PART: u64 = 50;
 const NOISE_UNITS: u64 = 3;
 
@@ -57,6 +57,8 @@ impl Taken {
 pub(super) struct Watched {
     unit: Unit,
     configured: u64,
+    /// The amount is the provider's; `configured` is as large as can be.
+    is_auto: bool,
     window: Duration,
     provider_limit: Option<u64>,
     foreign: Taken,
@@ -70,11 +72,12 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub(super) fn new(unit: Unit, configured: u64, window: Duration) -> Self {
+    pub(super) fn new(record: &LimitRecord) -> Self {
         Self {
-            unit,
-            configured,
-            window,
+            unit: record.unit,
+            configured: record.amount,
+            is_auto: record.is_learned,
+            window: Duration::from_nanos(record.window_ns),
             provider_limit: None,
             foreign: Taken::default(),
             refused: Taken::default(),
@@ -88,7 +91,7 @@ impl Watched {
     /// What was learned, with the amount of `fresh`; `None` where that counts something else.
     pub(super) fn configured_again(self, fresh: &Self) -> Option<Self> {
         let is_same = self.unit == fresh.unit && self.window == fresh.window;
-        is_same.then_some(Self { configured: fresh.configured, ..self })
+        is_same.then_some(Self { configured: fresh.configured, is_auto: fresh.is_auto, ..self })
     }
 
     pub(super) fn unit(&self) -> Unit {
@@ -172,7 +175,8 @@ impl Watched {
         let Some((_, used)) = counted.filter(|(at, _)| at.since(word.as_of) <= COUNT_AFTER_MAX) else { return };
         let believed = left(self.configured, provider_limit, *used, self.used_by_others);
         let units = believed.saturating_sub(remaining);
-        let amount = base(self.configured, provider_limit);
+        // Of an amount that is not known, as of one that is: what was used, and what remains.
+        let amount = base(self.configured, provider_limit).saturating_sub(units);
         let noise = (amount / NOISE_PART).max(NOISE_UNITS);
         let before = self.foreign.at(word.as_of);
         let is_foreign = units > if before > 0 { noise / 2 } else { noise };
@@ -194,14 +198,15 @@ impl Watched {
         let (configured, effective) = (self.configured, self.effective(self.configured, now));
         let (foreign, refused) = (self.foreign.at(now), self.refused.at(now));
         let (why, until) = match (foreign, refused) {
+            (0, 0) if self.provider_limit.is_none() => ("not_told", None),
             (0, 0) => ("provider_limit", None),
             (foreign, refused) if refused > foreign => ("refused", Some(self.refused.until)),
             _ => ("foreign_use", Some(self.foreign.until)),
         };
-        (effective != configured).then(|| LearnedLimit {
+        (self.is_auto || effective != configured).then(|| LearnedLimit {
             id: id.to_owned(),
             unit: self.unit_name(),
-            configured,
+            configured: (!self.is_auto).then_some(configured),
             effective,
             provider_limit: self.provider_limit,
             foreign_use: foreign,

@@ -61,7 +61,7 @@ fn learned_limits(text: &mut Exposition, learned: &[LearnedLimit]) {
         }
     };
     family("deepintshield_limit_configured", "Units in a window as configured, where the provider leaves less.", |row| {
-        Some(row.configured)
+        row.configured
     });
     family("deepintshield_limit_effective", "Units in a window that the cluster uses instead.", |row| {
         Some(row.effective)
@@ -258,7 +258,7 @@ mod tests {
         let learned = vec![LearnedLimit {
             id: "k/requests".into(),
             unit: "requests",
-            configured: 100,
+            configured: Some(100),
             effective: 40,
             provider_limit: None,
             foreign_use: 60,

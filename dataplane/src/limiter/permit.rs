@@ -183,8 +183,8 @@ impl Sent {
         self.settle_each(|_| tokens, now)
     }
 
-    /// The same where limits count different tokens: `tokens` says for each limit how many.
-    pub fn settle_each(mut self, tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
+    /// The same where limits count different tokens: `tokens` says for each charge how many.
+    pub fn settle_each(mut self, tokens: impl FnMut(&Charge) -> u64, now: Nanos) -> Settled {
         self.0.settle(tokens, now)
     }
 
@@ -208,7 +208,8 @@ pub(super) type Entry = Charge;
 impl Charge {
     /// Spent when sent, and not when settled.
     fn is_spent_when_sent(&self) -> bool {
-        self.unit == Unit::Requests || self.rule != ChargeRule::Settlement
+        let is_held = matches!(self.rule, ChargeRule::Settlement | ChargeRule::Either);
+        self.unit == Unit::Requests || !is_held
     }
 }
 
@@ -229,19 +230,30 @@ impl Holding {
         }
     }
 
-    fn settle(&mut self, mut tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
+    fn settle(&mut self, mut tokens: impl FnMut(&Charge) -> u64, now: Nanos) -> Settled {
         let mut settled = Settled::default();
         let entries = mem::take(&mut self.entries);
         for entry in entries.iter().filter(|entry| entry.unit == Unit::Tokens) {
             let Some(slice) = self.slices.slice(entry.limit) else {
                 continue;
             };
-            let used = tokens(entry.limit);
+            let used = tokens(entry);
             let unused = entry.amount.saturating_sub(used);
             match entry.rule {
                 ChargeRule::Settlement => {
                     slice.spend(entry.amount - unused, now);
                     slice.give_back(unused);
+                    self.slices.activate(slice);
+                }
+                ChargeRule::Either => {
+                    slice.spend(entry.amount - unused, now);
+                    let sent_at = self.sent_at.unwrap_or(now);
+                    let window = slice.ring().window();
+                    if window.expires_at(window.slot_of(sent_at)) > now {
+                        slice.ring().stamp(unused, sent_at);
+                    } else {
+                        slice.give_back(unused);
+                    }
                     self.slices.activate(slice);
                 }
                 ChargeRule::Admission => {}

@@ -12,6 +12,8 @@ mod ring;
 mod table;
 mod window;
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 pub use crate::snapshot::Unit;
 pub use ring::{LimitRing, RingSnapshot, UNITS_MAX};
 pub use table::{LIMITS_MAX, LimitDefinition, LimitRings, LimitTable, TableError};
@@ -25,7 +27,9 @@ pub struct LimitIndex(pub u32);
 
 /// From when on, and how many of, the reserved tokens count as spent. Requests always count
 /// from the first byte sent upstream, whatever stands here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
+#[repr(u8)]
 pub enum ChargeRule {
     /// The reservation is held while the request runs; its real use is stamped at the end.
     ///
@@ -37,6 +41,10 @@ pub enum ChargeRule {
     /// formula of providers that count `max_tokens` at their door. A refund here would admit
     /// what they still count.
     Admission,
+    /// Safe for a provider of either kind, where it is not known which it is: what was used counts
+    /// from the end of the request as in [`ChargeRule::Settlement`], and what was reserved and not
+    /// used goes on to count from the moment it was sent as in [`ChargeRule::Admission`].
+    Either,
     /// Stamped when sent; what was reserved and not used returns to the slot it was stamped
     /// in. For limits of our own, defined as the use of requests that began in the window.
     AdmissionRefunded,

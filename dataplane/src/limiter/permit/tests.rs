@@ -123,7 +123,7 @@ fn limits_may_count_different_tokens() {
     let slices = Slices::new(&rings);
     let charges = [tokens(0, ChargeRule::Settlement, 300), tokens(1, ChargeRule::Settlement, 700)];
     let sent = slices.admit(&charges, at(1.0)).unwrap().sent(at(1.0));
-    sent.settle_each(|limit| if limit == LimitIndex(0) { 200 } else { 50 }, at(2.0));
+    sent.settle_each(|charge| if charge.limit == LimitIndex(0) { 200 } else { 50 }, at(2.0));
     slices.tick(at(2.01));
     assert_eq!((rings[0].used(), rings[1].used()), (200, 50));
 }
@@ -142,6 +142,26 @@ fn the_providers_own_formula_gives_nothing_back() {
     slices.tick(at(61.0));
     rings.iter().for_each(|ring| _ = ring.advance(at(61.5)));
     assert_eq!((rings[0].used(), rings[1].used()), (0, 0), "a minute from the first byte");
+}
+
+#[test]
+fn either_way_what_was_used_counts_from_the_end_and_the_rest_from_the_beginning() {
+    let rings = rings(&[1_000]);
+    let slices = Slices::new(&rings);
+    let sent = slices.admit(&[tokens(0, ChargeRule::Either, 800)], at(1.0)).unwrap().sent(at(1.0));
+    slices.tick(at(1.01));
+    assert_eq!(held(&rings, 0), 800);
+    sent.settle(100, at(20.0));
+    slices.tick(at(20.01));
+    let used_at = |seconds| {
+        rings[0].advance(at(seconds));
+        rings[0].used()
+    };
+    assert_eq!((used_at(61.0), used_at(61.6), used_at(80.0), used_at(80.6)), (800, 100, 100, 0));
+    let late = slices.admit(&[tokens(0, ChargeRule::Either, 800)], at(90.0)).unwrap().sent(at(90.0));
+    late.settle(100, at(200.0));
+    slices.tick(at(200.01));
+    assert_eq!(rings[0].used(), 100, "a minute after it was sent nobody counts the rest");
 }
 
 #[test]
