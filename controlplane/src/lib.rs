@@ -30,6 +30,7 @@ pub mod gossip;
 pub mod health;
 mod keep;
 pub mod last_good;
+pub mod learned;
 mod listener_identity;
 mod log_lines;
 pub mod member;
