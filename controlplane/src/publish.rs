@@ -85,6 +85,7 @@ impl Publisher {
             overshoot_probability: limit.overshoot_probability,
         };
         self.rows = record.limits.iter().map(row).collect();
+        self.keep_pace();
         if !self.secret_table.as_ref().is_some_and(|table| Arc::ptr_eq(table, secrets)) {
             self.secrets = secrets.iter().map(|entry| entry.secret.duplicate()).collect();
             self.secret_table = Some(Arc::clone(secrets));
@@ -104,17 +105,20 @@ impl Publisher {
 
     /// Sets what this node may use of every limit, now that the others used what they did.
     pub fn entitle(&self, others: &Others<'_>) {
+        for (row, ring) in self.rows.iter().zip(self.limits.rings().iter()).filter(|(row, _)| row.paces.is_none()) {
+            ring.set_entitlement(others.entitlement(&row.id, unit_name(row.unit), ring.amount()));
+        }
+        self.keep_pace();
+    }
+
+    /// A pace follows the amount of its limit, which may be learned.
+    fn keep_pace(&self) {
         let rings = self.limits.rings();
         for (row, ring) in self.rows.iter().zip(rings.iter()) {
-            match row.paces.and_then(|paced| rings.get(paced as usize)) {
-                // It follows the amount, which may be learned.
-                Some(paced) => {
-                    let staleness = Duration::from_nanos(ring.window().window_ns());
-                    let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
-                    ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
-                }
-                None => ring.set_entitlement(others.entitlement(&row.id, unit_name(row.unit), ring.amount())),
-            }
+            let Some(paced) = row.paces.and_then(|paced| rings.get(paced as usize)) else { continue };
+            let staleness = Duration::from_nanos(ring.window().window_ns());
+            let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
+            ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
         }
     }
 
