@@ -2,6 +2,7 @@
 
 use crate::compile::{CompileError, TableSecret, limit_definitions};
 use crate::entitlements::{Others, Pace};
+use crate::learned::Learned;
 use crate::metrics::LimitRow;
 use shared::clock::Nanos;
 use shared::limit::{LimitTable, TableError};
@@ -33,6 +34,8 @@ pub enum PublishError {
 struct Row {
     id: String,
     unit: Unit,
+    /// Units in a window, as configured.
+    configured: u64,
     /// Of which limit it is the pace on this node.
     paces: Option<u32>,
     overshoot_probability: f64,
@@ -63,10 +66,12 @@ impl Publisher {
         }
     }
 
-    /// Hands a configuration to every core, whole. What `others` use of a limit is not this node's.
+    /// Hands a configuration to every core, whole. What `others` use of a limit is not this node's,
+    /// nor what was `learned` to be no more there.
     pub fn publish(
         &mut self,
         others: &Others<'_>,
+        learned: &Learned,
         record: &SnapshotRecord,
         secrets: &Arc<[TableSecret]>,
         listener_identity: Option<Arc<ListenerIdentity>>,
@@ -75,12 +80,15 @@ impl Publisher {
         let snapshot = Snapshot::from_record(record)?;
         let mut definitions = limit_definitions(&record.limits)?;
         for (definition, _) in definitions.iter_mut().zip(&record.limits).filter(|(_, limit)| limit.paces.is_none()) {
-            definition.entitlement = others.entitlement(&definition.id, unit_name(definition.unit), definition.amount);
+            let (id, unit) = (&definition.id, unit_name(definition.unit));
+            definition.amount = learned.effective(id, unit, definition.amount, now);
+            definition.entitlement = others.entitlement(id, unit, definition.amount);
         }
         let rings = self.limits.apply(&definitions, now)?;
         let row = |limit: &LimitRecord| Row {
             id: limit.id.clone(),
             unit: limit.unit,
+            configured: limit.amount,
             paces: limit.paces,
             overshoot_probability: limit.overshoot_probability,
         };
@@ -103,10 +111,14 @@ impl Publisher {
         Ok(snapshot)
     }
 
-    /// Sets what this node may use of every limit, now that the others used what they did.
-    pub fn entitle(&self, others: &Others<'_>) {
+    /// Sets what this node may use of every limit, now that the others used what they did and
+    /// providers said what they did.
+    pub fn entitle(&self, others: &Others<'_>, learned: &Learned, now: Nanos) {
         for (row, ring) in self.rows.iter().zip(self.limits.rings().iter()).filter(|(row, _)| row.paces.is_none()) {
-            ring.set_entitlement(others.entitlement(&row.id, unit_name(row.unit), ring.amount()));
+            let unit = unit_name(row.unit);
+            let amount = learned.effective(&row.id, unit, row.configured, now);
+            ring.set_amount(amount);
+            ring.set_entitlement(others.entitlement(&row.id, unit, amount));
         }
         self.keep_pace();
     }
@@ -120,6 +132,15 @@ impl Publisher {
             let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
             ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
         }
+    }
+
+    /// What this node spent and holds of a limit; `None` where `index` does not stand for `id` in
+    /// what was published.
+    pub fn used(&self, index: usize, id: &str, now: Nanos) -> Option<u64> {
+        self.rows.get(index).filter(|row| row.id == id)?;
+        let ring = self.limits.rings().get(index)?;
+        ring.advance(now);
+        Some(ring.used())
     }
 
     /// Hands the live state to every core.

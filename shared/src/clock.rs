@@ -70,7 +70,8 @@ impl Clock {
         Nanos(u64::try_from(shown.saturating_sub(self.origin).as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Time of day, for log lines, file names and certificate checks only.
+    /// Time of day, for log lines, file names, certificate checks and times that a provider states
+    /// as times of day; never for what has to grow.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     pub fn wall(&self) -> Duration {

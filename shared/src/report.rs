@@ -2,6 +2,7 @@
 //! next one, and the control thread adds all of them up. No clock, no labels without a bound.
 
 use crate::published::RestingKey;
+use crate::told::KeyTold;
 use std::collections::HashMap;
 
 /// Upper bounds of the latency buckets, in microseconds; one more bucket holds the rest.
@@ -229,6 +230,8 @@ pub struct Report {
     pub resting_keys: Vec<RestingKey>,
     /// Models that keys were not allowed.
     pub denials: Vec<Denial>,
+    /// What providers said of their limits; the newest for each key and model.
+    pub told: Vec<KeyTold>,
     /// Times from sending to the answer's head, by key; only where weights follow them.
     pub waits: HashMap<KeyLabels, Histogram, ahash::RandomState>,
     /// Sums without labels.

@@ -172,6 +172,7 @@ fn base(limit: &RateLimit, is_counted_elsewhere: bool) -> LimitRecord {
         overshoot_probability,
         deviations: if is_statistical { quantile::deviations(overshoot_probability) } else { 0.0 },
         is_learned: false,
+        is_part: false,
         paces: None,
     }
 }
@@ -241,6 +242,7 @@ fn part(whole: &LimitRecord, length: Duration) -> Option<LimitRecord> {
         // Less than the whole amount, since the window is.
         amount: (amount as u64).max(1),
         window_ns,
+        is_part: true,
         ..whole.clone()
     })
 }
@@ -360,7 +362,7 @@ mod tests {
         assert_eq!((limits[1].amount, limits[1].window_ns), (pace.units, pace.window_ns));
         let charge = limits[1].charge;
         assert_eq!((charge.reserve, charge.rule), (Reserve::Learned, ChargeRule::AdmissionRefunded));
-        assert_eq!(limits[1].deviations, 0.0, "at the mean");
+        assert!(limits[1].deviations.abs() < f64::EPSILON, "at the mean");
         let definitions = crate::compile::limit_definitions(&limits).unwrap();
         assert_eq!((definitions[0].window.spread_ns() > 0, definitions[1].window.spread_ns()), (true, 0));
     }
@@ -401,7 +403,9 @@ mod tests {
         assert_eq!((limits[0].max_wait_ns, limits[1].max_wait_ns), (2_000_000_000, 0));
         assert_eq!((limits[0].on_node_loss, limits[1].on_node_loss), (Some(OnNodeLoss::Keep), None));
         assert_eq!((limits[0].enforcement, limits[1].enforcement), (Enforcement::Statistical, Enforcement::Strict));
-        assert_eq!((limits[0].overshoot_probability, limits[1].overshoot_probability), (0.001, 0.0));
-        assert!((limits[0].deviations - 3.090_232).abs() < 1e-6 && limits[1].deviations == 0.0);
+        for (limit, probability, deviations) in [(&limits[0], 0.001, 3.090_232), (&limits[1], 0.0, 0.0)] {
+            assert!((limit.overshoot_probability - probability).abs() < 1e-9);
+            assert!((limit.deviations - deviations).abs() < 1e-6);
+        }
     }
 }

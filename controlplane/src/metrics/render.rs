@@ -286,6 +286,7 @@ mod tests {
             live: ClusterState::default().live(),
             view: &View { counters: vec![("frames_sent", 1), ("frames_dropped", 0)], ..View::default() },
             own: &NodeValues::default(),
+            learned: Vec::new(),
             discovered: vec![(SourceName { method: "dns", number: 1 }, &sight)],
             now: Nanos(0),
         };
