@@ -70,10 +70,6 @@ struct UnitFigure {
     window: Duration,
 }
 
-/// No provider says how many requests may run at once.
-const NOT_TOLD: UnitFigure =
-    UnitFigure { told: Told { limit: None, remaining: None, reset_after: None }, window: Duration::ZERO };
-
 #[derive(Clone, Debug)]
 struct Own {
     /// As it was published, and whether it was fresh then; `None`: not yet.
@@ -243,9 +239,8 @@ impl Figure {
 
     fn of(&self, unit: Unit) -> &UnitFigure {
         match unit {
-            Unit::Requests => &self.requests,
+            Unit::Requests | Unit::Concurrent => &self.requests,
             Unit::Tokens => &self.tokens,
-            Unit::Concurrent => &NOT_TOLD,
         }
     }
 
@@ -264,6 +259,7 @@ impl Figure {
         let is_for = match unit {
             Unit::Requests => is_for_requests,
             Unit::Tokens => is_for_tokens,
+            // Nobody tells how many may run at once.
             Unit::Concurrent => false,
         };
         is_for && self.refused_until.is_some_and(|until| until > at)
