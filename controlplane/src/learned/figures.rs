@@ -70,10 +70,6 @@ struct UnitFigure {
     window: Duration,
 }
 
-/// No provider says how many requests may run at once.
-const NOT_TOLD: UnitFigure =
-    UnitFigure { told: Told { limit: None, remaining: None, reset_after: None }, window: Duration::ZERO };
-
 #[derive(Clone, Debug)]
 struct Own {
     /// As it was published, and whether it was fresh then; `None`: not yet.
@@ -245,7 +241,6 @@ impl Figure {
         match unit {
             Unit::Requests => &self.requests,
             Unit::Tokens => &self.tokens,
-            Unit::Concurrent => &NOT_TOLD,
         }
     }
 
