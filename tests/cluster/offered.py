@@ -72,6 +72,8 @@ class Offered:
         self.waiting: collections.Counter = collections.Counter()
         self.tasks: set[asyncio.Task] = set()
         self.stopping = False
+        # The most that a request was sent after its time, seconds: this machine was busy.
+        self.late = 0.0
         self.error: BaseException | None = None
         self.begun = time.monotonic_ns()
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -100,6 +102,7 @@ class Offered:
             ask = self.ask(node, self.dice)
             if (wait := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
+            self.late = max(self.late, time.monotonic() - due)
             sent = Sent(node.name, ask.units, time.monotonic_ns())
             self.sent.append(sent)
             if self.waiting[node.name] >= WAITING_MAX:

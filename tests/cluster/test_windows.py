@@ -34,9 +34,15 @@ def test_the_fullest_window_is_the_one_that_a_count_by_hand_finds() -> None:
 
 
 def test_one_limiter_for_everybody_fills_its_windows_and_none_over() -> None:
-    """What it admits is a log whose fullest window is within the limit, and no arrival could be added."""
-    assert central([(0, 1), (1, 1), (2, 1), (10, 1), (11, 1)], 2, 10) == 4
-    assert central([(0, 3), (1, 2), (2, 1)], 4, 10) == 4, "a smaller one passes where a larger one does not"
+    """One that does not fit is left out, and a smaller one after it may fit."""
+    assert central([(0, 1), (1, 1), (2, 1), (10, 1), (11, 1)], lambda _: 2, 10) == 4
+    assert central([(0, 3), (1, 2), (2, 1)], lambda _: 4, 10) == 4
+
+
+def test_a_lower_limit_counts_what_came_under_the_higher_one() -> None:
+    """Lowered at 5: nothing before 10, and one a window then."""
+    arrivals = [(0, 1), (1, 1), (6, 1), (10, 1), (11, 1), (12, 1)]
+    assert central(arrivals, lambda at: 2 if at < 5 else 1, 10) == 3
 
 
 def test_a_message_names_the_window_and_who_filled_it() -> None:

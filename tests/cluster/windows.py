@@ -7,7 +7,7 @@ simulated provider counts the same way.
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 SECOND = 1_000_000_000
 
@@ -64,14 +64,15 @@ def explain(rows: Sequence[Row], window: Fullest, begun: int) -> str:
     return "\n".join(said)
 
 
-def central(arrivals: Iterable[tuple[int, int]], limit: int, length: int) -> int:
-    """Units that one exact sliding log would have admitted of (time, units), in order of time."""
+def central(arrivals: Iterable[tuple[int, int]], limit_at: Callable[[int], int], length: int) -> int:
+    """Units that one exact sliding log would have admitted of (time, units), in order of time, under the
+    limit that held then."""
     log: collections.deque[tuple[int, int]] = collections.deque()
     held = admitted = 0
     for at, units in arrivals:
         while log and at - log[0][0] >= length:
             held -= log.popleft()[1]
-        if held + units <= limit:
+        if held + units <= limit_at(at):
             log.append((at, units))
             held += units
             admitted += units
