@@ -38,7 +38,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 /// How often reports are taken in and outcomes carried out. A change waits half of it on average.
-const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// How often the listener's certificate files are looked at.
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -162,6 +162,7 @@ impl ControlLoop {
             return Some(Finished::Stuck { core });
         }
         self.apply(Event::Tick);
+        self.compare_limits();
         self.look_at_identity();
         self.carry_out();
         self.tell_others();
@@ -185,6 +186,13 @@ impl ControlLoop {
             self.watch.heard(report.core, self.clock.now());
             self.apply(Event::Report(Box::new(report)));
         }
+    }
+
+    /// What providers told of their limits is worth what it says beside our own count.
+    fn compare_limits(&mut self) {
+        let now = self.clock.now();
+        let outcome = self.state.compare_limits(|index, id| self.publisher.used(index, id, now), now);
+        self.remember(outcome);
     }
 
     /// The core that has to be given up, if there is one.
@@ -214,7 +222,8 @@ impl ControlLoop {
             self.cluster.follow(peers);
         }
         if pending.entitle {
-            self.publisher.entitle(&self.cluster.others(self.state.view()));
+            let others = self.cluster.others(self.state.view());
+            self.publisher.entitle(&others, self.state.learned(), self.clock.now());
         }
         let mut publish_live = pending.publish_live;
         if pending.publish {
@@ -238,7 +247,8 @@ impl ControlLoop {
         let epoch = self.epoch.saturating_add(1);
         let Some((record, secrets)) = self.state.record(epoch) else { return Ok(()) };
         let others = self.cluster.others(self.state.view());
-        self.publisher.publish(&others, &record, &secrets, self.identity.current(), self.clock.now())?;
+        let (learned, identity) = (self.state.learned(), self.identity.current());
+        self.publisher.publish(&others, learned, &record, &secrets, identity, self.clock.now())?;
         self.epoch = epoch;
         self.keeper.snapshot_changed(is_new_configuration);
         let (providers, virtual_keys) = (record.providers.len(), record.virtual_keys.len());
@@ -261,7 +271,7 @@ impl ControlLoop {
         let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
         if self.collector.is_due(now) {
             self.cluster.settle_keys(self.state.view());
-            let own = self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
+            let own = self.collector.collect(own, &mut self.state, &self.publisher.limits(now), now);
             let outcome = self.state.looked(own, now);
             self.remember(outcome);
         } else if !self.collector.renew(own, &self.state, now) {

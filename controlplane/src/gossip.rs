@@ -29,6 +29,8 @@ mod twin;
 pub mod values;
 pub mod wire;
 
+pub(crate) use life::VIEW_INTERVAL;
+
 #[cfg(test)]
 mod tests;
 

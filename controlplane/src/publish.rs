@@ -1,15 +1,17 @@
 //! From records to the cores: the snapshot's bytes, the secrets beside it, the limits' rings.
 
 use crate::compile::{CompileError, TableSecret, limit_definitions};
-use crate::entitlements::Others;
+use crate::entitlements::{Others, Pace};
+use crate::learned::Learned;
 use crate::metrics::LimitRow;
 use shared::clock::Nanos;
 use shared::limit::{LimitTable, TableError};
 use shared::published::{ListenerIdentity, Live, Published};
 use shared::ring::CoreSender;
 use shared::secret::Secret;
-use shared::snapshot::{Snapshot, SnapshotError, SnapshotRecord, Unit};
+use shared::snapshot::{LimitRecord, Snapshot, SnapshotError, SnapshotRecord, Unit};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Limits that `/metrics` shows: the first ones of the configuration.
 const LIMITS_SHOWN_MAX: usize = 5_000;
@@ -28,13 +30,24 @@ pub enum PublishError {
     Snapshot(#[from] SnapshotError),
 }
 
+/// What is kept of a published limit beside its ring.
+struct Row {
+    id: String,
+    unit: Unit,
+    /// Units in a window, as configured.
+    configured: u64,
+    /// Of which limit it is the pace on this node.
+    paces: Option<u32>,
+    overshoot_probability: f64,
+}
+
 /// Owns the rings to the cores and the limits' rings.
 pub struct Publisher {
     cores: Vec<CoreSender>,
     lookup_key: Arc<[u8; 32]>,
     limits: LimitTable,
-    /// Ids and units of the published limits, in the rings' order.
-    limit_names: Vec<(String, &'static str)>,
+    /// The published limits, in the rings' order.
+    rows: Vec<Row>,
     /// The table that `secrets` was made from.
     secret_table: Option<Arc<[TableSecret]>>,
     secrets: Arc<[Secret]>,
@@ -47,16 +60,18 @@ impl Publisher {
             cores,
             lookup_key: Arc::new(lookup_key),
             limits: LimitTable::default(),
-            limit_names: Vec::new(),
+            rows: Vec::new(),
             secret_table: None,
             secrets: Arc::new([]),
         }
     }
 
-    /// Hands a configuration to every core, whole. What `others` use of a limit is not this node's.
+    /// Hands a configuration to every core, whole. What `others` use of a limit is not this node's,
+    /// nor what was `learned` to be no more there.
     pub fn publish(
         &mut self,
         others: &Others<'_>,
+        learned: &Learned,
         record: &SnapshotRecord,
         secrets: &Arc<[TableSecret]>,
         listener_identity: Option<Arc<ListenerIdentity>>,
@@ -64,11 +79,20 @@ impl Publisher {
     ) -> Result<Snapshot, PublishError> {
         let snapshot = Snapshot::from_record(record)?;
         let mut definitions = limit_definitions(&record.limits)?;
-        for definition in &mut definitions {
-            definition.entitlement = others.entitlement(&definition.id, unit_name(definition.unit), definition.amount);
+        for (definition, _) in definitions.iter_mut().zip(&record.limits).filter(|(_, limit)| limit.paces.is_none()) {
+            let (id, unit) = (&definition.id, unit_name(definition.unit));
+            definition.amount = learned.effective(id, unit, definition.amount, now);
+            definition.entitlement = others.entitlement(id, unit, definition.amount);
         }
         let rings = self.limits.apply(&definitions, now)?;
-        self.limit_names = record.limits.iter().map(|limit| (limit.id.clone(), unit_name(limit.unit))).collect();
+        let row = |limit: &LimitRecord| Row {
+            id: limit.id.clone(),
+            unit: limit.unit,
+            configured: limit.amount,
+            paces: limit.paces,
+            overshoot_probability: limit.overshoot_probability,
+        };
+        self.rows = record.limits.iter().map(row).collect();
         if !self.secret_table.as_ref().is_some_and(|table| Arc::ptr_eq(table, secrets)) {
             self.secrets = secrets.iter().map(|entry| entry.secret.duplicate()).collect();
             self.secret_table = Some(Arc::clone(secrets));
@@ -86,11 +110,35 @@ impl Publisher {
         Ok(snapshot)
     }
 
-    /// Sets what this node may use of every limit, now that the others used what they did.
-    pub fn entitle(&self, others: &Others<'_>) {
-        for ((id, unit), ring) in self.limit_names.iter().zip(self.limits.rings().iter()) {
-            ring.set_entitlement(others.entitlement(id, unit, ring.amount()));
+    /// Sets what this node may use of every limit, now that the others used what they did and
+    /// providers said what they did.
+    pub fn entitle(&self, others: &Others<'_>, learned: &Learned, now: Nanos) {
+        let rings = self.limits.rings();
+        for (row, ring) in self.rows.iter().zip(rings.iter()) {
+            match row.paces.and_then(|paced| rings.get(paced as usize)) {
+                // It follows the amount, which may be learned.
+                Some(paced) => {
+                    let staleness = Duration::from_nanos(ring.window().window_ns());
+                    let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
+                    ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
+                }
+                None => {
+                    let unit = unit_name(row.unit);
+                    let amount = learned.effective(&row.id, unit, row.configured, now);
+                    ring.set_amount(amount);
+                    ring.set_entitlement(others.entitlement(&row.id, unit, amount));
+                }
+            }
         }
+    }
+
+    /// What this node spent and holds of a limit; `None` where `index` does not stand for `id` in
+    /// what was published.
+    pub fn used(&self, index: usize, id: &str, now: Nanos) -> Option<u64> {
+        self.rows.get(index).filter(|row| row.id == id)?;
+        let ring = self.limits.rings().get(index)?;
+        ring.advance(now);
+        Some(ring.used())
     }
 
     /// Hands the live state to every core.
@@ -101,14 +149,20 @@ impl Publisher {
         }
     }
 
-    /// Every limit as it stands now, as far as metrics show them.
+    /// Every limit as it stands now, as far as metrics show them. Paces are this node's own affair.
     pub fn limits(&self, now: Nanos) -> Vec<LimitRow> {
-        let rows = self.limit_names.iter().zip(self.limits.rings().iter()).take(LIMITS_SHOWN_MAX);
-        rows.map(|((id, unit), ring)| {
-            ring.advance(now);
-            LimitRow { id: id.clone(), unit, ring: ring.snapshot() }
-        })
-        .collect()
+        let rows = self.rows.iter().zip(self.limits.rings().iter()).filter(|(row, _)| row.paces.is_none());
+        rows.take(LIMITS_SHOWN_MAX)
+            .map(|(row, ring)| {
+                ring.advance(now);
+                LimitRow {
+                    id: row.id.clone(),
+                    unit: unit_name(row.unit),
+                    ring: ring.snapshot(),
+                    overshoot_probability: row.overshoot_probability,
+                }
+            })
+            .collect()
     }
 }
 
@@ -116,5 +170,6 @@ fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",
+        Unit::Concurrent => "concurrent",
     }
 }

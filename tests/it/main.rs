@@ -21,6 +21,7 @@ mod etcd_server;
 mod exit_codes;
 mod failover;
 mod fallbacks;
+mod limit_modes;
 mod name_server;
 mod namespaces;
 mod node_pages;
