@@ -31,6 +31,8 @@ SLOTS = 256
 # Units a node and window: enough for shares of their own, and little enough for a small machine.
 UNITS_A_NODE = 100
 FIRST_UNIT_SECONDS = 30
+POLL_SECONDS = 0.25
+BACK_SECONDS_MAX = 120
 # Part of the limit that the last window of a run with trouble has to have.
 BACK_AT_LEAST = 0.6
 
@@ -46,7 +48,8 @@ class Form:
     trouble_window: int
     # A node is stopped, cut off, or missing for so long, where nothing waits for it.
     trouble: float
-    # A lease runs out and a window passes before what a lost node had is given out again.
+    # A lease runs out and a window passes before what a lost node had is given out again: the time in
+    # which that has happened.
     reclaimed: float
     # Least utilisation of an undisturbed cluster.
     utilisation: float
@@ -61,7 +64,7 @@ def possible(window: int) -> float:
 # The window of the short form is so short that 0.97 is all that is possible; borrowing and a hot node
 # that moves cost the same time as with a minute, which is a larger part of this window.
 SHORT = Form(window=10, windows=2.5, trouble_window=5, trouble=8, reclaimed=20, utilisation=0.90)
-LONG = Form(window=60, windows=4.5, trouble_window=30, trouble=30, reclaimed=60, utilisation=0.97)
+LONG = Form(window=60, windows=4.5, trouble_window=30, trouble=30, reclaimed=90, utilisation=0.97)
 
 
 @functools.cache
@@ -119,26 +122,26 @@ class Log:
 
     def __init__(self, provider: Asked):
         self.provider = provider
+        self.read: list[Row] = []
+        self.zero: int | None = None
 
     def rows(self) -> list[Row]:
         """All of it. Which node a request came through is the name of its model."""
-        rows: list[Row] = []
-        start, zero = 0, None
         while True:
             before = time.monotonic_ns()
-            status, body = self.provider.ask("GET", f"/__sim/admissions?from={start}")
+            status, body = self.provider.ask("GET", f"/__sim/admissions?from={len(self.read)}")
             after = time.monotonic_ns()
             assert status == 200, (status, body[:200])
             page = json.loads(body)
             assert page["forgotten"] == 0, "the provider's log was too short"
             # Right within a millisecond or so. Windows are counted on the provider's clock; this only
             # places them beside what happened here.
-            if zero is None:
-                zero = (before + after) // 2 - page["now_nanos"]
-            rows += [Row(at + zero, tokens, page["models"][model]) for at, tokens, _, model in page["rows"]]
-            if page["next"] == start:
-                return rows
-            start = page["next"]
+            if self.zero is None:
+                self.zero = (before + after) // 2 - page["now_nanos"]
+            models = page["models"]
+            self.read += [Row(at + self.zero, tokens, models[model]) for at, tokens, _, model in page["rows"]]
+            if not page["rows"]:
+                return self.read
 
 
 @dataclasses.dataclass
@@ -153,6 +156,8 @@ class Run:
     is_tokens: bool = False
     sent: list[Sent] = dataclasses.field(default_factory=list)
     rows: list[Row] = dataclasses.field(default_factory=list)
+    # Seconds until the limit was used again.
+    back: float | None = None
     # Since when another limit holds.
     lowered: tuple[int, int] | None = None
     happened: list[tuple[int, str]] = dataclasses.field(default_factory=list)
@@ -170,6 +175,19 @@ class Run:
     def wait(self, seconds: float) -> None:
         """Until so many seconds after the load began."""
         time.sleep(max(0.0, self.begun / SECOND + seconds - time.monotonic()))
+
+    def wait_back(self, at: int, part: float, lasts: float) -> None:
+        """So long, and longer if need be, until after `at` such a part of the limit was used within a
+        window; then two windows more."""
+        self.wait(self.seconds + lasts)
+
+        def is_back() -> bool:
+            time.sleep(POLL_SECONDS)
+            self.back = used_again(self.log.rows(), at, self.window * SECOND, part * self.limit)
+            return self.back is not None
+
+        soon(is_back, BACK_SECONDS_MAX, f"{part} of the limit is used again", self.cluster.explain)
+        self.wait(self.seconds + 2 * self.window)
 
     def say(self, what: str) -> int:
         """Writes down that something happens now; when that is."""
@@ -242,6 +260,7 @@ class Run:
             "last window": f"{self.at_the_end():.2f}",
             "refused": counts[429],
             "failed": failed,
+            "back after": f"{self.back:.1f} s" if self.back is not None else "",
             "sent late": f"{self.offered.late * 1e3:.0f} ms",
         }
         RESULTS.mkdir(parents=True, exist_ok=True)
@@ -253,10 +272,24 @@ class Run:
 
 
     def check(self, name: str, at_least: float = BACK_AT_LEAST) -> None:
-        """The figures; the limit was kept; and in the end so much of it is used again."""
+        """The figures; the limit was kept; and in the last window so much of it was used."""
         self.report(name)
         self.assert_within(self.limit)
         assert self.at_the_end() >= at_least, (self.at_the_end(), self.cluster.explain())
+
+
+def used_again(rows: list[Row], at: int, length: int, units: float) -> float | None:
+    """Seconds from `at` to the end of the first window of later rows with so many units; `None`: no such."""
+    recent: collections.deque[int] = collections.deque()
+    for row in rows:
+        if row.at < at:
+            continue
+        while recent and row.at - recent[0] >= length:
+            recent.popleft()
+        recent.append(row.at)
+        if len(recent) >= units:
+            return (row.at - at) / SECOND
+    return None
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ def test_a_restart(cluster: Cluster, provider: Asked, form: Form, state: str) ->
     configure(cluster, rule, "existing")
     with loaded(cluster, provider, limit, window, 3.0, seed=7) as run:
         run.wait(window + 0.15 * window)
-        restart(run, cluster.nodes[2:], state)
-        run.wait(run.seconds + form.reclaimed + 2 * window)
+        killed = restart(run, cluster.nodes[2:], state)
+        run.wait_back(killed, BACK_AT_LEAST, form.reclaimed)
     run.check(f"strict, 3 nodes, 3.0x, restart {state}")
 
 
@@ -36,8 +36,8 @@ def test_a_restart_of_all(cluster: Cluster, provider: Asked, form: Form, count: 
     configure(cluster, rule, "existing")
     with loaded(cluster, provider, limit, window, 2.0, seed=8) as run:
         run.wait(window + 0.3 * window)
-        restart(run, cluster.nodes, state)
-        run.wait(run.seconds + form.reclaimed + 2 * window)
+        killed = restart(run, cluster.nodes, state)
+        run.wait_back(killed, BACK_AT_LEAST, form.reclaimed)
     run.check(f"strict, {count} nodes, 2.0x, all restarted {state}")
 
 
@@ -75,9 +75,9 @@ def mark(node: Node) -> str:
     return node.status().get("configuration", {}).get("hash", "")
 
 
-def restart(run: Run, nodes: list[Node], state: str) -> None:
-    """kill -9 for all of them, then a start of all of them."""
-    run.say(f"kill -9 {[node.name for node in nodes]}")
+def restart(run: Run, nodes: list[Node], state: str) -> int:
+    """kill -9 for all of them, then a start of all of them; when they were dead."""
+    killed = run.say(f"kill -9 {[node.name for node in nodes]}")
     for node in nodes:
         node.kill()
     for node in nodes:
@@ -85,3 +85,4 @@ def restart(run: Run, nodes: list[Node], state: str) -> None:
             without_state(node)
         node.start()
     run.say(f"started {state}")
+    return killed
