@@ -107,7 +107,7 @@ pub fn limit_definitions(records: &[LimitRecord]) -> Result<Vec<LimitDefinition>
                 unit: record.unit,
                 window,
                 amount: record.amount,
-                entitlement: record.amount,
+                entitlement: Some(record.amount),
             })
         })
         .collect()

@@ -201,6 +201,7 @@ fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",
+        Unit::Concurrent => "concurrent",
     }
 }
 

@@ -239,7 +239,7 @@ impl Figure {
 
     fn of(&self, unit: Unit) -> &UnitFigure {
         match unit {
-            Unit::Requests => &self.requests,
+            Unit::Requests | Unit::Concurrent => &self.requests,
             Unit::Tokens => &self.tokens,
         }
     }
@@ -259,6 +259,8 @@ impl Figure {
         let is_for = match unit {
             Unit::Requests => is_for_requests,
             Unit::Tokens => is_for_tokens,
+            // Nobody tells how many may run at once.
+            Unit::Concurrent => false,
         };
         is_for && self.refused_until.is_some_and(|until| until > at)
     }

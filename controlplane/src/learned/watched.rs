@@ -2,7 +2,7 @@
 //!
 //! A word is true for the past: of when its request was sent. It is compared with what the cluster
 //! had used *then*: our own use as it was counted at that time, and the others' as it is heard once
-//! it had time to arrive. Both may count somewhat too much (slices of cores, requests on their way),
+//! it had time to arrive. Before that, only what goes beyond all that may be on its way counts. Both may count somewhat too much (slices of cores, requests on their way),
 //! so that foreign use comes out too small rather than too large; what is within the noise of the
 //! others' news is left alone.
 
@@ -26,6 +26,11 @@ const WORDS_EVERY: Duration = Duration::from_millis(250);
 /// Foreign use below this part of the rest, or below so many units, may be none.
 const NOISE_PART: u64 = 50;
 const NOISE_UNITS: u64 = 3;
+
+/// While the provider has less than this part of the rest left, foreign use only grows: a bucket that
+/// fills a little between two requests has not become larger, and whoever asks for all of it at
+/// once is refused again and again.
+const EDGE_PART: u64 = 8;
 
 /// What a provider said of all that a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,14 @@ impl Taken {
     }
 }
 
+/// What was used at one time.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    at: Nanos,
+    here: u64,
+    by_others: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -64,8 +77,8 @@ pub(super) struct Watched {
     foreign: Taken,
     refused: Taken,
     is_told: bool,
-    /// What we used, oldest first.
-    counts: VecDeque<(Nanos, u64)>,
+    /// Oldest first.
+    counts: VecDeque<Count>,
     used_by_others: u64,
     /// Not compared yet, oldest first; with the provider's limit as it was known with them.
     words: VecDeque<(Word, Option<u64>)>,
@@ -145,11 +158,11 @@ impl Watched {
 
     /// Takes in what this node uses now, and compares the words whose time has come.
     pub(super) fn compare(&mut self, used: u64, now: Nanos) {
-        if self.counts.back().is_none_or(|(at, _)| now.since(*at) >= COUNTED_EVERY) {
+        if self.counts.back().is_none_or(|count| now.since(count.at) >= COUNTED_EVERY) {
             if self.counts.len() >= COUNTS_MAX {
                 self.counts.pop_front();
             }
-            self.counts.push_back((now, used));
+            self.counts.push_back(Count { at: now, here: used, by_others: self.used_by_others });
         }
         for (word, _) in &mut self.words {
             if let Some(until) = word.refused_until.take() {
@@ -164,6 +177,37 @@ impl Watched {
         if let Some((word, provider_limit)) = newest {
             self.compare_word(word, provider_limit);
         }
+        if let Some((word, provider_limit)) = self.words.back().copied() {
+            self.compare_early(word, provider_limit, now);
+        }
+    }
+
+    /// What the others may have used without our having heard of it: as much as came to be known in
+    /// the time that news take, and their part of that time in a window where as much has ended.
+    fn unheard(&self, now: Nanos) -> u64 {
+        let before = self.counts.iter().rev().find(|count| now.since(count.at) >= HEARD_AFTER);
+        let risen = self.used_by_others.saturating_sub(before.map_or(0, |count| count.by_others));
+        let (time_ms, window_ms) = (HEARD_AFTER.as_millis(), self.window.as_millis().max(1));
+        let steady = u128::from(self.used_by_others) * time_ms / window_ms;
+        risen.saturating_add(u64::try_from(steady).unwrap_or(u64::MAX))
+    }
+
+    /// What is foreign whatever the others did meanwhile; never less than was known.
+    fn compare_early(&mut self, word: Word, provider_limit: Option<u64>, now: Nanos) {
+        let Some((remaining, until)) = word.left else { return };
+        let Some(believed) = self.believed(&word, provider_limit) else { return };
+        let units = believed.saturating_sub(remaining).saturating_sub(self.unheard(now));
+        let noise = noise(base(self.configured, provider_limit).saturating_sub(units));
+        if units > self.foreign.at(now).saturating_add(noise) {
+            self.foreign = Taken { units, as_of: word.as_of, until };
+        }
+    }
+
+    /// What we believed to have left when a word was true; `None` where that is not known any more.
+    fn believed(&self, word: &Word, provider_limit: Option<u64>) -> Option<u64> {
+        let count = self.counts.iter().find(|count| count.at >= word.as_of)?;
+        let is_near = count.at.since(word.as_of) <= COUNT_AFTER_MAX;
+        is_near.then(|| left(self.configured, provider_limit, count.here, self.used_by_others))
     }
 
     fn compare_word(&mut self, word: Word, provider_limit: Option<u64>) {
@@ -171,14 +215,13 @@ impl Watched {
         if remaining > 0 && word.as_of > self.refused.as_of {
             self.refused = Taken::default();
         }
-        let counted = self.counts.iter().find(|(at, _)| *at >= word.as_of);
-        let Some((_, used)) = counted.filter(|(at, _)| at.since(word.as_of) <= COUNT_AFTER_MAX) else { return };
-        let believed = left(self.configured, provider_limit, *used, self.used_by_others);
+        let Some(believed) = self.believed(&word, provider_limit) else { return };
         let units = believed.saturating_sub(remaining);
         // Of an amount that is not known, as of one that is: what was used, and what remains.
         let amount = base(self.configured, provider_limit).saturating_sub(units);
-        let noise = (amount / NOISE_PART).max(NOISE_UNITS);
+        let noise = noise(amount);
         let before = self.foreign.at(word.as_of);
+        let units = if remaining < amount / EDGE_PART { units.max(before) } else { units };
         let is_foreign = units > if before > 0 { noise / 2 } else { noise };
         let is_as_before = before.abs_diff(units) <= noise / 2;
         self.foreign = match (is_foreign, is_as_before) {
@@ -214,6 +257,10 @@ impl Watched {
             remaining_ms: until.map(|until| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX)),
         })
     }
+}
+
+fn noise(amount: u64) -> u64 {
+    (amount / NOISE_PART).max(NOISE_UNITS)
 }
 
 /// The lower of what we and the provider allow.
