@@ -186,7 +186,7 @@ class Run:
             self.back = used_again(self.log.rows(), at, self.window * SECOND, part * self.limit)
             return self.back is not None
 
-        soon(is_back, BACK_SECONDS_MAX, f"{part} of the limit is used again", self.cluster.explain)
+        soon(is_back, BACK_SECONDS_MAX, f"{part} of the limit is used again", self.explain)
         self.wait(self.seconds + 2 * self.window)
 
     def say(self, what: str) -> int:
@@ -243,6 +243,19 @@ class Run:
         wanted = sum(sent.units for sent in self.sent if sent.status == 200)
         return wanted == sum(row.units for row in self.rows if row.at >= self.begun)
 
+    def explain(self) -> str:
+        """What happened, and what every node says of the limit, for a message about too little use."""
+        events = [f"{(at - self.begun) / SECOND:8.3f} s  {text}" for at, text in self.happened]
+        said = []
+        for node in self.cluster.living():
+            status = node.status()
+            said.append(f"{node.name} {status.get('cluster_health')}: {json.dumps(status.get('limits'))}")
+        used: collections.Counter = collections.Counter()
+        for row in self.log.rows():
+            used[(row.at - self.begun) // SECOND] += row.units
+        seconds = " ".join(str(used[second]) for second in range(int(self.seconds) + 1))
+        return "\n".join([*events, f"units in each second: {seconds}", *said])
+
     def report(self, name: str, promise: str = "") -> float:
         """One line of figures; the utilisation."""
         used = self.utilisation()
@@ -275,7 +288,7 @@ class Run:
         """The figures; the limit was kept; and in the last window so much of it was used."""
         self.report(name)
         self.assert_within(self.limit)
-        assert self.at_the_end() >= at_least, (self.at_the_end(), self.cluster.explain())
+        assert self.at_the_end() >= at_least, (self.at_the_end(), self.explain())
 
 
 def used_again(rows: list[Row], at: int, length: int, units: float) -> float | None:

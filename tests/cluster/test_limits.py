@@ -21,4 +21,4 @@ def test_no_window_has_more_than_the_limit(
     used = run.report(f"strict, {count} nodes, {times}x", f"at most {possible(form.window):.3f} are possible")
     run.assert_within(limit)
     run.assert_no_failures()
-    assert used >= form.utilisation, (used, cluster.explain())
+    assert used >= form.utilisation, (used, run.explain())

@@ -22,7 +22,7 @@ def test_a_limit_too_small_for_shares_is_kept_and_used_as_well(cluster: Cluster,
     used = run.report("strict, 3 nodes, 1.5x, small limit")
     run.assert_within(SMALL_LIMIT)
     run.assert_no_failures()
-    assert used >= form.utilisation - 0.1, (used, cluster.explain())
+    assert used >= form.utilisation - 0.1, (used, run.explain())
 
 
 def streamed(node: Node, dice: random.Random) -> Ask:
@@ -55,7 +55,7 @@ def test_tokens_of_streams_never_exceed_their_limit(
     run.assert_within(limit)
     run.assert_no_failures()
     # A stream holds all that it may produce until it has ended.
-    assert used >= 0.7, (used, cluster.explain())
+    assert used >= 0.7, (used, run.explain())
 
 
 def printed_bound(run: Run) -> int | None:

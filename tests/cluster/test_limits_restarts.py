@@ -67,7 +67,7 @@ def test_a_limit_that_is_lowered(cluster: Cluster, provider: Asked, form: Form) 
     run.assert_within(old)
     run.assert_within(new, after=holds, what="after the last node had the new limit")
     run.assert_no_failures()
-    assert run.at_the_end() >= BACK_AT_LEAST, cluster.explain()
+    assert run.at_the_end() >= BACK_AT_LEAST, run.explain()
 
 
 def mark(node: Node) -> str:

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 from cluster import Asked, Cluster
-from limited import UNITS_A_NODE, Form, limit_of, loaded, start
+from limited import BACK_AT_LEAST, UNITS_A_NODE, Form, limit_of, loaded, start
 
 PATIENCE_SECONDS = 60
 BALANCER_SECONDS = 0.5
@@ -27,7 +27,7 @@ def test_lost_packets(cluster: Cluster, provider: Asked, form: Form, count: int)
     used = run.report(f"strict, {count} nodes, 1.5x, 5 % loss")
     run.assert_within(limit)
     run.assert_no_failures()
-    assert used >= form.utilisation - 0.05, (used, cluster.explain())
+    assert used >= form.utilisation - 0.05, (used, run.explain())
 
 
 @pytest.mark.parametrize("policy", ["keep", "reclaim"])
@@ -41,9 +41,9 @@ def test_a_partition(cluster: Cluster, provider: Asked, form: Form, policy: str)
         cluster.network.split([node.host for node in cluster.nodes[:3]], [node.host for node in cluster.nodes[3:]])
         lasts = form.trouble + (form.reclaimed if policy == "reclaim" else 0)
         run.wait(window + lasts)
-        run.say("healed")
+        healed = run.say("healed")
         cluster.network.heal()
-        run.wait(window + lasts + 3 * window)
+        run.wait_back(healed, BACK_AT_LEAST, window)
     run.check(f"strict, 7 nodes, 1.5x, partition 3/4 of {lasts:.0f} s, {policy}")
     run.assert_no_failures()
 
@@ -81,9 +81,9 @@ def test_a_node_that_stood_still(cluster: Cluster, provider: Asked, form: Form, 
         run.say(f"SIGSTOP {frozen.name}")
         frozen.send(signal.SIGSTOP)
         run.wait(run.seconds + lasts)
-        run.say(f"SIGCONT {frozen.name}")
+        resumed = run.say(f"SIGCONT {frozen.name}")
         frozen.send(signal.SIGCONT)
-        run.wait(run.seconds + 3 * window)
+        run.wait_back(resumed, BACK_AT_LEAST, window)
     waited = [sent for sent in run.sent if sent.node == frozen.name]
     assert len(waited) > window, "requests waited at the stopped node"
     run.check(f"strict, 3 nodes, 1.5x, SIGSTOP for {lasts:.0f} s, {policy}")
