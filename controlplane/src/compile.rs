@@ -68,6 +68,7 @@ pub enum CompileError {
 pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileError> {
     let mut out = Tables::default();
     let limits = Limits::new(config);
+    out.warnings.extend(limits.crowded(config));
     let providers = config
         .providers
         .iter()

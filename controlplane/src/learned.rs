@@ -166,7 +166,9 @@ impl Learned {
             let Some(limit) = self.limits.get_mut(*at) else { continue };
             if limit.belonging.is_about(model) {
                 let word = self.figures.word(&limit.belonging, model, limit.watched.unit(), limit.watched.window());
-                word.into_iter().for_each(|word| limit.watched.heard(word));
+                if let Some(word) = word {
+                    limit.watched.heard(word);
+                }
             }
         }
     }

@@ -64,8 +64,8 @@ use crate::keep::Keeper;
 use crate::overload::Overload;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
-use crate::start::{Start, StartsFrom};
 use crate::shared_limits::SharedLimits;
+use crate::start::{Start, StartsFrom};
 use crate::state::{ClusterState, Outcome};
 use crate::watch::Watch;
 use shared::bounds::EVENTS_IN_FLIGHT_MAX;
@@ -225,7 +225,7 @@ async fn run(
     // Published before the first tick, so that a node with known addresses serves at once.
     control_loop.apply(Event::Configured(Box::new(compiled)));
     control_loop.carry_out();
-    let finished = control_loop.run().await;
+    let finished = Box::pin(control_loop.run()).await;
     admin.abort();
     Ok(finished?)
 }

@@ -140,8 +140,7 @@ impl Publisher {
             let (id, unit) = (&definition.id, unit_name(definition.unit));
             definition.amount = learned.effective(id, unit, definition.amount, now);
             let is_shared = row.is_shared(sharing, definition.amount);
-            definition.entitlement =
-                (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
+            definition.entitlement = (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
         }
         let rings = self.limits.apply(&definitions, now)?;
         self.rows = rows;
@@ -151,6 +150,7 @@ impl Publisher {
             .map(|provider| Duration::from_millis(u64::from(provider.total_timeout_ms)))
             .max()
             .unwrap_or_default();
+        self.keep_pace();
         if !self.secret_table.as_ref().is_some_and(|table| Arc::ptr_eq(table, secrets)) {
             self.secrets = secrets.iter().map(|entry| entry.secret.duplicate()).collect();
             self.secret_table = Some(Arc::clone(secrets));
@@ -171,31 +171,32 @@ impl Publisher {
     /// Sets what this node may use of every limit, now that the others used what they did and
     /// providers said what they did. True: the terms of shared limits have changed.
     pub fn entitle(&self, sharing: Sharing<'_, '_>, learned: &Learned, now: Nanos) -> bool {
-        let rings = self.limits.rings();
         let mut has_changed = false;
-        for (row, ring) in self.rows.iter().zip(rings.iter()) {
-            match row.paces.and_then(|paced| rings.get(paced as usize)) {
-                // It follows the amount, which may be learned.
-                Some(paced) => {
-                    let staleness = Duration::from_nanos(ring.window().window_ns());
-                    let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
-                    ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
-                }
-                None => {
-                    let unit = unit_name(row.unit);
-                    let amount = learned.effective(&row.id, unit, row.configured, now);
-                    let before = ring.amount();
-                    ring.set_amount(amount);
-                    let is_shared = row.is_shared(sharing, amount);
-                    has_changed |= amount != before && (is_shared || row.is_shared(sharing, before));
-                    if !is_shared {
-                        ring.set_valid_until(Nanos(u64::MAX));
-                        ring.set_entitlement(sharing.left_by_others(&row.id, unit, amount));
-                    }
-                }
+        for (row, ring) in self.rows.iter().zip(self.limits.rings().iter()).filter(|(row, _)| row.paces.is_none()) {
+            let unit = unit_name(row.unit);
+            let amount = learned.effective(&row.id, unit, row.configured, now);
+            let before = ring.amount();
+            ring.set_amount(amount);
+            let is_shared = row.is_shared(sharing, amount);
+            has_changed |= amount != before && (is_shared || row.is_shared(sharing, before));
+            if !is_shared {
+                ring.set_valid_until(Nanos(u64::MAX));
+                ring.set_entitlement(sharing.left_by_others(&row.id, unit, amount));
             }
         }
+        self.keep_pace();
         has_changed
+    }
+
+    /// A pace follows the amount of its limit, which may be learned.
+    fn keep_pace(&self) {
+        let rings = self.limits.rings();
+        for (row, ring) in self.rows.iter().zip(rings.iter()) {
+            let Some(paced) = row.paces.and_then(|paced| rings.get(paced as usize)) else { continue };
+            let staleness = Duration::from_nanos(ring.window().window_ns());
+            let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
+            ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
+        }
     }
 
     /// The limits that the nodes hold parts of. `policy` is for those that do not say what becomes

@@ -53,7 +53,11 @@ struct Writing {
 enum Expected {
     Known(u16),
     /// At least so many as are listed; the others are counted.
-    Counting { listed: u16, members: usize, since: Nanos },
+    Counting {
+        listed: u16,
+        members: usize,
+        since: Nanos,
+    },
 }
 
 /// Messages to leave, each for a node at an address.

@@ -71,11 +71,9 @@ impl LimitTable {
         let mut rings = Vec::with_capacity(definitions.len());
         for definition in definitions {
             let identity = (definition.id.clone(), definition.unit, definition.window);
-            let ring = self
-                .by_identity
-                .get(&identity)
-                .cloned()
-                .unwrap_or_else(|| Arc::new(LimitRing::new(definition.window, definition.entitlement.unwrap_or(0), now)));
+            let ring = self.by_identity.get(&identity).cloned().unwrap_or_else(|| {
+                Arc::new(LimitRing::new(definition.window, definition.entitlement.unwrap_or(0), now))
+            });
             rings.push(Arc::clone(&ring));
             if next.insert(identity, ring).is_some() {
                 return Err(TableError::Twice(definition.id.clone()));
