@@ -183,7 +183,7 @@ class Run:
 
         def is_back() -> bool:
             time.sleep(POLL_SECONDS)
-            self.back = used_again(self.log.rows(), at, self.window * SECOND, part * self.limit)
+            self.back = used_again(self.admitted(), at, self.window * SECOND, part * self.limit)
             return self.back is not None
 
         soon(is_back, BACK_SECONDS_MAX, f"{part} of the limit is used again", self.explain)
@@ -198,9 +198,12 @@ class Run:
     def end(self) -> None:
         """Ends the load and reads the log."""
         self.sent = self.offered.stop()
-        self.rows = self.log.rows()
-        if not self.is_tokens:
-            self.rows = [dataclasses.replace(row, units=1) for row in self.rows]
+        self.rows = self.admitted()
+
+    def admitted(self) -> list[Row]:
+        """The provider's log so far, in units of the limit."""
+        rows = self.log.rows()
+        return rows if self.is_tokens else [dataclasses.replace(row, units=1) for row in rows]
 
     def utilisation(self) -> float:
         """What the provider admitted, of what one exact limiter would have admitted of the requests that
@@ -251,7 +254,7 @@ class Run:
             status = node.status()
             said.append(f"{node.name} {status.get('cluster_health')}: {json.dumps(status.get('limits'))}")
         used: collections.Counter = collections.Counter()
-        for row in self.log.rows():
+        for row in self.admitted():
             used[(row.at - self.begun) // SECOND] += row.units
         seconds = " ".join(str(used[second]) for second in range(int(self.seconds) + 1))
         return "\n".join([*events, f"units in each second: {seconds}", *said])
@@ -293,14 +296,16 @@ class Run:
 
 def used_again(rows: list[Row], at: int, length: int, units: float) -> float | None:
     """Seconds from `at` to the end of the first window of later rows with so many units; `None`: no such."""
-    recent: collections.deque[int] = collections.deque()
+    recent: collections.deque[Row] = collections.deque()
+    held = 0
     for row in rows:
         if row.at < at:
             continue
-        while recent and row.at - recent[0] >= length:
-            recent.popleft()
-        recent.append(row.at)
-        if len(recent) >= units:
+        while recent and row.at - recent[0].at >= length:
+            held -= recent.popleft().units
+        recent.append(row)
+        held += row.units
+        if held >= units:
             return (row.at - at) / SECOND
     return None
 
