@@ -32,6 +32,9 @@ SLOTS = 256
 UNITS_A_NODE = 100
 FIRST_UNIT_SECONDS = 30
 POLL_SECONDS = 0.25
+CLOCK_READINGS = 9
+# A number that no row has.
+NO_ROW = 1 << 62
 BACK_SECONDS_MAX = 120
 # Part of the limit that the last window of a run with trouble has to have.
 BACK_AT_LEAST = 0.6
@@ -123,21 +126,28 @@ class Log:
     def __init__(self, provider: Asked):
         self.provider = provider
         self.read: list[Row] = []
-        self.zero: int | None = None
+        # Right within half of the quickest answer. Windows are counted on the provider's clock; this only
+        # places them beside what happened here.
+        self.zero = min(self.asked_zero() for _ in range(CLOCK_READINGS))[1]
+
+    def asked_zero(self) -> tuple[int, int]:
+        """How long an answer without rows took, and when the provider's clock was zero."""
+        before = time.monotonic_ns()
+        page = self.page(NO_ROW)
+        after = time.monotonic_ns()
+        return after - before, (before + after) // 2 - page["now_nanos"]
+
+    def page(self, start: int) -> dict[str, Any]:
+        """Rows from this number on."""
+        status, body = self.provider.ask("GET", f"/__sim/admissions?from={start}")
+        assert status == 200, (status, body[:200])
+        return json.loads(body)
 
     def rows(self) -> list[Row]:
         """All of it. Which node a request came through is the name of its model."""
         while True:
-            before = time.monotonic_ns()
-            status, body = self.provider.ask("GET", f"/__sim/admissions?from={len(self.read)}")
-            after = time.monotonic_ns()
-            assert status == 200, (status, body[:200])
-            page = json.loads(body)
+            page = self.page(len(self.read))
             assert page["forgotten"] == 0, "the provider's log was too short"
-            # Right within a millisecond or so. Windows are counted on the provider's clock; this only
-            # places them beside what happened here.
-            if self.zero is None:
-                self.zero = (before + after) // 2 - page["now_nanos"]
             models = page["models"]
             self.read += [Row(at + self.zero, tokens, models[model]) for at, tokens, _, model in page["rows"]]
             if not page["rows"]:
@@ -241,10 +251,11 @@ class Run:
         silent = [sent for sent in self.sent if sent.status == 429 and sent.retry_after is None]
         assert not silent, f"{len(silent)} refusals without retry-after: {silent[:5]}"
 
-    def units_agree(self) -> bool:
-        """Whether the provider charged what the clients think that it charges."""
+    def assert_units_agree(self) -> None:
+        """The provider charged what the clients think that it charges."""
         wanted = sum(sent.units for sent in self.sent if sent.status == 200)
-        return wanted == sum(row.units for row in self.rows if row.at >= self.begun)
+        charged = sum(row.units for row in self.rows if row.at >= self.begun)
+        assert charged == wanted, (charged, wanted)
 
     def explain(self) -> str:
         """What happened, and what every node says of the limit, for a message about too little use."""
@@ -315,8 +326,9 @@ def loaded(
     cluster: Cluster, provider: Asked, limit: int, window: int, times: float, seed: int, units: float = 1.0, **offered: Any
 ) -> Iterator[Run]:
     """Offers so many times the limit's rate, in requests of so many units; afterwards the run is complete."""
+    log = Log(provider)
     load = Offered(cluster.nodes, times * limit / window / units, seed, **offered)
-    run = Run(cluster, Log(provider), limit, window, load, is_tokens=units != 1.0)
+    run = Run(cluster, log, limit, window, load, is_tokens=units != 1.0)
     try:
         yield run
     finally:

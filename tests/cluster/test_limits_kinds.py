@@ -51,7 +51,7 @@ def test_tokens_of_streams_never_exceed_their_limit(
     with loaded(cluster, provider, limit, form.window, times, seed=3, units=usual, ask=streamed) as run:
         run.wait(form.windows * form.window)
     used = run.report(f"strict, 3 nodes, {times}x, tokens of streams")
-    assert run.units_agree()
+    run.assert_units_agree()
     run.assert_within(limit)
     run.assert_no_failures()
     # A stream holds all that it may produce until it has ended.
