@@ -23,6 +23,7 @@ mod discovery;
 pub mod doctor;
 mod drain;
 pub mod entitlements;
+pub mod escrow;
 pub mod event;
 pub mod failover;
 pub mod gossip;
@@ -217,7 +218,7 @@ async fn run(
     // Published before the first tick, so that a node with known addresses serves at once.
     control_loop.apply(Event::Configured(Box::new(compiled)));
     control_loop.carry_out();
-    let finished = control_loop.run().await;
+    let finished = Box::pin(control_loop.run()).await;
     admin.abort();
     Ok(finished?)
 }

@@ -115,19 +115,16 @@ impl Publisher {
     pub fn entitle(&self, others: &Others<'_>, learned: &Learned, now: Nanos) {
         let rings = self.limits.rings();
         for (row, ring) in self.rows.iter().zip(rings.iter()) {
-            match row.paces.and_then(|paced| rings.get(paced as usize)) {
+            if let Some(paced) = row.paces.and_then(|paced| rings.get(paced as usize)) {
                 // It follows the amount, which may be learned.
-                Some(paced) => {
-                    let staleness = Duration::from_nanos(ring.window().window_ns());
-                    let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
-                    ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
-                }
-                None => {
-                    let unit = unit_name(row.unit);
-                    let amount = learned.effective(&row.id, unit, row.configured, now);
-                    ring.set_amount(amount);
-                    ring.set_entitlement(others.entitlement(&row.id, unit, amount));
-                }
+                let staleness = Duration::from_nanos(ring.window().window_ns());
+                let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
+                ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
+            } else {
+                let unit = unit_name(row.unit);
+                let amount = learned.effective(&row.id, unit, row.configured, now);
+                ring.set_amount(amount);
+                ring.set_entitlement(others.entitlement(&row.id, unit, amount));
             }
         }
     }
@@ -166,9 +163,11 @@ impl Publisher {
     }
 }
 
-fn unit_name(unit: Unit) -> &'static str {
+/// As gossip and metrics write it.
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",
+        Unit::Concurrent => "concurrent",
     }
 }

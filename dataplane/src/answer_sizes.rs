@@ -120,8 +120,11 @@ mod tests {
     fn mean_and_deviation_are_those_of_the_answers() {
         // As many of 60 as of 140: mean 100, deviation 40.
         let sizes = learned((0..200).map(|at| if at % 2 == 0 { 60 } else { 140 }));
-        assert_eq!(sizes.estimate("m", SizeClass(5), 0.0), Some(100));
-        assert_eq!(sizes.estimate("m", SizeClass(5), 2.0), Some(180));
+        for (deviations, expected) in [(0.0, 100), (2.0, 180)] {
+            // Rounded up, which may be from a hair above.
+            let estimate = sizes.estimate("m", SizeClass(5), deviations).unwrap();
+            assert!((expected..=expected + 1).contains(&estimate), "{estimate} and not {expected}");
+        }
     }
 
     #[test]

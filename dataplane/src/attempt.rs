@@ -271,6 +271,7 @@ impl Request<'_> {
         let (cause, what) = match refused.unit {
             Unit::Requests => (Cause::RequestLimited, "requests"),
             Unit::Tokens => (Cause::TokenLimited, "tokens"),
+            Unit::Concurrent => (Cause::ConcurrencyLimited, "requests at once"),
         };
         let (amount, remaining) = (refused.amount, refused.remaining);
         let rejection = if let Some(after) = refused.retry_after {

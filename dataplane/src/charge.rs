@@ -174,6 +174,7 @@ impl Charges {
             let (unit, mut amount) = match record.unit {
                 ArchivedUnit::Requests => (Unit::Requests, 1),
                 ArchivedUnit::Tokens => (Unit::Tokens, needs.tokens(record)),
+                ArchivedUnit::Concurrent => (Unit::Concurrent, 1),
             };
             if unit == Unit::Tokens && record.charge.reserve == Reserve::Learned {
                 self.class = needs.class;

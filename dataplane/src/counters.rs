@@ -184,15 +184,15 @@ impl Counters {
     }
 
     /// Notes what a provider said of its limits; the newest for each key and model stays.
-    pub(crate) fn told(&self, told: Told) {
+    pub(crate) fn told(&self, told: &Told) {
         let mut all = self.told.borrow_mut();
         let same = |other: &&mut Told| other.key == told.key && other.model.as_str() == told.model.as_str();
         if let Some(before) = all.iter_mut().find(same) {
             if before.as_of <= told.as_of {
-                *before = told;
+                *before = *told;
             }
         } else if all.len() < TOLD_PER_REPORT_MAX {
-            all.push(told);
+            all.push(*told);
         }
     }
 

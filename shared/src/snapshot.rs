@@ -172,7 +172,7 @@ pub struct ModelRecord {
 }
 
 /// What a limit counts.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
 #[repr(u8)]
 pub enum Unit {
@@ -180,6 +180,8 @@ pub enum Unit {
     Requests,
     /// Tokens, input and output together.
     Tokens,
+    /// Attempts that run at the same time: counted until they end, and never after that.
+    Concurrent,
 }
 
 /// How firmly a limit holds across nodes; see the configuration's words of the same names.
@@ -244,16 +246,17 @@ pub struct TokenCharge {
     pub rule: ChargeRule,
 }
 
-/// A limit: so many requests or tokens in a window.
+/// A limit: so many requests or tokens in a window, or so many requests at once.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct LimitRecord {
     /// Stable name: the rate limit's id and what it counts, as in `team-a/tokens`.
     pub id: String,
     /// What it counts.
     pub unit: Unit,
-    /// How many in a window.
+    /// How many in a window, or at once.
     pub amount: u64,
-    /// Window length in nanoseconds.
+    /// Window length in nanoseconds; of [`Unit::Concurrent`], which has none, always
+    /// [`CONCURRENT_WINDOW_NS`](crate::limit::CONCURRENT_WINDOW_NS).
     pub window_ns: u64,
     /// How firmly it holds across nodes.
     pub enforcement: Enforcement,

@@ -81,7 +81,8 @@ mod tests {
     #[test]
     fn input_and_output_are_all_tokens_where_both_are_told() {
         let told = |limit| Told { limit: Some(limit), remaining: Some(limit / 2), ..Told::default() };
-        let mut limits = ProviderLimits { input_tokens: told(50), output_tokens: told(10), ..ProviderLimits::default() };
+        let mut limits =
+            ProviderLimits { input_tokens: told(50), output_tokens: told(10), ..ProviderLimits::default() };
         assert_eq!(limits.all_tokens(), Told { limit: Some(60), remaining: Some(30), reset_after: None });
         limits.output_tokens = Told::default();
         assert!(limits.all_tokens().limit.is_none(), "half of it says nothing of the whole");

@@ -122,7 +122,9 @@ fn what_somebody_else_uses_one_node_hears_and_the_other_leaves_alone() {
     scene.wait_learned("foreign use", |learned| learned[0]["foreign_use"] == 40 && learned[0]["effective"] == 20);
     // The second node has asked nothing yet, and what the first one used has reached it.
     let entitled = "deepintshield_limit_entitlement{limit=\"l/requests\",unit=\"requests\"} 15\n";
-    until("its part is known to the second node", || scene.cluster.get(1, "/metrics").1.contains(entitled).then_some(()));
+    until("its part is known to the second node", || {
+        scene.cluster.get(1, "/metrics").1.contains(entitled).then_some(())
+    });
     let mut client = scene.client(1);
     let answered = (0..40).filter(|_| ask(&mut client, VIRTUAL_KEY).0 == 200).count();
     assert_eq!((answered, scene.refused()), (15, 0), "all that was left, and not one refusal of the provider");

@@ -22,6 +22,7 @@ mod exit_codes;
 mod failover;
 mod fallbacks;
 mod learned_limits;
+mod limit_modes;
 mod name_server;
 mod namespaces;
 mod node_pages;

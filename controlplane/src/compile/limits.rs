@@ -6,7 +6,7 @@ use super::{index, quantile};
 use crate::entitlements::{Pace, staleness};
 use shared::config::model as config;
 use shared::config::model::{Charge, Config, RateLimit};
-use shared::limit::{ChargeRule, UNITS_MAX};
+use shared::limit::{CONCURRENT_WINDOW_NS, ChargeRule, UNITS_MAX};
 use shared::snapshot::{Counted, Enforcement, LimitRecord, OnNodeLoss, Reserve, TokenCharge, Unit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -43,6 +43,16 @@ impl Limits {
                 }
                 limits.add(&limit.id, whole, staleness);
             }
+            if let Some(amount) = limit.concurrent {
+                let at_once = LimitRecord {
+                    id: format!("{}/concurrent", limit.id),
+                    unit: Unit::Concurrent,
+                    amount: amount.get(),
+                    window_ns: CONCURRENT_WINDOW_NS,
+                    ..base
+                };
+                limits.add(&limit.id, at_once, staleness);
+            }
         }
         limits
     }
@@ -56,7 +66,7 @@ impl Limits {
     fn add(&mut self, rate_limit_id: &str, record: LimitRecord, staleness: Option<Duration>) {
         let at = index(self.records.len());
         let pace = staleness
-            .filter(|_| record.enforcement == Enforcement::Gossip)
+            .filter(|_| record.enforcement == Enforcement::Gossip && record.unit != Unit::Concurrent)
             .and_then(|staleness| Pace::of(record.unit, record.amount, record.window_ns, staleness))
             .map(|pace| LimitRecord {
                 id: format!("{}/pace", record.id),
@@ -263,6 +273,18 @@ mod tests {
         assert_eq!(shown(&limits), expected);
         let learned: Vec<_> = limits.iter().map(|limit| limit.is_learned).collect();
         assert_eq!(learned, [false, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn what_runs_at_once_is_a_limit_beside_the_others() {
+        let limits = records(
+            r#"{"id": "a", "concurrent_max_limit": 3, "enforcement": "gossip", "sub_window": "1s",
+                "request_max_limit": 5, "request_reset_duration": "1m"}"#,
+        );
+        let ids: Vec<_> = limits.iter().map(|limit| limit.id.as_str()).collect();
+        assert_eq!(ids, ["a/requests/1s", "a/requests", "a/requests/pace", "a/concurrent"]);
+        assert_eq!((limits[3].unit, limits[3].amount), (Unit::Concurrent, 3));
+        assert_eq!(limits[3].window_ns, CONCURRENT_WINDOW_NS);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 
 use super::keyring::{ClusterTag, GossipKey, KeyId, Keyring};
 use chacha20poly1305::aead::AeadInOut as _;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -49,12 +50,12 @@ pub(crate) const NONCE_BYTES: usize = 24;
 const NAME_BYTES: usize = 12;
 
 /// A node's id, as frames carry it. Empty: nobody in particular.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct NodeName([u8; NAME_BYTES]);
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeName([u8; NAME_BYTES]);
 
 impl NodeName {
     /// `None`: longer than 12 bytes, or with a zero byte.
-    pub(crate) fn new(id: &str) -> Option<Self> {
+    pub fn new(id: &str) -> Option<Self> {
         let mut name = [0; NAME_BYTES];
         name.get_mut(..id.len())?.copy_from_slice(id.as_bytes());
         (!id.contains('\0')).then_some(Self(name))

@@ -7,7 +7,7 @@
 //! belongs to none and learns nothing.
 
 use shared::report::KeyLabels;
-use shared::snapshot::SnapshotRecord;
+use shared::snapshot::{LimitRecord, SnapshotRecord, Unit};
 
 /// What a limit counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,9 +83,11 @@ pub(super) fn belongings(record: &SnapshotRecord) -> Vec<(usize, Belonging)> {
         let key = record.keys.get(key as usize)?;
         let provider = record.providers.get(key.provider as usize)?;
         let key = KeyLabels { provider: provider.name.clone(), key: key.name.clone() };
-        // A pace counts the same requests, for this node alone.
-        let is_pace = record.limits.get(limit).is_some_and(|limit| limit.paces.is_some());
-        (!provider.is_key_less && !is_pace).then_some((limit, Belonging { key, model }))
+        // A pace counts the same requests, for this node alone; and no provider tells how many may
+        // run at once.
+        let is_told = |limit: &LimitRecord| limit.paces.is_none() && limit.unit != Unit::Concurrent;
+        (!provider.is_key_less && record.limits.get(limit).is_some_and(is_told))
+            .then_some((limit, Belonging { key, model }))
     });
     named.collect()
 }
@@ -113,7 +115,13 @@ mod tests {
                 "model_configs": [{{"model_name": "m", "provider": "one"{}}}, {{"model_name": "n", "provider": "two"{}}}],
                 "providers": [{{"name": "one"{}}}, {{"name": "two"{}}}]
             }}}}"#,
-            limit("k"), limit("x"), limit("v"), limit("m"), limit("n"), limit("one"), limit("two"),
+            limit("k"),
+            limit("x"),
+            limit("v"),
+            limit("m"),
+            limit("n"),
+            limit("one"),
+            limit("two"),
         );
         let found = belongings(&compiled(&text).record);
         let found = found.first().map(|(_, found)| (found.key.key.as_str(), found.model.as_deref()));

@@ -239,7 +239,8 @@ impl Figure {
 
     fn of(&self, unit: Unit) -> &UnitFigure {
         match unit {
-            Unit::Requests => &self.requests,
+            // Limits on what runs at once belong to no key.
+            Unit::Requests | Unit::Concurrent => &self.requests,
             Unit::Tokens => &self.tokens,
         }
     }
@@ -257,7 +258,7 @@ impl Figure {
         let is_for_requests = requests == Some(0) || (requests.is_none() && tokens.is_none());
         let is_for_tokens = requests != Some(0);
         let is_for = match unit {
-            Unit::Requests => is_for_requests,
+            Unit::Requests | Unit::Concurrent => is_for_requests,
             Unit::Tokens => is_for_tokens,
         };
         is_for && self.refused_until.is_some_and(|until| until > at)

@@ -1,5 +1,4 @@
 use super::*;
-use std::time::Duration;
 use crate::compile::tests::compiled;
 use crate::failover::tests::{at, member};
 use crate::gossip::values::{LimitUse, NodeValues};
@@ -7,6 +6,7 @@ use crate::member::Health;
 use proptest::prelude::*;
 use shared::limit::UNITS_MAX;
 use shared::told::{ProviderLimits, Told};
+use std::time::Duration;
 
 /// One provider, whose only key has 100 requests and 1,000 tokens a minute, and 500 requests an hour.
 const LIMITED: &str = r#"{
@@ -183,7 +183,8 @@ fn a_few_requests_on_their_way_change_nothing() {
 #[test]
 fn a_refusal_takes_all_that_was_believed_to_be_left_until_its_time() {
     let mut node = Node::new();
-    let refused = KeyTold { refused_for: Some(5 * SECOND), limits: ProviderLimits::default(), ..said(1, 0, node.now()) };
+    let refused =
+        KeyTold { refused_for: Some(5 * SECOND), limits: ProviderLimits::default(), ..said(1, 0, node.now()) };
     node.told(&refused);
     node.pass(50, 20);
     assert_eq!((node.requests(), node.why()), (20, Some(("refused", Some(4_950)))));
@@ -201,7 +202,11 @@ fn a_refusal_for_want_of_tokens_is_none_of_requests() {
     assert_eq!(node.requests(), 100);
     assert_eq!(node.learned.effective("minute/tokens", "tokens", 1_000, node.now()), 10);
     node.pass(5_000, 10);
-    assert_eq!(node.learned.effective("minute/tokens", "tokens", 1_000, node.now()), 50, "what it counts and we do not");
+    assert_eq!(
+        node.learned.effective("minute/tokens", "tokens", 1_000, node.now()),
+        50,
+        "what it counts and we do not"
+    );
 }
 
 #[test]
@@ -231,7 +236,8 @@ fn a_minutes_figure_never_touches_the_limit_of_an_hour() {
 #[test]
 fn an_amount_that_is_not_configured_is_the_providers() {
     let mut learned = Learned::default();
-    learned.configure(&compiled(&LIMITED.replace("\"request_max_limit\": 100", "\"request_max_limit\": \"auto\"")).record);
+    learned
+        .configure(&compiled(&LIMITED.replace("\"request_max_limit\": 100", "\"request_max_limit\": \"auto\"")).record);
     let mut node = Node { learned, now_ms: 100_000 };
     let requests = |node: &Node| node.learned.effective("minute/requests", "requests", UNITS_MAX, node.now());
     assert_eq!((requests(&node), node.why()), (UNITS_MAX, Some(("not_told", None))));
@@ -293,7 +299,15 @@ fn the_newest_word_stands_whoever_was_told_it() {
     node.told(&said(70, 70, node.now()));
     let row = |number, age_ms, limit| {
         let requests = crate::gossip::values::ToldFigures { limit: Some(limit), ..Default::default() };
-        ToldRow { provider: "one".into(), key: "k".into(), model: "m".into(), number, age_ms, requests, ..ToldRow::default() }
+        ToldRow {
+            provider: "one".into(),
+            key: "k".into(),
+            model: "m".into(),
+            number,
+            age_ms,
+            requests,
+            ..ToldRow::default()
+        }
     };
     node.hear(vec![other(0, vec![row(1, 2_000, 50)])]);
     assert_eq!(node.requests(), 70, "it is older");

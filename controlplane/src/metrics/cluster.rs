@@ -60,9 +60,11 @@ fn learned_limits(text: &mut Exposition, learned: &[LearnedLimit]) {
             text.sample(name, &[("limit", &row.id), ("unit", &row.unit), ("why", &row.why)], value);
         }
     };
-    family("deepintshield_limit_configured", "Units in a window as configured, where the provider leaves less.", |row| {
-        row.configured
-    });
+    family(
+        "deepintshield_limit_configured",
+        "Units in a window as configured, where the provider leaves less.",
+        |row| row.configured,
+    );
     family("deepintshield_limit_effective", "Units in a window that the cluster uses instead.", |row| {
         Some(row.effective)
     });

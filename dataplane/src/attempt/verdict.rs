@@ -35,8 +35,7 @@ impl Request<'_> {
         self.core.counters.attempt(self.serving, step.provider, key, outcome);
         let asked = if matches!(status, 429 | 500..) { told::retry_after(fields(attempted)) } else { None };
         // An account without money is refused too; that says nothing of its limits.
-        let is_unpaid =
-            status == 429 && memchr::memmem::find(answer.buffer.payload(), b"insufficient_quota").is_some();
+        let is_unpaid = status == 429 && memchr::memmem::find(answer.buffer.payload(), b"insufficient_quota").is_some();
         self.tell_limits(attempted, step, key, asked.filter(|_| status == 429 && !is_unpaid));
         if self.target.endpoint == Endpoint::Relay {
             return Verdict::Relay;
@@ -77,7 +76,9 @@ impl Request<'_> {
             Cause::ConnectTimeout | Cause::HeadTimeoutUpstream => "timeout",
             Cause::ProviderUnreachable | Cause::ProviderTls | Cause::ProviderUnresolved => "unreachable",
             Cause::ProviderReset | Cause::ProviderMalformed => "error",
-            Cause::RequestLimited | Cause::TokenLimited if self.is_keys_own_limit(stopped, key) => {
+            Cause::RequestLimited | Cause::TokenLimited | Cause::ConcurrencyLimited
+                if self.is_keys_own_limit(stopped, key) =>
+            {
                 return Verdict::KeyHasNoRoom;
             }
             _ => return Verdict::NextStep,
@@ -117,7 +118,7 @@ impl Request<'_> {
             return;
         }
         let as_of = if refused_for.is_some() { self.core.clock.now() } else { attempted.sent_at };
-        self.core.counters.told(Told { key, model: step.model, limits, as_of, refused_for });
+        self.core.counters.told(&Told { key, model: step.model, limits, as_of, refused_for });
     }
 
     fn rest(&self, key: Option<usize>, reason: RestReason, model: &str, time: Duration) {

@@ -2,7 +2,8 @@
 //!
 //! A permit that is dropped gives nothing away: before it was sent, everything goes back, for
 //! the provider never saw it; after that its reservation counts as spent in full, as if the
-//! answer had been as long as it could be. Tasks of a core are dropped at any await when a
+//! answer had been as long as it could be. Only what counts requests that run at once goes back
+//! at any end: it is never spent. Tasks of a core are dropped at any await when a
 //! client leaves, so this has to happen in `Drop`, which gets neither slices nor a time. The
 //! permit therefore holds an `Rc` of the core's slices, whose state is in `Cell`s (everything
 //! here stays on one core), and what a dropped permit spent is stamped by the next tick.
@@ -19,8 +20,9 @@ use super::slices::Slices;
 
 /// How old an admission may be when its request is sent.
 const COUNTING_SPREAD: Duration = Duration::from_nanos(COUNTING_SPREAD_NS);
-/// Units that other nodes use are looked for again after this.
-const ELSEWHERE: Duration = Duration::from_secs(1);
+/// When to look again for units whose return nobody can foretell: other nodes have them, or
+/// requests that run.
+const UNFORETOLD: Duration = Duration::from_secs(1);
 
 /// What a request asks of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub struct Charge {
     pub unit: Unit,
     /// From when on tokens count.
     pub rule: ChargeRule,
-    /// One for requests, the reservation for tokens.
+    /// One for requests, the reservation for tokens, one for what runs at once.
     pub amount: u64,
 }
 
@@ -81,13 +83,14 @@ pub struct Settled {
 #[must_use = "dropping a permit cancels it"]
 pub struct Permit(Holding);
 
-/// Requests are spent; tokens are held or spent, as their rules say. Dropping it spends all.
+/// Requests are spent; tokens are held or spent, as their rules say; what runs at once is held
+/// until the end. Dropping it spends all that can be spent.
 #[must_use = "dropping it charges the whole reservation"]
 pub struct Sent(Holding);
 
 impl Slices {
-    /// Takes what all `charges` ask for, or nothing. At most [`LIMITS_PER_REQUEST_MAX`]; a request with
-    /// more, or of a limit that these slices do not know, is refused for good.
+    /// Takes what all `charges` ask for, or nothing. At most [`LIMITS_PER_REQUEST_MAX`], each of another
+    /// limit; a request with more, or of a limit that these slices do not know, is refused for good.
     pub fn admit(self: &Rc<Self>, charges: &[Charge], now: Nanos) -> Result<Permit, Refused> {
         let mut holding =
             Holding { slices: Rc::clone(self), admitted_at: now, sent_at: None, entries: self.take_list() };
@@ -105,23 +108,36 @@ impl Slices {
         Ok(Permit(holding))
     }
 
-    /// Looks at all charges again, so that one answer names the longest wait among them.
+    /// Looks at all charges again, so that one answer names the longest wait among them, and
+    /// that each limit without room knows what was asked of it.
     #[cold]
     fn refuse(&self, charges: &[Charge], refused: Charge, now: Nanos) -> Refused {
         let mut worst = self.refused_by(refused, now);
         if charges.len() > LIMITS_PER_REQUEST_MAX {
+            // Ours to refuse, whatever room there is: no limit's business.
             worst.retry_after = None;
+            return worst;
         }
+        self.count_refused(refused);
         for charge in charges.iter().filter(|charge| charge.limit != refused.limit) {
-            let Some(until) = worst.retry_after else {
-                break;
-            };
             let other = self.refused_by(*charge, now);
-            if other.retry_after.is_none_or(|other| other > until) {
+            if other.retry_after == Some(Duration::ZERO) {
+                continue;
+            }
+            self.count_refused(*charge);
+            if let Some(until) = worst.retry_after
+                && other.retry_after.is_none_or(|other| other > until)
+            {
                 worst = other;
             }
         }
         worst
+    }
+
+    fn count_refused(&self, charge: Charge) {
+        if let Some(slice) = self.slice(charge.limit) {
+            slice.ring().count_refused(charge.amount);
+        }
     }
 
     fn refused_by(&self, charge: Charge, now: Nanos) -> Refused {
@@ -137,9 +153,18 @@ impl Slices {
             return refused;
         };
         refused.amount = slice.ring().amount();
+        if !slice.ring().is_valid_at(now) {
+            // Nothing is ours to give out until the cluster is heard again.
+            refused.retry_after = (charge.amount <= refused.amount).then_some(UNFORETOLD);
+            return refused;
+        }
         refused.remaining = slice.free();
         if refused.remaining >= charge.amount {
             refused.retry_after = Some(Duration::ZERO);
+            return refused;
+        }
+        if charge.unit == Unit::Concurrent {
+            refused.retry_after = Some(UNFORETOLD);
             return refused;
         }
         refused.reset = slice.ring().empty_at(now).since(now);
@@ -147,7 +172,7 @@ impl Slices {
         refused.retry_after = available_at.map(|at| at.since(now));
         if refused.retry_after.is_none() && charge.amount <= refused.amount {
             // Other nodes have what is missing; it comes back to us as their use expires.
-            refused.retry_after = Some(refused.reset.max(ELSEWHERE));
+            refused.retry_after = Some(refused.reset.max(UNFORETOLD));
         }
         refused
     }
@@ -208,8 +233,11 @@ pub(super) type Entry = Charge;
 impl Charge {
     /// Spent when sent, and not when settled.
     fn is_spent_when_sent(&self) -> bool {
-        let is_held = matches!(self.rule, ChargeRule::Settlement | ChargeRule::Either);
-        self.unit == Unit::Requests || !is_held
+        match self.unit {
+            Unit::Requests => true,
+            Unit::Tokens => !matches!(self.rule, ChargeRule::Settlement | ChargeRule::Either),
+            Unit::Concurrent => false,
+        }
     }
 }
 
@@ -233,10 +261,15 @@ impl Holding {
     fn settle(&mut self, mut tokens: impl FnMut(&Charge) -> u64, now: Nanos) -> Settled {
         let mut settled = Settled::default();
         let entries = mem::take(&mut self.entries);
-        for entry in entries.iter().filter(|entry| entry.unit == Unit::Tokens) {
+        for entry in entries.iter().filter(|entry| entry.unit != Unit::Requests) {
             let Some(slice) = self.slices.slice(entry.limit) else {
                 continue;
             };
+            if entry.unit == Unit::Concurrent {
+                slice.give_back(entry.amount);
+                self.slices.activate(slice);
+                continue;
+            }
             let used = tokens(entry);
             let unused = entry.amount.saturating_sub(used);
             match entry.rule {
@@ -301,7 +334,7 @@ impl Drop for Holding {
     fn drop(&mut self) {
         for entry in &self.entries {
             let Some(slice) = self.slices.slice(entry.limit) else { continue };
-            if self.sent_at.is_none() {
+            if self.sent_at.is_none() || entry.unit == Unit::Concurrent {
                 slice.give_back(entry.amount);
             } else if !entry.is_spent_when_sent() {
                 slice.abandon(entry.amount);

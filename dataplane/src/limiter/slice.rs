@@ -7,6 +7,9 @@
 //! next tick when little is left, and at once when this core is refused: what one core holds
 //! idle is what another core refuses.
 //!
+//! A slice is worth nothing once the node's lease on its entitlement has ended: units in hand
+//! are not given out after [`LimitRing::valid_until`], and go back.
+//!
 //! What was sent is stamped on the ring in batches, by the tick or when a batch spans a slot.
 //! Until then the ring counts it as held, so it is counted longer by that much, never shorter.
 
@@ -91,6 +94,11 @@ impl Slice {
     /// Takes `amount`, from the slice or from the ring.
     #[inline]
     pub(super) fn take(&self, amount: u64, now: Nanos) -> bool {
+        // The lease before the entitlement, as the ring wants it.
+        if !self.ring.is_valid_at(now) {
+            self.return_free();
+            return false;
+        }
         let entitlement = self.ring.entitlement();
         if entitlement == self.sized_for.get() {
             if let Some(rest) = self.free.get().checked_sub(amount) {
@@ -169,6 +177,9 @@ impl Slice {
 
     /// When `amount` can be had, for a refusal.
     pub(super) fn available_at(&self, amount: u64, now: Nanos) -> Option<Nanos> {
+        if !self.ring.is_valid_at(now) {
+            return None;
+        }
         let used = self.ring.used();
         let entitlement = self.ring.entitlement();
         let last = self.refusal.get();

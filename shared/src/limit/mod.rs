@@ -3,11 +3,13 @@
 //! [`Window`] says how long a spent unit counts. [`LimitRing`] counts: one for each limit and
 //! node, atomics only. [`LimitTable`] keeps the rings while configurations come and go. A core
 //! does not work on the ring for every request; it takes slices (`dataplane::limiter`).
+//! A limit on how many requests run at once is held in the same ring and never stamped there.
 //!
-//! Absent: clocks (time is an argument, of one monotonic clock that all cores of the node read), how an entitlement is shared between nodes, budgets in money, and how many
-//! requests may run at once.
+//! Absent: clocks (time is an argument, of one monotonic clock that all cores of the node
+//! read), how an entitlement is shared between nodes, and budgets in money.
 
 mod atomic;
+mod refused;
 mod ring;
 mod table;
 mod window;
@@ -15,9 +17,10 @@ mod window;
 use rkyv::{Archive, Deserialize, Serialize};
 
 pub use crate::snapshot::Unit;
+pub use refused::Refused;
 pub use ring::{LimitRing, RingSnapshot, UNITS_MAX};
 pub use table::{LIMITS_MAX, LimitDefinition, LimitRings, LimitTable, TableError};
-pub use window::{COUNTING_SPREAD_NS, WINDOW_MAX_NS, WINDOW_MIN_NS, Window, WindowError};
+pub use window::{CONCURRENT_WINDOW_NS, COUNTING_SPREAD_NS, WINDOW_MAX_NS, WINDOW_MIN_NS, Window, WindowError};
 
 /// Position of a limit in the [`LimitRings`] of one configuration.
 ///

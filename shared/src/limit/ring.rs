@@ -27,11 +27,18 @@
 //! disagree. An old reading expires less and holds less; only the time by which the expiring
 //! core's clock is *ahead* of the stamping core's reading shortens what counts, and J, 250 ms,
 //! is there for that among other things.
+//!
+//! # Leases
+//!
+//! An entitlement may be lent for a time: nothing is held after [`LimitRing::valid_until`],
+//! whatever is free. Whoever sees a later end also sees every entitlement that was set before
+//! it, so a node that comes back sets what it has left first and renews the lease then.
 
 use crossbeam::utils::CachePadded;
 
 use super::Window;
 use super::atomic::{AtomicU64, Ordering};
+use super::refused::{Refusals, Refused};
 use crate::clock::Nanos;
 
 /// The most units that a limit may allow: what a cell can hold, 2^40 − 1 (10^12).
@@ -53,12 +60,15 @@ pub struct LimitRing {
     /// Everything held, and everything stamped whose cell was not expired yet.
     used: CachePadded<AtomicU64>,
     history: CachePadded<History>,
+    refusals: CachePadded<Refusals>,
     /// Slot `s` is in cell `s % len`. Which lap a cell stands for is written in the cell.
     cells: Box<[AtomicU64]>,
 }
 
 struct Allowed {
     entitlement: AtomicU64,
+    /// Nothing is held later than this, nanoseconds of the node's clock.
+    valid_until: AtomicU64,
     /// What all nodes may use together; only told to clients, decides nothing.
     amount: AtomicU64,
 }
@@ -84,8 +94,8 @@ pub struct RingSnapshot {
 }
 
 impl LimitRing {
-    /// An empty ring of a node that may use all of the limit. An entitlement above [`UNITS_MAX`] is
-    /// cut to it.
+    /// An empty ring of a node that may use all of the limit, for ever. An entitlement above
+    /// [`UNITS_MAX`] is cut to it.
     pub fn new(window: Window, entitlement: u64, now: Nanos) -> Self {
         let first = window.first_counted_slot(now);
         let slots = u64::from(window.slots());
@@ -99,6 +109,7 @@ impl LimitRing {
             window,
             allowed: CachePadded::new(Allowed {
                 entitlement: AtomicU64::new(entitlement.min(UNITS_MAX)),
+                valid_until: AtomicU64::new(u64::MAX),
                 amount: AtomicU64::new(entitlement.min(UNITS_MAX)),
             }),
             used: CachePadded::new(AtomicU64::new(0)),
@@ -106,6 +117,7 @@ impl LimitRing {
                 emptied_before: AtomicU64::new(first),
                 last_stamped: AtomicU64::new(0),
             }),
+            refusals: CachePadded::default(),
             cells: cells.into_boxed_slice(),
         }
     }
@@ -128,6 +140,25 @@ impl LimitRing {
     /// Sets what all nodes together may use. The entitlement stays as it is.
     pub fn set_amount(&self, amount: u64) {
         self.allowed.amount.store(amount.min(UNITS_MAX), Ordering::Relaxed);
+    }
+
+    /// The last instant at which anything may be held.
+    pub fn valid_until(&self) -> Nanos {
+        Nanos(self.allowed.valid_until.load(Ordering::Acquire))
+    }
+
+    /// Sets the last instant at which anything may be held; `Nanos(u64::MAX)` for no end. What
+    /// is held and spent stays so. Meant to move on: a hold that read the former end may still
+    /// succeed after this returns. To take units away at once, lower the entitlement.
+    pub fn set_valid_until(&self, end: Nanos) {
+        self.allowed.valid_until.store(end.0, Ordering::Release);
+    }
+
+    /// Whether the entitlement may be used at `now`. Ask before reading the entitlement: then
+    /// who sees a renewed lease also sees the entitlement that was set for it.
+    #[inline]
+    pub fn is_valid_at(&self, now: Nanos) -> bool {
+        now <= self.valid_until()
     }
 
     /// Held and stamped, without expiring anything first.
@@ -167,10 +198,11 @@ impl LimitRing {
         self.used.fetch_add(0, Ordering::AcqRel)
     }
 
-    /// Takes `amount` out of what is free. Expires slots first where that is needed.
+    /// Takes `amount` out of what is free, if the entitlement is valid at `now`. Expires slots
+    /// first where that is needed.
     #[must_use = "a hold that nobody stamps or releases is never free again"]
     pub fn try_hold(&self, amount: u64, now: Nanos) -> bool {
-        self.hold_if_free(amount) || (self.advance(now) && self.hold_if_free(amount))
+        self.is_valid_at(now) && (self.hold_if_free(amount) || (self.advance(now) && self.hold_if_free(amount)))
     }
 
     fn hold_if_free(&self, amount: u64) -> bool {
@@ -199,10 +231,13 @@ impl LimitRing {
 
     /// What was held is now spent, and counts until the slot of `now` has expired.
     pub fn stamp(&self, amount: u64, now: Nanos) {
+        self.stamp_slot(amount, self.window.slot_of(now));
+    }
+
+    fn stamp_slot(&self, amount: u64, slot: u64) {
         if amount == 0 {
             return;
         }
-        let slot = self.window.slot_of(now);
         let (cell, lap) = self.place(slot);
         let mut seen = cell.load(Ordering::Acquire);
         loop {
@@ -229,10 +264,27 @@ impl LimitRing {
 
     /// Counts what was spent without a hold, even above the entitlement: it did happen.
     pub fn charge(&self, amount: u64, now: Nanos) {
+        self.charge_slot(amount, self.window.slot_of(now));
+    }
+
+    fn charge_slot(&self, amount: u64, slot: u64) {
         let amount = amount.min(UNITS_MAX);
         // Into `used` first: the cell's amount must be in it when another core expires it.
         self.used.fetch_add(amount, Ordering::AcqRel);
-        self.stamp(amount, now);
+        self.stamp_slot(amount, slot);
+    }
+
+    /// A request was refused that asked for `amount`. Once for every request and limit that
+    /// had no room for it. Not about requests that no entitlement could ever admit: they are
+    /// counted, but nobody should gather units for them.
+    #[cold]
+    pub fn count_refused(&self, amount: u64) {
+        self.refusals.count(if amount <= self.amount() { amount } else { 0 });
+    }
+
+    /// What was refused since the last call.
+    pub fn take_refused(&self) -> Refused {
+        self.refusals.take()
     }
 
     /// Takes back up to `amount` of what was stamped at `stamped_at`, if it still counts as
@@ -283,12 +335,15 @@ impl LimitRing {
     }
 
     /// When `amount` can be held, if no other request takes it first: `now` or later, `None`
-    /// when it is above the entitlement and never can.
+    /// when that is not known: it is above the entitlement, or that is not valid any more.
     ///
     /// Units held by running requests have no end yet. Where stamped units do not suffice, the
     /// answer is when the held ones will have expired if they are spent now; they may come
     /// back earlier. Expires slots, then walks over the ring: for refusals, not for decisions.
     pub fn available_at(&self, amount: u64, now: Nanos) -> Option<Nanos> {
+        if !self.is_valid_at(now) {
+            return None;
+        }
         self.advance(now);
         let entitlement = self.entitlement();
         if amount > entitlement {
@@ -298,22 +353,10 @@ impl LimitRing {
         if missing == 0 {
             return Some(now);
         }
-        // All cells in order of their slots, stepping lap and place by hand: a division a slot
-        // would be most of the walk. One place more, for late stamps in the oldest one.
-        let slots = self.cells.len() as u64;
-        let first = self.window.first_counted_slot(now);
-        let (mut place, mut lap) = ((first % slots) as usize, lap(first, slots));
-        for slot in first..=first.saturating_add(slots) {
-            let seen = Cell::unpack(self.cells[place].load(Ordering::Relaxed));
-            if seen.lap == lap {
-                missing = missing.saturating_sub(seen.amount);
-            }
+        for (slot, stamped) in self.stamped_from(self.window.first_counted_slot(now)) {
+            missing = missing.saturating_sub(stamped);
             if missing == 0 {
                 return Some(self.window.expires_at(slot).max(now));
-            }
-            place += 1;
-            if place == self.cells.len() {
-                (place, lap) = (0, (lap + 1) & LAP_MASK);
             }
         }
         Some(self.window.expires_at(self.window.slot_of(now)))
@@ -370,6 +413,8 @@ impl Cell {
         ahead > LAPS_AHEAD_MAX
     }
 }
+
+mod stamped;
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -26,7 +26,7 @@ pub struct LimitDefinition {
     pub id: Box<str>,
     /// What is counted.
     pub unit: Unit,
-    /// For how long.
+    /// For how long; one of [`super::CONCURRENT_WINDOW_NS`] for [`Unit::Concurrent`].
     pub window: Window,
     /// Units that all nodes together may use in a window.
     pub amount: u64,
@@ -45,7 +45,7 @@ pub enum TableError {
     Twice(Box<str>),
 }
 
-type Identity = (Box<str>, bool, Window);
+type Identity = (Box<str>, Unit, Window);
 
 /// See the module.
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl LimitTable {
         let mut next = HashMap::with_capacity_and_hasher(definitions.len(), ahash::RandomState::new());
         let mut rings = Vec::with_capacity(definitions.len());
         for definition in definitions {
-            let identity = (definition.id.clone(), definition.unit == Unit::Tokens, definition.window);
+            let identity = (definition.id.clone(), definition.unit, definition.window);
             let ring = self
                 .by_identity
                 .get(&identity)
@@ -160,6 +160,17 @@ mod tests {
         let after = table.apply(&[hour, limit("a", 10)], Nanos(0)).unwrap();
         assert!(!Arc::ptr_eq(&before[0], &after[0]));
         assert!(Arc::ptr_eq(&before[0], &after[1]));
+    }
+
+    #[test]
+    fn each_unit_of_an_id_is_a_limit_of_its_own() {
+        let units = [Unit::Requests, Unit::Tokens, Unit::Concurrent];
+        let of = |unit| LimitDefinition { unit, ..limit("a", 10) };
+        let mut table = LimitTable::default();
+        let before = table.apply(&units.map(of), Nanos(0)).unwrap();
+        let reversed = table.apply(&[of(units[2]), of(units[1]), of(units[0])], Nanos(0)).unwrap();
+        assert!((0..3).all(|place| Arc::ptr_eq(&before[place], &reversed[2 - place])));
+        assert!(before[0].try_hold(10, Nanos(0)) && before[1].try_hold(10, Nanos(0)));
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //! J covers the spread between our stamp and the instant at which the provider counts; it is
 //! an absolute time, so short windows pay more for it (0.80 at one second, above 0.98 from
 //! sixteen seconds on). A limit that only we count needs none: [`Window::with_spread`].
+//!
+//! Slots are numbered from a whole ring before the clock's zero, so that what was spent before
+//! a restart has a slot too.
 
 use crate::clock::Nanos;
 
@@ -20,6 +23,10 @@ pub const WINDOW_MIN_NS: u64 = 1_000_000_000;
 
 /// The longest window, 366 days.
 pub const WINDOW_MAX_NS: u64 = 366 * 86_400 * 1_000_000_000;
+
+/// The window of limits on what runs at the same time. Nothing is ever stamped there, so it
+/// means nothing; they have one because a ring has one, and it is the shortest.
+pub const CONCURRENT_WINDOW_NS: u64 = WINDOW_MIN_NS;
 
 /// The longest spread. It bounds the slots of a ring, which must reach back W + J.
 const SPREAD_MAX_NS: u64 = 1_000_000_000;
@@ -77,11 +84,12 @@ impl Window {
         Self::cut(window_ns, spread_ns, slot_ns)
     }
 
-    /// One slot more than W + J covers: when slot `s` opens, slot `s - slots`, whose place in
-    /// the ring it takes, has wholly expired.
+    /// Two slots more than W + J covers: when slot `s` opens, slot `s + 1 - slots`, whose place
+    /// in the ring the next one takes, has wholly expired. So the next one may be stamped too:
+    /// spend of before a restart is rounded up into it.
     fn cut(length_ns: u64, spread_ns: u64, slot_ns: u64) -> Self {
         let counted_slots = (length_ns + spread_ns).div_ceil(slot_ns);
-        Self { length_ns, spread_ns, slot_ns, slots: counted_slots as u32 + 1 }
+        Self { length_ns, spread_ns, slot_ns, slots: counted_slots as u32 + 2 }
     }
 
     /// W, the window of the configuration.
@@ -99,7 +107,7 @@ impl Window {
         self.slot_ns
     }
 
-    /// Slots that a ring needs: those that count at one instant.
+    /// Slots that a ring needs: those that count at one instant, and the next.
     pub fn slots(&self) -> u32 {
         self.slots
     }
@@ -109,19 +117,46 @@ impl Window {
         self.counted_ns() + self.slot_ns
     }
 
-    /// The slot of an instant, counted from the clock's zero.
+    /// The slot of an instant.
     pub fn slot_of(&self, now: Nanos) -> u64 {
-        now.0 / self.slot_ns
+        self.slot_before(now, 0)
+    }
+
+    /// The slot of the instant that was `span_ns` before `now`, also where that was before the
+    /// clock's zero.
+    pub fn slot_before(&self, now: Nanos, span_ns: u64) -> u64 {
+        now.0.saturating_add(self.before_zero_ns()).saturating_sub(span_ns) / self.slot_ns
+    }
+
+    /// The first slot that begins `age_ns` before `now` or later, if it counts at `now`. An
+    /// age of a slot's start, measured on another clock, leads to a slot that does not stop
+    /// counting before it, and less than a slot after it.
+    pub fn slot_begun(&self, age_ns: u64, now: Nanos) -> Option<u64> {
+        let begun_ns = now.0.saturating_add(self.before_zero_ns()).checked_sub(age_ns)?;
+        let slot = begun_ns.div_ceil(self.slot_ns);
+        (slot >= self.first_counted_slot(now)).then_some(slot)
+    }
+
+    /// How long before `now` a slot began; zero when it has not begun.
+    pub fn age_ns(&self, slot: u64, now: Nanos) -> u64 {
+        now.0.saturating_add(self.before_zero_ns()).saturating_sub(slot.saturating_mul(self.slot_ns))
     }
 
     /// When everything spent in `slot` stops counting.
     pub fn expires_at(&self, slot: u64) -> Nanos {
-        Nanos(slot.saturating_add(1).saturating_mul(self.slot_ns).saturating_add(self.counted_ns()))
+        let ends_ns = slot.saturating_add(1).saturating_mul(self.slot_ns);
+        Nanos(ends_ns.saturating_add(self.counted_ns()).saturating_sub(self.before_zero_ns()))
     }
 
     /// The oldest slot that counts at `now`; all before it have expired.
     pub fn first_counted_slot(&self, now: Nanos) -> u64 {
-        now.0.saturating_sub(self.counted_ns()) / self.slot_ns
+        // A ring is longer than what counts, so this never cuts at zero.
+        now.0.saturating_add(self.before_zero_ns() - self.counted_ns()) / self.slot_ns
+    }
+
+    /// Where slot 0 begins: this long before the clock's zero.
+    fn before_zero_ns(&self) -> u64 {
+        u64::from(self.slots) * self.slot_ns
     }
 
     fn counted_ns(&self) -> u64 {
@@ -176,8 +211,31 @@ mod tests {
             slot in 0..=300_u64,
         ) {
             let window = Window::with_spread(window_ns, spread_ns).unwrap();
-            let reused_by = slot + u64::from(window.slots());
-            assert!(window.expires_at(slot).0 <= reused_by * window.slot_ns());
+            // Two rings after the clock's zero, so that no instant is cut at zero.
+            let slot = slot + 2 * u64::from(window.slots());
+            let before_reuse = slot + u64::from(window.slots()) - 1;
+            let opens_ns = before_reuse * window.slot_ns() - window.before_zero_ns();
+            assert!(window.expires_at(slot).0 <= opens_ns);
+            assert_eq!(window.slot_of(Nanos(opens_ns)), before_reuse);
+        }
+
+        #[test]
+        fn a_slot_known_by_its_age_lies_at_most_one_further_back_on_another_clock(
+            window_ns in WINDOW_MIN_NS..=WINDOW_MAX_NS,
+            spread_ns in 0..=SPREAD_MAX_NS,
+            now_ns in 0..=u64::MAX / 4,
+            other_now_ns in 0..=u64::MAX / 4,
+            slots_ago in 0..300_u64,
+        ) {
+            let window = Window::with_spread(window_ns, spread_ns).unwrap();
+            let (now, other) = (Nanos(now_ns), Nanos(other_now_ns));
+            let slot = window.slot_of(now) - slots_ago.min(u64::from(window.slots()) - 2);
+            let counts_for_ns = window.expires_at(slot).0.saturating_sub(now.0);
+            let there = window.slot_begun(window.age_ns(slot, now), other);
+            let counts_there_ns = there.map_or(0, |slot| window.expires_at(slot).0.saturating_sub(other.0));
+            assert!(counts_there_ns >= counts_for_ns);
+            assert!(counts_there_ns < counts_for_ns + window.slot_ns());
+            assert!(there.is_none_or(|slot| slot <= window.slot_of(other) + 1));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shared::limit::{LimitRing, LimitRings, Window};
+use shared::limit::{LimitRing, LimitRings, Refused as Demand, Window};
 
 use super::*;
 
@@ -22,6 +22,10 @@ fn requests(limit: u32) -> Charge {
 
 fn tokens(limit: u32, rule: ChargeRule, amount: u64) -> Charge {
     Charge { limit: LimitIndex(limit), unit: Unit::Tokens, rule, amount }
+}
+
+fn at_once(limit: u32) -> Charge {
+    Charge { limit: LimitIndex(limit), unit: Unit::Concurrent, rule: ChargeRule::Settlement, amount: 1 }
 }
 
 fn held(rings: &LimitRings, limit: usize) -> u64 {
@@ -69,6 +73,42 @@ fn what_never_fits_has_no_retry_after() {
     let too_many = slices.admit(&[requests(0); LIMITS_PER_REQUEST_MAX + 1], at(1.0));
     assert_eq!(too_many.err().unwrap().retry_after, None);
     assert_eq!(rings[0].used(), 0);
+}
+
+#[test]
+fn every_limit_without_room_knows_once_what_was_asked_of_it() {
+    let rings = rings(&[10, 1_000, 1, 1]);
+    let slices = Slices::new(&rings);
+    let permit = slices.admit(&[requests(2), requests(3)], at(1.0)).unwrap();
+    let charges = [requests(0), tokens(1, ChargeRule::Settlement, 400), requests(2), requests(3)];
+    let demand = || [0, 1, 2, 3].map(|limit| rings[limit].take_refused());
+    assert!(slices.admit(&charges, at(1.0)).is_err());
+    assert!(slices.admit(&charges, at(1.0)).is_err());
+    let (none, two) = (Demand::default(), Demand { units: 2, requests: 2, largest: 1 });
+    assert_eq!(demand(), [none, none, two, two]);
+    permit.cancel();
+    assert!(slices.admit(&charges, at(1.0)).is_ok());
+    let too_many = vec![requests(0); LIMITS_PER_REQUEST_MAX + 1];
+    assert!(slices.admit(&too_many, at(1.0)).is_err());
+    assert_eq!(demand(), [none; 4], "admitted, or refused by no limit");
+    assert!(slices.admit(&[tokens(1, ChargeRule::Settlement, 1_001)], at(1.0)).is_err());
+    assert_eq!(demand()[1], Demand { requests: 1, ..none }, "no entitlement could admit it");
+}
+
+#[test]
+fn a_slice_in_hand_is_worth_nothing_after_the_lease() {
+    let rings = rings(&[10_000]);
+    let slices = Slices::new(&rings);
+    rings[0].set_valid_until(at(2.0));
+    let permit = slices.admit(&[requests(0)], at(2.0)).unwrap();
+    assert_eq!(rings[0].used(), 20, "units in hand");
+    let refused = slices.admit(&[requests(0)], at(2.001)).err().unwrap();
+    assert_eq!((refused.retry_after, refused.remaining), (Some(Duration::from_secs(1)), 0));
+    assert_eq!(rings[0].used(), 1, "they went back");
+    assert_eq!(rings[0].take_refused(), Demand { units: 1, requests: 1, largest: 1 });
+    permit.sent(at(2.002)).settle(0, at(2.1));
+    rings[0].set_valid_until(at(9.0));
+    assert!(slices.admit(&[requests(0)], at(2.2)).is_ok());
 }
 
 #[test]
@@ -197,6 +237,26 @@ fn a_permit_dropped_after_it_was_sent_counts_in_full() {
     assert_eq!([0, 1].map(|limit| (rings[limit].used(), held(&rings, limit))), [(1, 0), (700, 0)]);
     rings.iter().for_each(|ring| _ = ring.advance(at(61.6)));
     assert_eq!((rings[0].used(), rings[1].used()), (0, 0), "and is not held for ever");
+}
+
+#[test]
+fn what_runs_at_once_is_held_until_its_end_and_no_longer() {
+    let rings = rings(&[2, 1_000_000]);
+    let slices = Slices::new(&rings);
+    let settled = slices.admit(&[at_once(0), at_once(1)], at(1.0)).unwrap().sent(at(1.0));
+    let dropped = slices.admit(&[at_once(0), at_once(1)], at(1.0)).unwrap().sent(at(1.0));
+    slices.tick(at(300.0));
+    let refused = slices.admit(&[at_once(0)], at(300.0)).err().unwrap();
+    assert_eq!((refused.limit, refused.unit), (LimitIndex(0), Unit::Concurrent));
+    assert_eq!((refused.retry_after, refused.remaining), (Some(Duration::from_secs(1)), 0));
+    settled.settle(500, at(300.0));
+    assert_eq!(rings[0].used(), 1);
+    drop(dropped);
+    slices.tick(at(300.01));
+    slices.tick(at(301.0));
+    assert_eq!((rings[0].used(), rings[1].used()), (0, 0), "nothing is left of them");
+    drop(slices.admit(&[at_once(0)], at(302.0)).unwrap());
+    assert_eq!(rings[0].used(), 0, "never sent");
 }
 
 #[test]

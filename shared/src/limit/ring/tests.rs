@@ -44,6 +44,30 @@ fn a_lowered_entitlement_admits_nothing_until_it_fits() {
 }
 
 #[test]
+fn nothing_is_held_after_a_lease_has_ended() {
+    let ring = LimitRing::new(minute(), 10, at(0.0));
+    ring.set_valid_until(at(5.0));
+    assert!(ring.try_hold(4, at(5.0)));
+    assert!(!ring.try_hold(1, Nanos(at(5.0).0 + 1)));
+    assert_eq!(ring.available_at(1, at(5.1)), None, "not known");
+    ring.stamp(4, at(6.0));
+    assert_eq!(ring.used(), 4, "what was held may be spent");
+    ring.set_valid_until(at(9.0));
+    assert_eq!(ring.available_at(6, at(7.0)), Some(at(7.0)));
+    assert!(ring.try_hold(6, at(7.0)));
+}
+
+#[test]
+fn demand_is_what_an_entitlement_could_admit() {
+    let ring = LimitRing::new(minute(), 10, at(0.0));
+    ring.set_entitlement(2);
+    ring.count_refused(7);
+    ring.count_refused(3);
+    ring.count_refused(11);
+    assert_eq!(ring.take_refused(), Refused { units: 10, requests: 3, largest: 7 });
+}
+
+#[test]
 fn what_happened_is_counted_even_above_the_entitlement() {
     let ring = LimitRing::new(minute(), 10, at(0.0));
     ring.charge(25, at(0.0));

@@ -1,0 +1,105 @@
+//! What the nodes of `escrow::tests` do not come to.
+
+use super::super::account::tests::account;
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(4);
+
+fn book(id: &str, roster: Option<Roster>, is_new: bool) -> Book {
+    let settings = BookSettings { policy: Policy::Reclaim, lease: LEASE, is_new };
+    let record = BookRecord { me: account(id), roster, acceptor: Acceptor::default() };
+    let mut book = Book::open(&settings, record, at(0));
+    book.expect(3);
+    book
+}
+
+fn at(seconds: u64) -> Nanos {
+    Nanos(0).after(Duration::from_secs(seconds))
+}
+
+fn roster(epoch: u64, ids: &[&str]) -> Roster {
+    Roster { chain: 5, epoch, members: ids.iter().map(|id| account(id)).collect(), heir: account(ids[0]), expected: 3 }
+}
+
+fn ballot(round: u64) -> Ballot {
+    Ballot { round, by: account("a") }
+}
+
+fn say(book: &mut Book, from: &str, epoch: u64, item: Item, now: Nanos) -> Vec<Item> {
+    let mut out = Vec::new();
+    let chain = if epoch == 0 { 0 } else { 5 };
+    book.heard((account(from), chain, epoch), item, &|_| (Vec::new(), true), now, &mut out);
+    out.into_iter().map(|(_, item)| item).collect()
+}
+
+fn beat() -> Item {
+    Item::Beat { sent_at: 3, holds_lease: true, may_vote: true }
+}
+
+#[test]
+fn nobody_is_left_out_while_it_may_count_on_us() {
+    let mut book = book("b", Some(roster(1, &["a", "b", "c"])), false);
+    assert_eq!(say(&mut book, "c", 1, beat(), at(2)), [Item::Grant { sent_at: 3 }]);
+    let without_c = Item::Accept(ballot(1), roster(2, &["a", "b"]));
+    assert_eq!(say(&mut book, "a", 1, without_c.clone(), at(6)), [], "the grant of second 2 still holds");
+    assert_eq!(say(&mut book, "c", 1, beat(), at(6)), [], "and there is no other one");
+    assert_eq!(say(&mut book, "a", 1, without_c, at(7)), [Item::Accepted(ballot(1))]);
+}
+
+#[test]
+fn who_accepted_what_follows_grants_nothing_any_more() {
+    let mut book = book("b", Some(roster(1, &["a", "b", "c"])), false);
+    let with_d = Item::Accept(ballot(1), roster(2, &["a", "b", "c", "d"]));
+    assert_eq!(say(&mut book, "a", 1, with_d, at(1)), [Item::Accepted(ballot(1))]);
+    assert_eq!(say(&mut book, "c", 1, beat(), at(1)), []);
+    say(&mut book, "a", 1, Item::Decided(roster(2, &["a", "b", "c", "d"])), at(1));
+    assert_eq!(say(&mut book, "c", 2, beat(), at(1)), [Item::Grant { sent_at: 3 }]);
+}
+
+#[test]
+fn a_restart_counts_as_a_grant_to_everybody() {
+    let mut book = book("b", Some(roster(1, &["a", "b", "c"])), false);
+    let without_c = Item::Accept(ballot(1), roster(2, &["a", "b"]));
+    assert_eq!(say(&mut book, "a", 1, without_c.clone(), at(4)), []);
+    assert_eq!(say(&mut book, "a", 1, without_c, at(5)), [Item::Accepted(ballot(1))]);
+}
+
+#[test]
+fn who_is_behind_hears_the_roster_and_who_is_elsewhere_nothing() {
+    let mut book = book("b", Some(roster(3, &["a", "b", "c"])), false);
+    assert!(matches!(&say(&mut book, "c", 2, beat(), at(1))[..], [Item::Decided(told)] if told.epoch == 3));
+    assert_eq!(say(&mut book, "c", 4, beat(), at(1)), []);
+    assert_eq!(say(&mut book, "x", 3, beat(), at(1)), [], "no member");
+}
+
+#[test]
+fn a_node_that_may_have_forgotten_votes_in_no_first_decision() {
+    let first = |id: &str| Roster { epoch: 1, ..roster(1, &["a", id]) };
+    let mut forgetful = book("b", None, false);
+    assert_eq!(say(&mut forgetful, "a", 0, Item::Prepare(ballot(1)), at(4)), []);
+    assert_eq!(say(&mut forgetful, "a", 0, Item::Prepare(ballot(1)), at(5)), [Item::Promise(ballot(1), None)]);
+    let mut new = book("b", None, true);
+    assert_eq!(say(&mut new, "a", 0, Item::Accept(ballot(1), first("b")), at(0)), [Item::Accepted(ballot(1))]);
+}
+
+#[test]
+fn who_is_left_out_is_somebody_else_afterwards() {
+    let mut book = book("c", Some(roster(1, &["a", "b", "c"])), false);
+    say(&mut book, "a", 1, Item::Decided(roster(2, &["a", "b"])), at(9));
+    assert!(book.changes().has_lost_all);
+    assert_eq!((book.chain(), book.spends_until()), (0, None));
+    assert_ne!(book.me(), account("c"));
+}
+
+#[test]
+fn a_roster_that_cannot_be_is_not_entered() {
+    let mut book = book("b", Some(roster(1, &["a", "b"])), false);
+    for wrong in [
+        Roster { heir: account("x"), ..roster(2, &["a", "b"]) },
+        Roster { chain: 6, ..roster(2, &["a", "b"]) },
+        roster(1, &["b"]),
+    ] {
+        say(&mut book, "a", 1, Item::Decided(wrong), at(1));
+        assert_eq!(book.roster(), Some(&roster(1, &["a", "b"])));
+    }
+}

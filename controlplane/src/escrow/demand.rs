@@ -1,0 +1,147 @@
+//! How much of a limit a node needs, may ask for, and can do without. Plain arithmetic on what its
+//! ring says.
+
+use shared::clock::Nanos;
+use shared::limit::{LimitRing, Refused};
+use std::time::Duration;
+
+/// What was asked of this node is looked at this often.
+const LOOK: Duration = Duration::from_millis(100);
+/// A node stocks what it needs in this time: several ways to a peer and back.
+const STOCK_SECONDS: f64 = 1.0;
+/// Averages the rate.
+const SMOOTHING_SECONDS: f64 = 1.0;
+/// Below this rate, units a second, nothing is stocked.
+const RATE_MIN: f64 = 0.02;
+/// Between two wishes.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
+/// Between two wishes of a node that has to refuse.
+const URGENT_PAUSE: Duration = Duration::from_millis(100);
+/// A node at rest sees to it that it has this part of an even share, for a burst to begin with.
+const REST_PARTS: u64 = 4;
+/// And asks for it this often.
+const REST_PAUSE: Duration = Duration::from_secs(2);
+/// Requests of a size are remembered for about this long.
+const GRAIN_SECONDS: f64 = 10.0;
+
+/// Of one limit.
+#[derive(Clone, Debug)]
+pub(super) struct Demand {
+    /// Units a second that were asked of this node.
+    rate: f64,
+    /// The largest request that had to be refused lately, units.
+    grain: f64,
+    /// Refused since the last look, and since the last wish.
+    refused: u64,
+    is_refusing: bool,
+    looked_at: Nanos,
+    asked_at: Option<Nanos>,
+    rested_at: Option<Nanos>,
+    returned_at: Nanos,
+}
+
+/// What to ask of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Want {
+    pub(super) units: u64,
+    pub(super) least: u64,
+    pub(super) is_refusing: bool,
+}
+
+impl Demand {
+    pub(super) fn new(now: Nanos) -> Self {
+        Self {
+            rate: 0.0,
+            grain: 1.0,
+            refused: 0,
+            is_refusing: false,
+            looked_at: now,
+            asked_at: None,
+            rested_at: None,
+            returned_at: now,
+        }
+    }
+
+    /// Takes in what happened since the last look.
+    pub(super) fn look(&mut self, ring: &LimitRing, now: Nanos) {
+        let Refused { units, requests, largest } = ring.take_refused();
+        self.refused = self.refused.saturating_add(units);
+        self.is_refusing |= requests > 0;
+        self.grain = self.grain.max(largest as f64);
+        let passed = now.since(self.looked_at);
+        if passed < LOOK {
+            return;
+        }
+        let seconds = passed.as_secs_f64();
+        let spent = ring.spent_within(now, u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX));
+        let seen = (spent.saturating_add(self.refused)) as f64 / seconds;
+        self.rate += (seen - self.rate) * (1.0 - (-seconds / SMOOTHING_SECONDS).exp());
+        self.grain = 1.0 + (self.grain - 1.0) * (-seconds / GRAIN_SECONDS).exp();
+        self.refused = 0;
+        self.looked_at = now;
+    }
+
+    /// Units a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// Size of a request that this node could not serve lately; 1 where there was none.
+    pub(super) fn grain(&self) -> u64 {
+        self.grain.ceil() as u64
+    }
+
+    /// What this node wants to have free.
+    fn stock(&self) -> u64 {
+        if self.rate < RATE_MIN { 0 } else { (self.rate * STOCK_SECONDS).ceil() as u64 + self.grain() }
+    }
+
+    /// What to ask for, now that `free` units are left of an even share of `even`. Remembers that it
+    /// was asked.
+    pub(super) fn want(&mut self, free: u64, even: u64, now: Nanos) -> Option<Want> {
+        let stock = self.stock();
+        let is_low = self.is_refusing || free < stock.div_ceil(2);
+        let pause = if self.is_refusing { URGENT_PAUSE } else { ASK_PAUSE };
+        let units = if is_low { stock.max(self.grain()).saturating_sub(free) } else { 0 };
+        if units > 0 && self.asked_at.is_none_or(|at| now.since(at) >= pause) {
+            let want = Want { units, least: self.grain(), is_refusing: self.is_refusing };
+            self.asked_at = Some(now);
+            self.rested_at = Some(now);
+            self.is_refusing = false;
+            return Some(want);
+        }
+        let rest = even / REST_PARTS;
+        if free < rest && self.rested_at.is_none_or(|at| now.since(at) >= REST_PAUSE) {
+            self.rested_at = Some(now);
+            return Some(Want { units: rest - free, least: 1, is_refusing: false });
+        }
+        None
+    }
+
+    /// What this node can do without, of `free` units, for one that has `theirs` left.
+    pub(super) fn spare(&self, free: u64, theirs: u64, wish: Want) -> u64 {
+        let beyond_stock = free.saturating_sub(self.stock());
+        let spare = if wish.is_refusing {
+            beyond_stock
+        } else {
+            // Between two that are not short, they end up alike.
+            beyond_stock.min(free.saturating_sub(theirs) / 2)
+        };
+        spare.min(wish.units)
+    }
+
+    /// Too little for any of this node's own requests.
+    pub(super) fn is_useless(&self, free: u64) -> bool {
+        free < self.grain()
+    }
+
+    /// What goes to the holder of a small limit.
+    pub(super) fn surplus(&mut self, free: u64, even: u64, now: Nanos) -> u64 {
+        let surplus = free.saturating_sub(self.stock().max(even / REST_PARTS).max(1));
+        if surplus == 0 || now.since(self.returned_at) < ASK_PAUSE {
+            return 0;
+        }
+        self.returned_at = now;
+        surplus
+    }
+}

@@ -1,0 +1,62 @@
+//! Who may spend, decided one epoch after the other.
+
+use super::account::Account;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The most members; a roster has to fit into one frame.
+pub(super) const MEMBERS_MAX: usize = 2_048;
+
+/// What becomes of a lost node's part of a limit, and with it who may spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Policy {
+    /// Nobody else may ever spend it.
+    Keep,
+    /// It is a lease; the others take it over some time after it has lapsed.
+    Reclaim,
+}
+
+/// The members of one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Roster {
+    /// Which line of epochs; drawn by whoever proposed the first.
+    pub chain: u64,
+    /// From 1 on.
+    pub epoch: u64,
+    /// Who may hold shares.
+    pub members: BTreeSet<Account>,
+    /// Who takes over what nobody has.
+    pub heir: Account,
+    /// How many nodes there should be.
+    pub expected: u16,
+}
+
+impl Roster {
+    /// So many members have to agree: more than half of all that there should be.
+    pub(super) fn quorum(&self) -> usize {
+        self.members.len().max(usize::from(self.expected)) / 2 + 1
+    }
+
+    /// Members that `next` leaves out.
+    pub(super) fn left_out_by<'r>(&'r self, next: &'r Self) -> impl Iterator<Item = Account> + 'r {
+        self.members.difference(&next.members).copied()
+    }
+
+    /// Whether it can be decided at all, whoever proposes it.
+    pub(super) fn is_sound(&self) -> bool {
+        self.chain != 0
+            && self.epoch > 0
+            && self.members.contains(&self.heir)
+            && self.members.len() <= MEMBERS_MAX
+            && self.members.iter().all(|member| member.life != 0)
+    }
+}
+
+/// Orders the attempts to decide one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Ballot {
+    /// Grows with every attempt.
+    pub round: u64,
+    /// Whose attempt.
+    pub by: Account,
+}

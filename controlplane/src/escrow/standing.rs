@@ -1,0 +1,114 @@
+//! How things stand, for operators.
+
+use super::account::Account;
+use super::ledger::Ledger;
+use super::roster::Policy;
+use super::shares::{LimitKey, units};
+use super::{Escrow, Side};
+use shared::clock::Nanos;
+
+/// Why a node may not spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It is not known how many nodes there should be.
+    ExpectedUnknown,
+    /// Too few of them have met to decide anything.
+    NoRoster,
+    /// Too few members of the roster answer.
+    NoLease,
+}
+
+/// One policy's roster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BookStanding {
+    /// Whose.
+    pub policy: Policy,
+    /// This node's account.
+    pub account: Account,
+    /// 0: there is none.
+    pub epoch: u64,
+    /// Accounts that may hold shares.
+    pub members: Vec<Account>,
+    /// Who takes over what nobody has.
+    pub heir: Option<Account>,
+    /// Until when this node may spend; the end of time where it needs no lease.
+    pub spends_until: Option<Nanos>,
+    /// What is in the way of spending.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// One limit, units of its amount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitStanding {
+    /// Which one.
+    pub key: LimitKey,
+    /// By which book.
+    pub policy: Policy,
+    /// Of all nodes.
+    pub amount: u64,
+    /// Of this node.
+    pub entitlement: u64,
+    /// Got from members in all, and given to them.
+    pub borrowed: u64,
+    /// See `borrowed`.
+    pub lent: u64,
+    /// Rows that whoever should have them has not confirmed.
+    pub unconfirmed: u64,
+    /// Asked of this node, thousandths of units a second.
+    pub rate_milli: u64,
+}
+
+impl Escrow {
+    /// Every policy's roster.
+    pub fn books(&self, now: Nanos) -> Vec<BookStanding> {
+        self.sides.values().map(|side| side.standing(now)).collect()
+    }
+
+    /// A limit; `None` for one that is not configured.
+    pub fn standing(&self, key: LimitKey) -> Option<LimitStanding> {
+        let limit = self.limits.get(&key)?;
+        let (policy, amount) = (limit.terms.policy, limit.terms.amount);
+        let side = self.sides.get(&policy)?;
+        let (borrowed, lent) = side.ledgers.get(&key).map_or((0, 0), Ledger::flows);
+        let unconfirmed = side.unconfirmed.keys().filter(|(limit, _)| *limit == key).count() as u64;
+        Some(LimitStanding {
+            key,
+            policy,
+            amount,
+            entitlement: limit.terms.ring.entitlement(),
+            borrowed: whole(borrowed, amount),
+            lent: whole(lent, amount),
+            unconfirmed,
+            rate_milli: (limit.demand.rate() * 1_000.0) as u64,
+        })
+    }
+}
+
+/// Sums of rows may be many times the limit.
+fn whole(shares: i128, amount: u64) -> u64 {
+    let times = shares / super::shares::FULL;
+    let times = u64::try_from(times).unwrap_or(u64::MAX);
+    times.saturating_mul(amount).saturating_add(units(shares % super::shares::FULL, amount))
+}
+
+impl Side {
+    fn standing(&self, now: Nanos) -> BookStanding {
+        let roster = self.book.roster();
+        let spends_until = self.book.spends_until();
+        let obstacle = match roster {
+            None if !self.book.knows_expected() => Some(Obstacle::ExpectedUnknown),
+            None => Some(Obstacle::NoRoster),
+            Some(_) if spends_until.is_none_or(|until| until < now) => Some(Obstacle::NoLease),
+            Some(_) => None,
+        };
+        BookStanding {
+            policy: self.policy,
+            account: self.book.me(),
+            epoch: self.book.epoch(),
+            members: roster.map(|roster| roster.members.iter().copied().collect()).unwrap_or_default(),
+            heir: roster.map(|roster| roster.heir),
+            spends_until,
+            obstacle,
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Nodes that speak through a table of messages, in virtual time.
+
+use super::*;
+use shared::limit::{UNITS_MAX, Window};
+
+const SECOND: u64 = 1_000_000_000;
+const LEASE: Duration = Duration::from_secs(4);
+const STEP: Duration = Duration::from_millis(50);
+
+struct Node {
+    escrow: Escrow,
+    settings: EscrowSettings,
+    ring: Arc<LimitRing>,
+    disk: Vec<u8>,
+    is_up: bool,
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    now: Nanos,
+    policy: Policy,
+    amount: u64,
+    /// Pairs that hear nothing of each other.
+    cut: BTreeSet<(usize, usize)>,
+    seed: u64,
+}
+
+fn name(index: usize) -> NodeName {
+    NodeName::new(&format!("n{index}")).unwrap()
+}
+
+impl Cluster {
+    fn new(count: usize, amount: u64, policy: Policy) -> Self {
+        let mut cluster = Self { nodes: Vec::new(), now: Nanos(SECOND), policy, amount, cut: BTreeSet::new(), seed: 1 };
+        for index in 0..count {
+            let node = cluster.open(index, true, None);
+            cluster.nodes.push(node);
+        }
+        cluster
+    }
+
+    fn open(&mut self, index: usize, is_new: bool, state: Option<&[u8]>) -> Node {
+        self.seed += 1;
+        let settings = EscrowSettings { node: name(index), lease: LEASE, is_new, seed: self.seed };
+        let (mut escrow, fault) = Escrow::open(&settings, state, self.now);
+        assert_eq!(fault, Ok(()));
+        escrow.expect(3);
+        let ring = Arc::new(LimitRing::new(Window::new(10 * SECOND).unwrap(), UNITS_MAX, self.now));
+        ring.set_entitlement(0);
+        escrow.configure(vec![self.terms(&ring)], self.now);
+        Node { escrow, settings, ring, disk: Vec::new(), is_up: true }
+    }
+
+    fn terms(&self, ring: &Arc<LimitRing>) -> LimitTerms {
+        LimitTerms {
+            key: LimitKey(7),
+            ring: Arc::clone(ring),
+            amount: self.amount,
+            policy: self.policy,
+            hold_max: Duration::ZERO,
+        }
+    }
+
+    fn restart(&mut self, index: usize, keeps_state: bool) {
+        let disk = std::mem::take(&mut self.nodes[index].disk);
+        self.nodes[index] = self.open(index, false, keeps_state.then_some(&disk));
+    }
+
+    fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.cut.contains(&(a.min(b), a.max(b)))
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now.after(time);
+        while self.now < end {
+            self.now = self.now.after(STEP);
+            let mut sent = Vec::new();
+            for index in 0..self.nodes.len() {
+                if !self.nodes[index].is_up {
+                    continue;
+                }
+                let peers: Vec<Peer> = (0..self.nodes.len())
+                    .filter(|other| *other != index)
+                    .map(|other| Peer {
+                        node: name(other),
+                        is_healthy: self.nodes[other].is_up && !self.is_cut(index, other),
+                    })
+                    .collect();
+                let node = &mut self.nodes[index];
+                let step = node.escrow.step(&peers, self.now);
+                if step.must_persist {
+                    node.disk = node.escrow.state();
+                }
+                sent.extend(Escrow::kept(step).into_iter().map(|(to, bytes)| (index, to, bytes)));
+            }
+            for (from, to, bytes) in sent {
+                let to = (0..self.nodes.len()).find(|index| name(*index) == to).unwrap();
+                if self.nodes[to].is_up && !self.is_cut(from, to) {
+                    self.nodes[to].escrow.heard(name(from), bytes);
+                }
+            }
+            let entitled: u64 = self.spenders().map(|node| node.ring.entitlement()).sum();
+            assert!(entitled <= self.amount, "{entitled} at {:?}", self.now);
+        }
+    }
+
+    /// Nodes whose cores would admit.
+    fn spenders(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_up && node.ring.is_valid_at(self.now))
+    }
+
+    fn entitlements(&self) -> Vec<u64> {
+        self.nodes
+            .iter()
+            .map(|node| if node.ring.is_valid_at(self.now) { node.ring.entitlement() } else { 0 })
+            .collect()
+    }
+
+    fn total(&self) -> u64 {
+        self.entitlements().iter().sum()
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_new_cluster_mints_the_whole_limit_once_and_spreads_it() {
+    for policy in [Policy::Reclaim, Policy::Keep] {
+        let mut cluster = Cluster::new(3, 900, policy);
+        cluster.run(seconds(8));
+        assert_eq!(cluster.total(), 900, "{policy:?}");
+        assert!(cluster.entitlements().iter().all(|units| *units >= 900 / 3 / 5), "{:?}", cluster.entitlements());
+    }
+}
+
+#[test]
+fn without_a_first_start_nothing_is_minted_before_a_lease_and_a_window() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    for index in 0..3 {
+        cluster.restart(index, false);
+    }
+    cluster.run(LEASE + seconds(10));
+    assert_eq!(cluster.total(), 0);
+    cluster.run(seconds(8));
+    assert_eq!(cluster.total(), 900);
+}
+
+#[test]
+fn what_is_needed_goes_where_it_is_needed() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    let ring = Arc::clone(&cluster.nodes[2].ring);
+    let mut admitted = 0;
+    for _ in 0..60 {
+        for _ in 0..15 {
+            if ring.try_hold(1, cluster.now) {
+                ring.stamp(1, cluster.now);
+                admitted += 1;
+            } else {
+                ring.count_refused(1);
+            }
+        }
+        cluster.run(STEP * 2);
+    }
+    assert!((850..=900).contains(&admitted), "{admitted}");
+}
+
+#[test]
+fn a_dead_nodes_part_is_taken_over_after_lease_and_window_only() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    let lost = cluster.entitlements()[1];
+    cluster.nodes[1].is_up = false;
+    cluster.run(LEASE + seconds(5));
+    assert_eq!(cluster.spenders().map(|node| node.ring.entitlement()).sum::<u64>(), 900 - lost);
+    cluster.run(seconds(15));
+    assert_eq!(cluster.spenders().map(|node| node.ring.entitlement()).sum::<u64>(), 900);
+}
+
+#[test]
+fn a_kept_part_waits_for_its_node() {
+    let mut cluster = Cluster::new(3, 900, Policy::Keep);
+    cluster.run(seconds(6));
+    let lost = cluster.entitlements()[1];
+    cluster.nodes[1].is_up = false;
+    cluster.run(seconds(60));
+    assert_eq!(cluster.spenders().map(|node| node.ring.entitlement()).sum::<u64>(), 900 - lost);
+    cluster.restart(1, true);
+    cluster.run(seconds(3));
+    assert_eq!(cluster.total(), 900);
+}
+
+#[test]
+fn a_node_that_is_cut_off_stops_with_its_lease_and_comes_back_with_nothing() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    cluster.cut = [(0, 1), (1, 2)].into();
+    cluster.run(LEASE + seconds(1));
+    assert!(!cluster.nodes[1].ring.is_valid_at(cluster.now));
+    cluster.run(seconds(20));
+    cluster.cut.clear();
+    cluster.run(seconds(5));
+    assert_eq!(cluster.total(), 900);
+    assert!(cluster.nodes[1].ring.is_valid_at(cluster.now) && cluster.nodes[1].ring.entitlement() > 0);
+}
+
+#[test]
+fn a_restart_with_its_state_goes_on_with_what_it_had() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    let had = cluster.entitlements()[1];
+    cluster.restart(1, true);
+    cluster.run(seconds(1));
+    assert!(cluster.nodes[1].ring.entitlement() >= had);
+    assert_eq!(cluster.total(), 900);
+}
+
+#[test]
+fn one_without_its_state_gets_its_part_from_the_others_and_the_old_one_is_taken_over() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    cluster.restart(1, false);
+    cluster.run(LEASE + seconds(5));
+    assert!(cluster.nodes[1].ring.entitlement() > 0, "{:?}", cluster.nodes[0].escrow.books(cluster.now));
+    cluster.run(seconds(15));
+    assert_eq!(cluster.total(), 900);
+}
+
+#[test]
+fn a_node_that_leaves_gives_everything_to_the_others() {
+    for policy in [Policy::Reclaim, Policy::Keep] {
+        let mut cluster = Cluster::new(3, 900, policy);
+        cluster.run(seconds(6));
+        let ring = Arc::clone(&cluster.nodes[1].ring);
+        assert!(ring.try_hold(20, cluster.now));
+        ring.stamp(20, cluster.now);
+        cluster.nodes[1].escrow.leave();
+        cluster.run(seconds(1));
+        assert_eq!(ring.entitlement(), 20);
+        cluster.nodes[1].escrow.end();
+        cluster.run(seconds(1));
+        cluster.nodes[1].is_up = false;
+        let entitled: u64 = cluster.spenders().map(|node| node.ring.entitlement()).sum();
+        let used: u64 = cluster.spenders().map(|node| node.ring.used()).sum();
+        assert_eq!(entitled, 900, "{policy:?}");
+        // A part of a unit counts as a whole one.
+        assert!((20..=21).contains(&used), "{used}");
+    }
+}
+
+#[test]
+fn the_amount_may_change_at_any_time() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    cluster.amount = 300;
+    let rings: Vec<_> = cluster.nodes.iter().map(|node| Arc::clone(&node.ring)).collect();
+    for (index, ring) in rings.iter().enumerate() {
+        let terms = cluster.terms(ring);
+        cluster.nodes[index].escrow.configure(vec![terms], cluster.now);
+    }
+    assert!(cluster.total() <= 300);
+    cluster.run(seconds(5));
+    assert!(cluster.total() >= 298, "{}", cluster.total());
+}
+
+#[test]
+fn a_damaged_state_is_no_state() {
+    let cluster = &mut Cluster::new(1, 900, Policy::Reclaim);
+    let mut state = cluster.nodes[0].escrow.state();
+    let settings = cluster.nodes[0].settings.clone();
+    let other = EscrowSettings { node: name(5), ..settings.clone() };
+    assert!(matches!(Escrow::open(&other, Some(&state), cluster.now).1, Err(RecordError::OtherNode(_))));
+    state[20] ^= 1;
+    assert_eq!(Escrow::open(&settings, Some(&state), cluster.now).1, Err(RecordError::Damaged));
+}

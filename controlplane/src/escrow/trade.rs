@@ -1,0 +1,251 @@
+//! Giving and getting: who asks whom for how much, what is given, and rows until they are confirmed.
+
+use super::account::Account;
+use super::book::Outbox;
+use super::demand::Want;
+use super::ledger::Totals;
+use super::message::{Item, ROWS_MAX, Row, Wish};
+use super::neighbours::{ASKED_MAX, holder, is_small, neighbours};
+use super::roster::Policy;
+use super::shares::{LimitKey, shares, units_rounded_up};
+use super::{Escrow, Limit, NodeName, Peer, Side};
+use shared::clock::Nanos;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Rows that were not confirmed are sent again this often.
+const REPEAT: Duration = Duration::from_secs(1);
+
+/// Lists for each receiver, which become items.
+type Lists<T> = BTreeMap<Account, Vec<T>>;
+
+fn send<T: Clone>(lists: Lists<T>, item: impl Fn(Vec<T>) -> Item, out: &mut Outbox) {
+    for (to, list) in lists {
+        out.extend(list.chunks(ROWS_MAX).map(|part| (to, item(part.to_vec()))));
+    }
+}
+
+impl Side {
+    /// After the book has changed: rows of those left out go into the bases, or all is lost. True:
+    /// to be kept.
+    pub(super) fn follow(&mut self, limits: &BTreeMap<LimitKey, Limit>) -> bool {
+        let changes = self.book.changes();
+        if changes.has_lost_all {
+            self.ledgers.clear();
+            self.unconfirmed.clear();
+            self.to_confirm.clear();
+            for limit in limits.values().filter(|limit| limit.terms.policy == self.policy) {
+                limit.terms.ring.set_entitlement(0);
+            }
+        }
+        if changes.has_entered && self.policy == Policy::Reclaim {
+            let members = self.book.roster().map(|roster| roster.members.clone()).unwrap_or_default();
+            self.ledgers.values_mut().for_each(|ledger| ledger.fold(|account| members.contains(account)));
+            self.ledgers.retain(|_, ledger| !ledger.is_blank());
+            self.unconfirmed.retain(|(_, account), _| members.contains(account));
+            self.to_confirm.retain(|(_, account)| members.contains(account));
+        }
+        changes.must_persist
+    }
+
+    /// An item about transfers from somebody we trade with. True: something has to be kept.
+    pub(super) fn heard(
+        &mut self,
+        from: Account,
+        item: Item,
+        limits: &mut BTreeMap<LimitKey, Limit>,
+        now: Nanos,
+        out: &mut Outbox,
+    ) -> bool {
+        match item {
+            Item::Rows(rows) => {
+                // Each one, whether or not the one before changed anything.
+                let changed: Vec<bool> = rows.into_iter().map(|row| self.credit(from, row, limits, now)).collect();
+                changed.contains(&true)
+            }
+            Item::Seen(rows) => {
+                for row in rows {
+                    let sent = self.ledgers.get(&row.limit).map(|ledger| ledger.sent(from)).unwrap_or_default();
+                    if row.totals.covers(sent) {
+                        self.unconfirmed.remove(&(row.limit, from));
+                    }
+                }
+                false
+            }
+            Item::Ask(wishes) => {
+                let mut rows = Vec::new();
+                for wish in wishes {
+                    let Some(limit) = limits.get_mut(&wish.limit) else { continue };
+                    let given = self.grant(from, wish, limit);
+                    rows.extend(self.give(from, limit, given, now));
+                }
+                let has_given = !rows.is_empty();
+                send(Lists::from([(from, rows)]), Item::Rows, out);
+                has_given
+            }
+            _ => false,
+        }
+    }
+
+    /// Rows of a limit that this node does not know yet come again.
+    fn credit(&mut self, from: Account, row: Row, limits: &BTreeMap<LimitKey, Limit>, now: Nanos) -> bool {
+        let Some(limit) = limits.get(&row.limit).filter(|limit| limit.terms.policy == self.policy) else {
+            return false;
+        };
+        let credit = self.ledgers.entry(row.limit).or_default().credit(from, row.totals);
+        if credit.used > 0 {
+            // Before it is entitled to them, so that nothing of it can be spent.
+            limit.terms.ring.charge(units_rounded_up(credit.used, limit.terms.amount), now);
+        }
+        self.to_confirm.insert((row.limit, from));
+        credit.free > 0 || credit.used > 0
+    }
+
+    /// Units that this node can do without.
+    fn grant(&self, to: Account, wish: Wish, limit: &Limit) -> u64 {
+        let free = limit.terms.ring.free();
+        let want = Want { units: wish.units, least: wish.least, is_refusing: wish.is_refusing };
+        let spare = limit.demand.spare(free, wish.free, want);
+        // Two with too little each serve nobody: one of them gets all.
+        let me = self.book.me();
+        let loses = limit.demand.is_useless(free) && wish.limit.weight_of(to) > wish.limit.weight_of(me);
+        if spare == 0 && wish.is_refusing && loses { free.min(wish.units.max(wish.least)) } else { spare }
+    }
+
+    /// Lowers the ring, then debits; the row to send once it is kept.
+    fn give(&mut self, to: Account, limit: &Limit, units: u64, now: Nanos) -> Option<Row> {
+        let terms = &limit.terms;
+        if units == 0 || terms.policy != self.policy || !terms.ring.try_lower_entitlement(units) {
+            return None;
+        }
+        let ledger = self.ledgers.entry(terms.key).or_default();
+        let totals = ledger.give(to, shares(units, terms.amount), 0);
+        self.unconfirmed.insert((terms.key, to), Some(now));
+        Some(Row { limit: terms.key, totals })
+    }
+
+    /// All that is left of a node that ends, spent or not.
+    fn give_all(&mut self, to: Account, limit: &Limit, now: Nanos) -> Option<Row> {
+        let ledger = self.ledgers.get_mut(&limit.terms.key)?;
+        let balance = ledger.balance();
+        if balance <= 0 {
+            return None;
+        }
+        limit.terms.ring.set_entitlement(0);
+        let totals = ledger.give(to, 0, balance);
+        self.unconfirmed.insert((limit.terms.key, to), Some(now));
+        Some(Row { limit: limit.terms.key, totals })
+    }
+
+    /// Accounts that rows may go to, this one included.
+    fn partners(&self, healthy: &BTreeSet<NodeName>) -> BTreeSet<Account> {
+        let Some(roster) = self.book.roster() else { return BTreeSet::new() };
+        match self.policy {
+            Policy::Reclaim => roster.members.clone(),
+            Policy::Keep => {
+                let others = healthy.iter().filter_map(|node| self.book.account_of(*node));
+                others.chain([self.book.me()]).collect()
+            }
+        }
+    }
+
+    /// Rows that nobody has confirmed for a while.
+    pub(super) fn repeat_rows(&mut self, now: Nanos, out: &mut Outbox) {
+        let mut rows = Lists::new();
+        for ((limit, to), sent_at) in &mut self.unconfirmed {
+            if sent_at.is_some_and(|at| now.since(at) < REPEAT) || !self.book.trades_with(*to, self.book.chain()) {
+                continue;
+            }
+            *sent_at = Some(now);
+            let totals = self.ledgers.get(limit).map(|ledger| ledger.sent(*to)).unwrap_or_default();
+            rows.entry(*to).or_insert_with(Vec::new).push(Row { limit: *limit, totals });
+        }
+        send(rows, Item::Rows, out);
+    }
+
+    /// Says what was credited.
+    pub(super) fn confirm(&mut self, out: &mut Outbox) {
+        let mut rows = Lists::new();
+        for (limit, from) in std::mem::take(&mut self.to_confirm) {
+            let totals: Totals = self.ledgers.get(&limit).map(|ledger| ledger.seen(from)).unwrap_or_default();
+            rows.entry(from).or_insert_with(Vec::new).push(Row { limit, totals });
+        }
+        send(rows, Item::Seen, out);
+    }
+}
+
+impl Escrow {
+    /// Looks at what is asked of this node, asks the others for more, and gives away what only lies
+    /// about.
+    pub(super) fn trade(&mut self, peers: &[Peer], now: Nanos, out: &mut BTreeMap<Policy, Outbox>) {
+        let healthy: BTreeSet<NodeName> = peers.iter().filter(|peer| peer.is_healthy).map(|peer| peer.node).collect();
+        self.turn = self.turn.wrapping_add(1);
+        for (policy, side) in &mut self.sides {
+            let partners = side.partners(&healthy);
+            let me = side.book.me();
+            let is_healthy = |account: &Account| *account == me || healthy.contains(&account.node);
+            let near = neighbours(&partners, me, is_healthy);
+            let (mut rows, mut wishes) = (Lists::new(), Lists::new());
+            for limit in self.limits.values_mut().filter(|limit| limit.terms.policy == *policy) {
+                limit.demand.look(&limit.terms.ring, now);
+                if near.is_empty() {
+                    continue;
+                }
+                let (amount, free) = (limit.terms.amount, limit.terms.ring.free());
+                let target = near.get(self.turn % near.len()).copied().unwrap_or(me);
+                if self.is_ending {
+                    if let Some(row) = side.give_all(target, limit, now) {
+                        rows.entry(target).or_insert_with(Vec::new).push(row);
+                    }
+                    continue;
+                }
+                if self.is_leaving {
+                    if let Some(row) = side.give(target, limit, free, now) {
+                        rows.entry(target).or_insert_with(Vec::new).push(row);
+                    }
+                    continue;
+                }
+                let small = is_small(amount, limit.demand.grain(), partners.len());
+                let holder =
+                    small.then(|| holder(limit.terms.key, partners.iter().copied().filter(is_healthy))).flatten();
+                let even = amount / partners.len().max(1) as u64;
+                if let Some(want) = limit.demand.want(free, even, now) {
+                    let is_directed = holder.filter(|holder| *holder != me && !want.is_refusing);
+                    let asked: Vec<Account> = match is_directed {
+                        Some(holder) => vec![holder],
+                        None => near
+                            .iter()
+                            .cycle()
+                            .skip(self.turn % near.len())
+                            .take(near.len().min(ASKED_MAX))
+                            .copied()
+                            .collect(),
+                    };
+                    let share =
+                        if want.is_refusing { want.units } else { want.units.div_ceil(asked.len().max(1) as u64) };
+                    let rate_milli = (limit.demand.rate() * 1_000.0) as u64;
+                    for to in asked {
+                        let wish = Wish {
+                            limit: limit.terms.key,
+                            units: share,
+                            least: want.least,
+                            free,
+                            rate_milli,
+                            is_refusing: want.is_refusing,
+                        };
+                        wishes.entry(to).or_insert_with(Vec::new).push(wish);
+                    }
+                } else if let Some(holder) = holder.filter(|holder| *holder != me) {
+                    let surplus = limit.demand.surplus(free, even, now);
+                    if let Some(row) = side.give(holder, limit, surplus, now) {
+                        rows.entry(holder).or_insert_with(Vec::new).push(row);
+                    }
+                }
+            }
+            self.must_persist |= !rows.is_empty();
+            let out = out.entry(*policy).or_default();
+            send(rows, Item::Rows, out);
+            send(wishes, Item::Ask, out);
+        }
+    }
+}
