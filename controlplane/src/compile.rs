@@ -68,6 +68,7 @@ pub enum CompileError {
 pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileError> {
     let mut out = Tables::default();
     let limits = Limits::new(config);
+    out.warnings.extend(limits.crowded(config));
     let providers = config
         .providers
         .iter()
@@ -107,7 +108,7 @@ pub fn limit_definitions(records: &[LimitRecord]) -> Result<Vec<LimitDefinition>
                 unit: record.unit,
                 window,
                 amount: record.amount,
-                entitlement: record.amount,
+                entitlement: Some(record.amount),
             })
         })
         .collect()

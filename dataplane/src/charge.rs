@@ -289,6 +289,7 @@ mod tests {
             overshoot_probability: 0.0,
             deviations: 2.0,
             is_learned: false,
+            is_part: false,
             paces: None,
         };
         let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(&record).unwrap();

@@ -272,6 +272,8 @@ pub struct LimitRecord {
     pub deviations: f64,
     /// The amount is what the provider's answers say; until one does, it is as large as can be.
     pub is_learned: bool,
+    /// It is about a part of the window of a limit of its own, which the provider counts as well.
+    pub is_part: bool,
     /// Index of the limit whose pace on this node this is. Nobody but this node counts it.
     pub paces: Option<u32>,
 }

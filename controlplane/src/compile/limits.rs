@@ -4,6 +4,7 @@
 
 use super::{index, quantile};
 use crate::entitlements::{Pace, staleness};
+use shared::bounds::LIMITS_PER_REQUEST_MAX;
 use shared::config::model as config;
 use shared::config::model::{Charge, Config, RateLimit};
 use shared::limit::{CONCURRENT_WINDOW_NS, ChargeRule, UNITS_MAX};
@@ -62,6 +63,68 @@ impl Limits {
         rate_limit_id.and_then(|id| self.by_id.get(id)).cloned().unwrap_or_default()
     }
 
+    /// Sentences about providers whose requests may fall under more limits than a core looks at.
+    /// Such a request is refused, so that an operator should know before.
+    pub(super) fn crowded(&self, config: &Config) -> Vec<String> {
+        let governance = &config.governance;
+        let (everywhere, granted) = self.most_of_clients(config);
+        let crowded = config.providers.iter().filter_map(|provider| {
+            let of_provider = governance.providers.iter().filter(|limit| limit.provider == provider.name);
+            let models = || {
+                let here = |only: &Option<String>| only.as_ref().is_none_or(|only| *only == provider.name);
+                governance.model_configs.iter().filter(move |model| here(&model.provider))
+            };
+            let of_any_model = models().filter(|model| model.model.is_none());
+            let shared: BTreeSet<_> = of_provider
+                .map(|limit| &limit.rate_limit_id)
+                .chain(of_any_model.map(|model| &model.rate_limit_id))
+                .flatten()
+                .collect();
+            // Of the others one of a kind applies.
+            let more = |id: &Option<String>| {
+                let id = id.as_ref().filter(|id| !shared.contains(id));
+                self.len_of(id)
+            };
+            let keys = provider.keys.iter().map(|key| more(&key.rate_limit_id)).max();
+            let named = models().filter(|model| model.model.is_some()).map(|model| more(&model.rate_limit_id)).max();
+            let clients = granted.get(provider.name.as_str()).copied().unwrap_or(0).max(everywhere);
+            let shared: usize = shared.iter().map(|id| self.len_of(Some(id))).sum();
+            let most = shared + keys.unwrap_or(0) + named.unwrap_or(0) + clients;
+            (most > LIMITS_PER_REQUEST_MAX).then(|| {
+                format!(
+                    "up to {most} limits may apply to one request to provider {}: those to which more than \
+                     {LIMITS_PER_REQUEST_MAX} apply are refused; each sub_window and each pace of a gossip limit \
+                     is one more",
+                    provider.name
+                )
+            })
+        });
+        crowded.collect()
+    }
+
+    /// The most limits of a virtual key that may use every provider, and at each provider the most
+    /// of one that may use it.
+    fn most_of_clients<'c>(&self, config: &'c Config) -> (usize, BTreeMap<&'c str, usize>) {
+        let (mut everywhere, mut granted) = (0, BTreeMap::new());
+        for client in &config.governance.virtual_keys {
+            let own = self.len_of(client.rate_limit_id.as_ref());
+            let Some(grants) = &client.grants else {
+                everywhere = everywhere.max(own);
+                continue;
+            };
+            for grant in grants {
+                let of_grant = grant.rate_limit_id.as_ref().filter(|id| Some(*id) != client.rate_limit_id.as_ref());
+                let most: &mut usize = granted.entry(grant.provider.as_str()).or_default();
+                *most = (*most).max(own + self.len_of(of_grant));
+            }
+        }
+        (everywhere, granted)
+    }
+
+    fn len_of(&self, rate_limit_id: Option<&String>) -> usize {
+        rate_limit_id.and_then(|id| self.by_id.get(id)).map_or(0, Vec::len)
+    }
+
     /// Adds a record, and its pace where it has one.
     fn add(&mut self, rate_limit_id: &str, record: LimitRecord, staleness: Option<Duration>) {
         let at = index(self.records.len());
@@ -109,6 +172,7 @@ fn base(limit: &RateLimit, is_counted_elsewhere: bool) -> LimitRecord {
         overshoot_probability,
         deviations: if is_statistical { quantile::deviations(overshoot_probability) } else { 0.0 },
         is_learned: false,
+        is_part: false,
         paces: None,
     }
 }
@@ -178,6 +242,7 @@ fn part(whole: &LimitRecord, length: Duration) -> Option<LimitRecord> {
         // Less than the whole amount, since the window is.
         amount: (amount as u64).max(1),
         window_ns,
+        is_part: true,
         ..whole.clone()
     })
 }
@@ -297,9 +362,28 @@ mod tests {
         assert_eq!((limits[1].amount, limits[1].window_ns), (pace.units, pace.window_ns));
         let charge = limits[1].charge;
         assert_eq!((charge.reserve, charge.rule), (Reserve::Learned, ChargeRule::AdmissionRefunded));
-        assert_eq!(limits[1].deviations, 0.0, "at the mean");
+        assert!(limits[1].deviations.abs() < f64::EPSILON, "at the mean");
         let definitions = crate::compile::limit_definitions(&limits).unwrap();
         assert_eq!((definitions[0].window.spread_ns() > 0, definitions[1].window.spread_ns()), (true, 0));
+    }
+
+    #[test]
+    fn more_limits_than_a_core_looks_at_are_told_before() {
+        let text = |key: &str| {
+            let fields = r#""request_max_limit": 60, "request_reset_duration": "1m", "token_max_limit": 600,
+                "token_reset_duration": "1m", "sub_window": "10s", "concurrent_max_limit": 3"#;
+            let limits = ["p", "m", "k", "v"].map(|id| format!(r#"{{"id": "{id}", {fields}}}"#)).join(",");
+            format!(
+                r#"{{"version": 1, "providers": {{"openai": {{"keys": [{{"name": "k", "value": "sk-1", "rate_limit_id": "{key}"}}]}}}},
+                "governance": {{"rate_limits": [{limits}],
+                "providers": [{{"name": "openai", "rate_limit_id": "p"}}],
+                "model_configs": [{{"model_name": "gpt", "rate_limit_id": "m"}}],
+                "virtual_keys": [{{"id": "v", "name": "v", "value": "sk-bf-v", "rate_limit_id": "v"}}]}}}}"#
+            )
+        };
+        let warnings = compiled(&text("k")).warnings;
+        assert!(warnings[0].contains("up to 20 limits may apply to one request to provider openai"), "{warnings:?}");
+        assert_eq!(compiled(&text("p")).warnings, [""; 0], "one limit counts a request once");
     }
 
     #[test]
@@ -319,7 +403,9 @@ mod tests {
         assert_eq!((limits[0].max_wait_ns, limits[1].max_wait_ns), (2_000_000_000, 0));
         assert_eq!((limits[0].on_node_loss, limits[1].on_node_loss), (Some(OnNodeLoss::Keep), None));
         assert_eq!((limits[0].enforcement, limits[1].enforcement), (Enforcement::Statistical, Enforcement::Strict));
-        assert_eq!((limits[0].overshoot_probability, limits[1].overshoot_probability), (0.001, 0.0));
-        assert!((limits[0].deviations - 3.090_232).abs() < 1e-6 && limits[1].deviations == 0.0);
+        for (limit, probability, deviations) in [(&limits[0], 0.001, 3.090_232), (&limits[1], 0.0, 0.0)] {
+            assert!((limit.overshoot_probability - probability).abs() < 1e-9);
+            assert!((limit.deviations - deviations).abs() < 1e-6);
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! belongs to none and learns nothing.
 
 use shared::report::KeyLabels;
-use shared::snapshot::{LimitRecord, SnapshotRecord, Unit};
+use shared::snapshot::{SnapshotRecord, Unit};
 
 /// What a limit counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,11 +83,13 @@ pub(super) fn belongings(record: &SnapshotRecord) -> Vec<(usize, Belonging)> {
         let key = record.keys.get(key as usize)?;
         let provider = record.providers.get(key.provider as usize)?;
         let key = KeyLabels { provider: provider.name.clone(), key: key.name.clone() };
-        // A pace counts the same requests, for this node alone; and no provider tells how many may
-        // run at once.
-        let is_told = |limit: &LimitRecord| limit.paces.is_none() && limit.unit != Unit::Concurrent;
-        (!provider.is_key_less && record.limits.get(limit).is_some_and(is_told))
-            .then_some((limit, Belonging { key, model }))
+        // A pace counts the same requests, for this node alone; and what a provider says is about
+        // whole windows, not about a part of one, and never about what runs at once.
+        let is_told_of = record
+            .limits
+            .get(limit)
+            .is_some_and(|limit| limit.paces.is_none() && !limit.is_part && limit.unit != Unit::Concurrent);
+        (!provider.is_key_less && is_told_of).then_some((limit, Belonging { key, model }))
     });
     named.collect()
 }
@@ -110,7 +112,8 @@ mod tests {
                     "network_config": {{"base_url": "http://b"}}, "custom_provider_config": {{"base_provider_type": "openai"}}}}
             }},
             "governance": {{
-                "rate_limits": [{{"id": "l", "request_max_limit": 10, "request_reset_duration": "1m"}}],
+                "rate_limits": [{{"id": "l", "request_max_limit": 10, "request_reset_duration": "1m",
+                    "sub_window": "10s", "concurrent_max_limit": 3}}],
                 "virtual_keys": [{{"id": "v", "name": "v", "value": "sk-bf-v"{}}}],
                 "model_configs": [{{"model_name": "m", "provider": "one"{}}}, {{"model_name": "n", "provider": "two"{}}}],
                 "providers": [{{"name": "one"{}}}, {{"name": "two"{}}}]
@@ -124,6 +127,7 @@ mod tests {
             limit("two"),
         );
         let found = belongings(&compiled(&text).record);
+        assert!(found.len() <= 1, "neither the part of the window nor what runs at once");
         let found = found.first().map(|(_, found)| (found.key.key.as_str(), found.model.as_deref()));
         assert_eq!(found, belongs, "{attached:?}");
     }

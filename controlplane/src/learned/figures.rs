@@ -258,8 +258,10 @@ impl Figure {
         let is_for_requests = requests == Some(0) || (requests.is_none() && tokens.is_none());
         let is_for_tokens = requests != Some(0);
         let is_for = match unit {
-            Unit::Requests | Unit::Concurrent => is_for_requests,
+            Unit::Requests => is_for_requests,
             Unit::Tokens => is_for_tokens,
+            // Nobody tells how many may run at once.
+            Unit::Concurrent => false,
         };
         is_for && self.refused_until.is_some_and(|until| until > at)
     }

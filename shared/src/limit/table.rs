@@ -30,8 +30,9 @@ pub struct LimitDefinition {
     pub window: Window,
     /// Units that all nodes together may use in a window.
     pub amount: u64,
-    /// Units of them that this node may use.
-    pub entitlement: u64,
+    /// Units of them that this node may use. `None`: what it has stays, and a new limit has none;
+    /// somebody else says.
+    pub entitlement: Option<u64>,
 }
 
 /// Why definitions were not applied. Nothing was changed.
@@ -70,11 +71,9 @@ impl LimitTable {
         let mut rings = Vec::with_capacity(definitions.len());
         for definition in definitions {
             let identity = (definition.id.clone(), definition.unit, definition.window);
-            let ring = self
-                .by_identity
-                .get(&identity)
-                .cloned()
-                .unwrap_or_else(|| Arc::new(LimitRing::new(definition.window, definition.entitlement, now)));
+            let ring = self.by_identity.get(&identity).cloned().unwrap_or_else(|| {
+                Arc::new(LimitRing::new(definition.window, definition.entitlement.unwrap_or(0), now))
+            });
             rings.push(Arc::clone(&ring));
             if next.insert(identity, ring).is_some() {
                 return Err(TableError::Twice(definition.id.clone()));
@@ -82,7 +81,10 @@ impl LimitTable {
         }
         for (ring, definition) in rings.iter().zip(definitions) {
             ring.set_amount(definition.amount);
-            ring.set_entitlement(definition.entitlement);
+            if let Some(entitlement) = definition.entitlement {
+                ring.set_entitlement(entitlement);
+                ring.set_valid_until(Nanos(u64::MAX));
+            }
         }
         self.keep_what_still_counts(&mut next, now);
         self.by_identity = next;
@@ -113,7 +115,7 @@ mod tests {
 
     fn limit(id: &str, amount: u64) -> LimitDefinition {
         let window = Window::new(60 * SECOND).unwrap();
-        LimitDefinition { id: id.into(), unit: Unit::Requests, window, amount, entitlement: amount }
+        LimitDefinition { id: id.into(), unit: Unit::Requests, window, amount, entitlement: Some(amount) }
     }
 
     #[test]

@@ -252,7 +252,7 @@ fn how_a_limit_is_kept_is_read() {
     assert_eq!((a.on_node_loss, a.charge, a.sub_window), (Some(OnNodeLoss::Reclaim), None, None));
     assert_eq!((b.enforcement, b.charge), (Enforcement::Statistical, Some(Charge::Produced)));
     assert_eq!((b.sub_window, b.max_wait), (Some(Duration::from_secs(10)), Duration::from_millis(250)));
-    assert_eq!((a.overshoot_probability, b.overshoot_probability), (0.01, 0.001));
+    assert!((a.overshoot_probability - 0.01).abs() < 1e-9 && (b.overshoot_probability - 0.001).abs() < 1e-9);
 }
 
 #[test]
