@@ -359,4 +359,6 @@ fn bases_after(ledgers: &BTreeMap<LimitKey, Ledger>, after: Option<LimitKey>) ->
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
