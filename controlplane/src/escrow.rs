@@ -149,7 +149,9 @@ impl Escrow {
                 let me = Account { node: settings.node, life };
                 (BookRecord { me, roster: None, acceptor: decree::Acceptor::default() }, BTreeMap::new())
             });
-            let opened = BookSettings { policy, lease: settings.lease, is_new: settings.is_new };
+            // Who has kept something, or something that is damaged, is not there for the first time.
+            let is_new = settings.is_new && state.is_none();
+            let opened = BookSettings { policy, lease: settings.lease, is_new, salt: settings.seed };
             // What was given and not confirmed is not known any more: all of it is told again.
             let rows = ledgers.iter().flat_map(|(limit, ledger)| ledger.receivers().map(|to| ((*limit, to), None)));
             let unconfirmed = rows.collect();
@@ -252,7 +254,7 @@ impl Escrow {
             if self.limits.values().any(|limit| limit.terms.policy == *policy) {
                 side.book.step(&others, now, out.entry(*policy).or_default());
             }
-            self.must_persist |= side.follow(&self.limits);
+            self.must_persist |= side.follow(&self.limits, out.entry(*policy).or_default());
         }
         self.inherit(now);
         self.trade(peers, now, &mut out);
@@ -297,8 +299,8 @@ impl Escrow {
                 let bases = |after| bases_after(ledgers, after);
                 side.book.heard((sender, letter.chain, letter.epoch), item, &bases, now, out);
                 // What follows is judged by the roster that holds now.
-                self.must_persist |= side.follow(&self.limits);
-            } else if letter.to != 0 && side.book.trades_with(sender, letter.chain) {
+                self.must_persist |= side.follow(&self.limits, out);
+            } else if letter.to != 0 && side.book.trades_with(sender, (letter.chain, letter.epoch)) {
                 self.must_persist |= side.heard(sender, item, &mut self.limits, now, out);
             }
         }
@@ -385,5 +387,7 @@ fn bases_after(ledgers: &BTreeMap<LimitKey, Ledger>, after: Option<LimitKey>) ->
     (page, rows.next().is_none())
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ const REPEAT: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// Of one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Inheritance {
     /// Since when nobody who was left out can spend.
     since: Nanos,
@@ -101,7 +102,7 @@ mod tests {
 
     fn roster() -> Roster {
         let members = ["a", "b", "c"].map(account).into();
-        Roster { chain: 1, epoch: 2, members, heir: account("a"), expected: 3 }
+        Roster { chain: 1, epoch: 2, members, heir: account("a"), expected: 3, gone: Vec::new() }
     }
 
     fn due(inheritance: &Inheritance, base: i128, seconds: u64) -> i128 {

@@ -276,3 +276,102 @@ fn a_damaged_state_is_no_state() {
     state[20] ^= 1;
     assert_eq!(Escrow::open(&settings, Some(&state), cluster.now).1, Err(RecordError::Damaged));
 }
+
+#[test]
+fn one_link_that_is_cut_costs_nobody_its_lease() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    cluster.cut = [(0, 1)].into();
+    for _ in 0..40 {
+        cluster.run(seconds(1));
+        assert_eq!(cluster.total(), 900, "at {:?}", cluster.now);
+    }
+}
+
+#[test]
+fn a_late_first_decision_of_nodes_that_forgot_the_first_one_waits_for_the_window() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.cut = [(0, 2), (1, 2)].into();
+    cluster.run(seconds(8));
+    assert_eq!(cluster.total(), 900);
+    cluster.cut = [(0, 1), (0, 2)].into();
+    cluster.restart(1, false);
+    cluster.run(LEASE + seconds(9));
+    assert_eq!(cluster.total(), 0, "the third node is new, and what it decides is not");
+    cluster.run(seconds(20));
+    assert_eq!(cluster.total(), 900);
+}
+
+#[test]
+fn members_that_cannot_go_on_begin_anew_with_those_that_forgot() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    cluster.nodes[2].is_up = false;
+    cluster.restart(1, false);
+    cluster.run(seconds(60));
+    assert_eq!(cluster.total(), 900, "{:?}", cluster.nodes[0].escrow.books(cluster.now));
+}
+
+#[test]
+fn nodes_that_forget_again_and_again_decide_in_the_end() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    for step in 0..60_u32 {
+        cluster.run(Duration::from_millis(u64::from(150 * (step % 7) + 50)));
+        cluster.restart(step as usize * 7 % 3, false);
+    }
+    cluster.run(seconds(60));
+    assert_eq!(cluster.total(), 900, "{:?}", cluster.nodes[0].escrow.books(cluster.now));
+}
+
+/// Node 1 of three as its disk has it, in epoch 1, with 70 shares that node 2 gave it.
+fn member() -> (Escrow, [Account; 3], impl Fn(u64, Vec<Item>) -> Vec<u8>) {
+    let accounts = [0, 1, 2].map(|index| Account { node: name(index), life: 9 });
+    let roster = first_roster(accounts);
+    let mut ledger = Ledger::default();
+    ledger.credit(accounts[2], ledger::Totals { free: 70, used: 0 });
+    let book = BookRecord { me: accounts[1], roster: Some(roster), acceptor: decree::Acceptor::default() };
+    let ledgers = BTreeMap::from([(LimitKey(7), ledger)]);
+    let state = record::write([(Policy::Reclaim, book, &ledgers)].into_iter());
+    let mut cluster = Cluster::new(1, 900, Policy::Reclaim);
+    let node = cluster.open(1, false, Some(&state));
+    let letter = |epoch, items| {
+        write(vec![Letter { policy: Policy::Reclaim, from: 9, to: 9, chain: 5, epoch, items }]).remove(0)
+    };
+    (node.escrow, accounts, letter)
+}
+
+fn first_roster(accounts: [Account; 3]) -> roster::Roster {
+    let gone = Vec::new();
+    roster::Roster { chain: 5, epoch: 1, members: accounts.into(), heir: accounts[0], expected: 3, gone }
+}
+
+fn without_the_last(accounts: [Account; 3]) -> roster::Roster {
+    let [first, second, third] = accounts;
+    roster::Roster { epoch: 2, members: [first, second].into(), gone: vec![third], ..first_roster(accounts) }
+}
+
+#[test]
+fn what_was_said_in_one_epoch_is_not_sent_as_of_the_next() {
+    let (mut escrow, accounts, letter) = member();
+    escrow.heard(name(0), letter(1, vec![Item::AskBases(None)]));
+    escrow.heard(name(0), letter(1, vec![Item::Decided(without_the_last(accounts))]));
+    let sent = Escrow::kept(escrow.step(&[], Nanos(2 * SECOND)));
+    let items: Vec<Item> = sent.iter().flat_map(|(_, bytes)| read(bytes).unwrap()).flat_map(|one| one.items).collect();
+    assert!(!items.iter().any(|item| matches!(item, Item::Bases(..))), "a base of before: {items:?}");
+    escrow.heard(name(0), letter(2, vec![Item::AskBases(None)]));
+    let sent = Escrow::kept(escrow.step(&[], Nanos(3 * SECOND)));
+    let items: Vec<Item> = sent.iter().flat_map(|(_, bytes)| read(bytes).unwrap()).flat_map(|one| one.items).collect();
+    assert!(items.contains(&Item::Bases(None, vec![(LimitKey(7), 70)], true)), "{items:?}");
+}
+
+#[test]
+fn rows_of_an_earlier_epoch_are_credited_no_more() {
+    let (mut escrow, accounts, letter) = member();
+    let rows = |free| Item::Rows(vec![message::Row { limit: LimitKey(7), totals: ledger::Totals { free, used: 0 } }]);
+    escrow.heard(name(0), letter(1, vec![Item::Decided(without_the_last(accounts))]));
+    for (epoch, free, balance) in [(1, 10, 70), (2, 10, 80), (1, 50, 80), (3, 50, 80)] {
+        escrow.heard(name(0), letter(epoch, vec![rows(free)]));
+        let _ = Escrow::kept(escrow.step(&[], Nanos(2 * SECOND)));
+        assert_eq!(escrow.sides[&Policy::Reclaim].ledgers[&LimitKey(7)].balance(), balance);
+    }
+}

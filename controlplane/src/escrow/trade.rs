@@ -28,8 +28,13 @@ fn send<T: Clone>(lists: Lists<T>, item: impl Fn(Vec<T>) -> Item, out: &mut Outb
 impl Side {
     /// After the book has changed: rows of those left out go into the bases, or all is lost. True:
     /// to be kept.
-    pub(super) fn follow(&mut self, limits: &BTreeMap<LimitKey, Limit>) -> bool {
+    pub(super) fn follow(&mut self, limits: &BTreeMap<LimitKey, Limit>, out: &mut Outbox) -> bool {
         let changes = self.book.changes();
+        if changes.has_lost_all || changes.has_entered {
+            // Letters name the epoch that they are sent in. What was said in the one before, such as a
+            // base or a promise, is not true of this one.
+            out.retain(|(_, item)| matches!(item, Item::Decided(_)));
+        }
         if changes.has_lost_all {
             self.ledgers.clear();
             self.unconfirmed.clear();
@@ -153,7 +158,9 @@ impl Side {
     pub(super) fn repeat_rows(&mut self, now: Nanos, out: &mut Outbox) {
         let mut rows = Lists::new();
         for ((limit, to), sent_at) in &mut self.unconfirmed {
-            if sent_at.is_some_and(|at| now.since(at) < REPEAT) || !self.book.trades_with(*to, self.book.chain()) {
+            if sent_at.is_some_and(|at| now.since(at) < REPEAT)
+                || !self.book.trades_with(*to, (self.book.chain(), self.book.epoch()))
+            {
                 continue;
             }
             *sent_at = Some(now);
