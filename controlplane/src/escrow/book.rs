@@ -158,10 +158,6 @@ impl Book {
         self.expected = nodes;
     }
 
-    pub(super) fn knows_expected(&self) -> bool {
-        self.expected > 0
-    }
-
     /// Whether rows may go to and come from this account.
     pub(super) fn trades_with(&self, account: Account, chain: u64) -> bool {
         let Some(roster) = &self.roster else { return false };
@@ -586,6 +582,8 @@ pub(super) fn next_life(life: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (mixed ^ (mixed >> 31)).max(1)
 }
+
+mod standing;
 
 #[cfg(test)]
 mod tests;
