@@ -75,6 +75,8 @@ impl Demand {
 
     /// Takes in what happened since the last look.
     pub(super) fn look(&mut self, ring: &LimitRing, now: Nanos) {
+        // No core looks at the ring of a limit at rest; what has expired is free to be given away.
+        ring.advance(now);
         let Refused { units, requests, largest } = ring.take_refused();
         self.refused = self.refused.saturating_add(units);
         self.is_refusing |= requests > 0;
