@@ -85,7 +85,7 @@ fn table(status: &Value) -> String {
         return text;
     }
     lay_out(&mut text, &rows);
-    text.push_str("* this node; GOT, GAVE, HELD and REFUSED since starts, the rest in the window that ends now\n");
+    text.push_str("* this node; GOT, GAVE and REFUSED since starts, the rest in the window that ends now\n");
     for limit in list(&status["limits"]) {
         notes(&mut text, limit);
     }
