@@ -116,7 +116,9 @@ mod tests {
 
     fn returns(nodes: &[(u64, u64, &[u64])]) -> Returns {
         let mut returns = Returns { latest_ms: 60_000, ..Returns::default() };
-        nodes.iter().for_each(|(entitlement, used, back_ms)| returns.add(*entitlement, *used, back_ms));
+        for (entitlement, used, back_ms) in nodes {
+            returns.add(*entitlement, *used, back_ms);
+        }
         returns
     }
 

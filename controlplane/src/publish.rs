@@ -177,8 +177,12 @@ impl Publisher {
     /// Sets what this node may use of every limit, now that the others used what they did and
     /// providers said what they did. True: the terms of shared limits have changed.
     pub fn entitle(&self, sharing: Sharing<'_, '_>, learned: &Learned, now: Nanos) -> bool {
+        let rings = self.limits.rings();
         let mut has_changed = false;
-        for (row, ring) in self.rows.iter().zip(self.limits.rings().iter()).filter(|(row, _)| row.paces.is_none()) {
+        for (row, ring) in self.rows.iter().zip(rings.iter()) {
+            if row.paces.is_some() {
+                continue;
+            }
             let unit = unit_name(row.unit);
             let amount = learned.effective(&row.id, unit, row.configured, now);
             let before = ring.amount();
@@ -305,7 +309,8 @@ fn enforcement_name(enforcement: Enforcement) -> &'static str {
     }
 }
 
-fn unit_name(unit: Unit) -> &'static str {
+/// As gossip and metrics write it.
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",

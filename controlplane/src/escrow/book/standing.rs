@@ -36,7 +36,7 @@ impl Book {
             (_, true) => return None,
             (Policy::Keep, false) => self.leases.entered_at().after(wait),
             (Policy::Reclaim, false) => {
-                let since = self.inheritance.as_ref().map_or(self.leases.entered_at(), |heir| heir.since());
+                let since = self.inheritance.as_ref().map_or(self.leases.entered_at(), heir::Inheritance::since);
                 since.after(wait).after(heir::MARGIN)
             }
         };
