@@ -131,6 +131,8 @@ pub struct Escrow {
     is_ending: bool,
     /// Turns the order in which peers are asked.
     turn: usize,
+    /// How often this node has added to a base, since it was started.
+    minted: u64,
 }
 
 impl Escrow {
@@ -171,6 +173,7 @@ impl Escrow {
             is_leaving: false,
             is_ending: false,
             turn: 0,
+            minted: 0,
         };
         (escrow, fault)
     }
@@ -312,13 +315,11 @@ impl Escrow {
             let terms = &limit.terms;
             let Some(side) = self.sides.get_mut(&terms.policy) else { continue };
             let base = side.ledgers.get(&terms.key).map_or(0, Ledger::base);
-            let window = Duration::from_nanos(terms.ring.window().counted_ns_max()).min(longest_wait(&terms.ring));
-            // Nodes that have nothing to remember are new processes; what ran in the former ones ended.
-            let hold = if side.book.epoch() > 1 { terms.hold_max } else { Duration::ZERO };
-            let due = side.book.due(terms.key, base, window.saturating_add(hold), now);
+            let due = side.book.due(terms.key, base, wait_before_minting(side, terms), now);
             if due > 0 {
                 side.ledgers.entry(terms.key).or_default().add(due);
                 self.must_persist = true;
+                self.minted = self.minted.saturating_add(1);
             }
         }
     }
@@ -366,6 +367,14 @@ impl Escrow {
         }
         letters.into_iter().flat_map(|(node, letters)| write(letters).into_iter().map(move |one| (node, one))).collect()
     }
+}
+
+/// So long after nobody can spend it any more, a lost part of a limit may still count.
+fn wait_before_minting(side: &Side, terms: &LimitTerms) -> Duration {
+    let window = Duration::from_nanos(terms.ring.window().counted_ns_max()).min(longest_wait(&terms.ring));
+    // Nodes that have nothing to remember are new processes; what ran in the former ones ended.
+    let hold = if side.book.epoch() > 1 { terms.hold_max } else { Duration::ZERO };
+    window.saturating_add(hold)
 }
 
 /// Where nobody remembers what was spent in a long window, it is not waited for: a month would be

@@ -171,10 +171,6 @@ impl Book {
         self.expected = nodes;
     }
 
-    pub(super) fn knows_expected(&self) -> bool {
-        self.expected > 0
-    }
-
     /// Whether rows may go to and come from this account, in this chain and epoch. What was sent in an
     /// earlier epoch is in no base; it is sent again.
     pub(super) fn trades_with(&self, account: Account, (chain, epoch): (u64, u64)) -> bool {
@@ -672,6 +668,8 @@ pub(super) fn next_life(life: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (mixed ^ (mixed >> 31)).max(1)
 }
+
+mod standing;
 
 #[cfg(test)]
 mod tests;

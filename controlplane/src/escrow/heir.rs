@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Members that did not answer are asked again this often.
 const REPEAT: Duration = Duration::from_secs(1);
 /// On top of the window: what clocks may differ by over it, and more.
-const MARGIN: Duration = Duration::from_secs(1);
+pub(super) const MARGIN: Duration = Duration::from_secs(1);
 
 /// Of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -59,6 +59,12 @@ impl Leases {
         now.since(last) > self.length + MARGIN
     }
 
+    /// When everything that `to` could count on has run out.
+    pub(super) fn run_out_at(&self, to: Account) -> Nanos {
+        let last = self.given.get(&to).map_or(self.entered_at, |at| (*at).max(self.entered_at));
+        last.after(self.length).after(MARGIN)
+    }
+
     /// A grant of `from`, asked for at `asked_at`. What this process cannot have asked for counts for
     /// nothing: a former one may have, on its own clock.
     pub(super) fn got(&mut self, from: Account, asked_at: Nanos, now: Nanos) {

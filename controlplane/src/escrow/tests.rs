@@ -169,6 +169,61 @@ fn what_is_needed_goes_where_it_is_needed() {
 }
 
 #[test]
+fn who_was_told_when_to_come_back_finds_units_there_and_then() {
+    let mut cluster = Cluster::new(3, 1, Policy::Reclaim);
+    cluster.run(seconds(6));
+    let rings: Vec<_> = cluster.nodes.iter().map(|node| Arc::clone(&node.ring)).collect();
+    let has_it = rings.iter().position(|ring| ring.entitlement() == 1).unwrap();
+    let (spends, refuses) = (&rings[has_it], &rings[(has_it + 1) % 3]);
+    assert!(spends.try_hold(1, cluster.now));
+    spends.stamp(1, cluster.now);
+    let free_at = spends.available_at(1, cluster.now).unwrap();
+    let told = free_at.after(Duration::from_millis(300));
+    refuses.set_elsewhere_at(Some(told));
+    refuses.count_refused(1);
+    cluster.run(told.since(cluster.now));
+    for _ in 0..2 {
+        cluster.run(seconds(1));
+        assert_eq!(refuses.free(), 1, "and it stays for a while");
+    }
+}
+
+#[test]
+fn a_book_says_what_is_in_the_way_and_until_when() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.nodes[1].is_up = false;
+    cluster.nodes[2].is_up = false;
+    cluster.run(seconds(3));
+    let book = |cluster: &Cluster| {
+        cluster.nodes[0].escrow.books(cluster.now).into_iter().find(|book| book.policy == Policy::Reclaim).unwrap()
+    };
+    assert_eq!(book(&cluster).obstacle, Some(Obstacle::NoRoster { met: 1, needed: 2, votes_at: None }));
+    cluster.nodes[1].is_up = true;
+    cluster.run(seconds(6));
+    assert_eq!((book(&cluster).obstacle, book(&cluster).members.len()), (None, 2));
+    cluster.nodes[1].is_up = false;
+    cluster.run(LEASE + seconds(1));
+    assert!(matches!(book(&cluster).obstacle, Some(Obstacle::NoLease { needed: 2, since: Some(_) })));
+    cluster.restart(0, false);
+    let votes_at = cluster.now.after(LEASE);
+    assert!(matches!(book(&cluster).obstacle, Some(Obstacle::NoRoster { votes_at: Some(at), .. }) if at > votes_at));
+}
+
+#[test]
+fn what_a_lost_node_had_is_told_to_come_back_when_it_does() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    let standing = |cluster: &Cluster| cluster.nodes[0].escrow.standing(LimitKey(7), cluster.now).unwrap();
+    assert_eq!(standing(&cluster).mints_at, None);
+    cluster.nodes[1].is_up = false;
+    cluster.run(LEASE + seconds(5));
+    let mints_at = standing(&cluster).mints_at.unwrap();
+    cluster.run(mints_at.since(cluster.now).saturating_add(seconds(1)));
+    assert_eq!(cluster.spenders().map(|node| node.ring.entitlement()).sum::<u64>(), 900);
+    assert_eq!(cluster.nodes.iter().filter(|node| node.is_up).map(|node| node.escrow.minted()).max(), Some(2));
+}
+
+#[test]
 fn a_dead_nodes_part_is_taken_over_after_lease_and_window_only() {
     let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
     cluster.run(seconds(6));

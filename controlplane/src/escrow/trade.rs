@@ -81,7 +81,7 @@ impl Side {
                 let mut rows = Vec::new();
                 for wish in wishes {
                     let Some(limit) = limits.get_mut(&wish.limit) else { continue };
-                    let given = self.grant(from, wish, limit);
+                    let given = self.grant(from, wish, limit, now);
                     rows.extend(self.give(from, limit, given, now));
                 }
                 let has_given = !rows.is_empty();
@@ -107,10 +107,10 @@ impl Side {
     }
 
     /// Units that this node can do without.
-    fn grant(&self, to: Account, wish: Wish, limit: &Limit) -> u64 {
+    fn grant(&self, to: Account, wish: Wish, limit: &Limit, now: Nanos) -> u64 {
         let free = limit.terms.ring.free();
         let want = Want { units: wish.units, least: wish.least, is_refusing: wish.is_refusing };
-        let spare = limit.demand.spare(free, wish.free, want);
+        let spare = limit.demand.spare(free, wish.free, want, now);
         // Two with too little each serve nobody: one of them gets all.
         let me = self.book.me();
         let loses = limit.demand.is_useless(free) && wish.limit.weight_of(to) > wish.limit.weight_of(me);
