@@ -2,8 +2,8 @@
 //! to publish a configuration of that size?
 
 use controlplane::compile::{NodeFacts, TableSecret, compile};
-use controlplane::entitlements::Others;
-use controlplane::publish::Publisher;
+use controlplane::learned::Learned;
+use controlplane::publish::{Publisher, Sharing};
 use criterion::{Criterion, criterion_group, criterion_main};
 use dataplane::lookup::Lookup;
 use shared::clock::{Clock, Nanos};
@@ -53,7 +53,9 @@ fn publisher() -> (Publisher, CoreReceiver) {
 fn benches(criterion: &mut Criterion) {
     let (record, secrets) = compiled();
     let (mut publisher, receiver) = publisher();
-    publisher.publish(&Others::none(), &record, &secrets, None, Nanos(0)).expect("nothing in it can fail");
+    publisher
+        .publish(Sharing::Alone, &Learned::default(), &record, &secrets, None, Nanos(0))
+        .expect("nothing in it can fail");
     let published = receiver.newest().expect("it was just published");
     let lookup = Lookup::new(Arc::clone(&published), Clock::start()).expect("it holds a configuration");
     let models: HashMap<String, usize> =
@@ -75,7 +77,9 @@ fn benches(criterion: &mut Criterion) {
     group.bench_function("read in place", |b| b.iter(|| black_box(&published.snapshot).view().epoch.to_native()));
     group.bench_function("publish and take", |b| {
         b.iter(|| {
-            publisher.publish(&Others::none(), &record, &secrets, None, Nanos(0)).expect("nothing in it can fail");
+            publisher
+                .publish(Sharing::Alone, &Learned::default(), &record, &secrets, None, Nanos(0))
+                .expect("nothing in it can fail");
             receiver.newest()
         });
     });

@@ -7,11 +7,13 @@ use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
 use crate::discovery::{NotBuilt, Prepared, Running as Sources, own_addresses, prepare};
 use crate::entitlements::Others;
 use crate::event::Event;
+use crate::gossip::frame::NodeName;
 use crate::gossip::identity::Identity;
 use crate::gossip::keyring::{Keyring, KeyringError};
 use crate::gossip::network::Network;
 use crate::gossip::rotation::{NamedKey, Rotation};
 use crate::gossip::values::{NodeValues, encode};
+use crate::gossip::wire::NodeMessage;
 use crate::gossip::{Gossip, GossipError, GossipPort, GossipSettings};
 use crate::member::View;
 use crate::sources;
@@ -148,6 +150,22 @@ impl ClusterPart {
         Others::of(view, expected)
     }
 
+    /// Sends messages of one topic.
+    pub(crate) fn send(&self, topic: u8, messages: Vec<(SocketAddr, NodeName, Vec<u8>)>) {
+        let Some(running) = &self.running else { return };
+        for (to, node, bytes) in messages {
+            running.gossip.send(to, &node.to_string(), topic, &bytes);
+        }
+    }
+
+    /// The next message of another node to this one; never comes where it is alone.
+    pub(crate) async fn receive(&self) -> NodeMessage {
+        match &self.running {
+            Some(running) => running.gossip.receive().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Generation of the start; 0 where the node runs alone.
     pub(crate) fn generation(&self) -> u64 {
         self.running.as_ref().map_or(0, |running| running.gossip.generation())
@@ -271,6 +289,7 @@ fn needing_a_restart(old: &Cluster, new: &Cluster) -> Vec<&'static str> {
         ("bind_address", old.bind_address == new.bind_address),
         ("advertise_address", old.advertise_address == new.advertise_address),
         ("expected_nodes", old.expected_nodes == new.expected_nodes),
+        ("initial_state", old.initial_state == new.initial_state),
         ("discovery", old.discovery == new.discovery),
         ("gossip.port", old_gossip.port == new_gossip.port),
         ("gossip.interval", old_gossip.interval == new_gossip.interval),

@@ -12,7 +12,7 @@ use shared::clock::Nanos;
 use std::time::Duration;
 
 /// How often everything is collected.
-const INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What only the control loop knows.
 pub struct Own {
@@ -42,7 +42,7 @@ impl Collector {
 
     /// Reads the machine and adds up the rest. What did not change since the last time has the
     /// same text in gossip.
-    pub fn collect(&mut self, own: Own, state: &ClusterState, limits: &[LimitRow], now: Nanos) -> &NodeValues {
+    pub fn collect(&mut self, own: Own, state: &mut ClusterState, limits: &[LimitRow], now: Nanos) -> &NodeValues {
         let Own { about, configuration, is_overloaded } = own;
         self.traffic.update(state.totals(), now);
         let first_number = about.started_ms;
@@ -54,6 +54,7 @@ impl Collector {
             providers: self.traffic.providers(),
             traffic: self.traffic.rows().to_vec(),
             limits: traffic::limits(limits),
+            told: state.told(first_number, now),
             unreadable: 0,
         };
         self.collected_at = Some(now);

@@ -4,15 +4,19 @@
 //! configuration; and what the configuration knows but no core acts on yet (budgets, teams,
 //! customers).
 
+mod limits;
+mod quantile;
+
+use limits::Limits;
 use ring::hmac;
 use shared::bounds::MODEL_LABELS_MAX;
 use shared::config::model as config;
 use shared::config::model::{Config, Models, Origin};
-use shared::limit::{LimitDefinition, Window, WindowError};
+use shared::limit::{COUNTING_SPREAD_NS, LimitDefinition, Window, WindowError};
 use shared::secret::Secret;
 use shared::snapshot::{
     CredentialHeader, Dialect, GrantRecord, KeyRecord, LimitRecord, ModelRecord, ProviderRecord, ServedModelRecord,
-    SettingsRecord, SnapshotRecord, Unit, VirtualKeyRecord,
+    SettingsRecord, SnapshotRecord, VirtualKeyRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -64,6 +68,7 @@ pub enum CompileError {
 pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileError> {
     let mut out = Tables::default();
     let limits = Limits::new(config);
+    out.warnings.extend(limits.crowded(config));
     let providers = config
         .providers
         .iter()
@@ -94,14 +99,16 @@ pub fn limit_definitions(records: &[LimitRecord]) -> Result<Vec<LimitDefinition>
     records
         .iter()
         .map(|record| {
-            let window = Window::new(record.window_ns)
+            // Nobody else counts a pace, so that there is no spread between two counts.
+            let spread_ns = if record.paces.is_some() { 0 } else { COUNTING_SPREAD_NS };
+            let window = Window::with_spread(record.window_ns, spread_ns)
                 .map_err(|source| CompileError::Window { id: record.id.clone(), source })?;
             Ok(LimitDefinition {
                 id: record.id.as_str().into(),
                 unit: record.unit,
                 window,
                 amount: record.amount,
-                entitlement: record.amount,
+                entitlement: Some(record.amount),
             })
         })
         .collect()
@@ -113,41 +120,6 @@ pub fn lookup_hash(lookup_key: &[u8; 32], value: &str) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(tag.as_ref());
     hash
-}
-
-/// Limit records, and which of them a rate limit's id stands for.
-struct Limits {
-    records: Vec<LimitRecord>,
-    by_id: BTreeMap<String, Vec<u32>>,
-}
-
-impl Limits {
-    fn new(config: &Config) -> Self {
-        let mut limits = Self { records: Vec::new(), by_id: BTreeMap::new() };
-        for limit in &config.governance.rate_limits {
-            if limit.region.as_ref().is_some_and(|region| *region != config.cluster.region) {
-                continue;
-            }
-            let units = [(Unit::Requests, "requests", limit.requests), (Unit::Tokens, "tokens", limit.tokens)];
-            for (unit, name, allowance) in units {
-                let Some(allowance) = allowance else { continue };
-                limits.by_id.entry(limit.id.clone()).or_default().push(index(limits.records.len()));
-                limits.records.push(LimitRecord {
-                    id: format!("{}/{name}", limit.id),
-                    unit,
-                    amount: allowance.max.get(),
-                    window_ns: allowance.window.seconds().saturating_mul(1_000_000_000),
-                    is_charged_at_admission: limit.enforcement == config::Enforcement::Admission,
-                });
-            }
-        }
-        limits
-    }
-
-    /// Indices that an optional reference stands for.
-    fn of(&self, rate_limit_id: Option<&String>) -> Vec<u32> {
-        rate_limit_id.and_then(|id| self.by_id.get(id)).cloned().unwrap_or_default()
-    }
 }
 
 /// What grows while providers and virtual keys are gone through.

@@ -13,14 +13,16 @@ use crate::cluster::{ClusterPart, PROTOCOL};
 use crate::collect::{Collector, Own};
 use crate::compile::{Compiled, NodeFacts, compile};
 use crate::drain::{Drain, Finished};
+use crate::entitlements::Others;
 use crate::event::Event;
 use crate::gossip::values::{About, ConfigurationMark};
 use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
 use crate::log_lines::log;
-use crate::publish::{PublishError, Publisher};
+use crate::publish::{PublishError, Publisher, Sharing};
 use crate::resolver::Resolver;
+use crate::shared_limits::{Messages, SharedLimits, TOPIC};
 use crate::signals::{Signals, Told};
 use crate::start::{ConfigSource, Read, ReadError, read_config};
 use crate::state::{ClusterState, Outcome};
@@ -38,7 +40,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 /// How often reports are taken in and outcomes carried out. A change waits half of it on average.
-const TICK: Duration = Duration::from_millis(50);
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// How often the listener's certificate files are looked at.
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,8 @@ pub(crate) struct ControlLoop {
     /// Which configuration is published.
     pub(crate) configuration: ConfigurationMark,
     pub(crate) cluster: ClusterPart,
+    /// Limits that the nodes hold parts of; `None`: this node should be alone.
+    pub(crate) shared_limits: Option<SharedLimits>,
     /// `cluster_config` of the newest configuration, for the last good snapshot.
     pub(crate) cluster_text: Option<Secret>,
     /// Of the newest configuration; empty where its text is not known.
@@ -113,6 +117,14 @@ impl ControlLoop {
                 read_again = read(&mut self.reading) => self.take_configuration(read_again),
                 // From the admin listener.
                 Some(question) = self.questions.recv() => self.answer(question),
+                // Of other nodes, about limits.
+                message = self.cluster.receive() => {
+                    if let Some(limits) = &mut self.shared_limits {
+                        limits.heard(message);
+                    }
+                }
+                // What this node has of the limits is on disk.
+                messages = due(&mut self.shared_limits, self.clock) => self.cluster.send(TOPIC, messages),
                 // Reports come through a ring that wakes nobody.
                 _ = ticks.tick() => {
                     if let Some(finished) = self.tick().await {
@@ -162,6 +174,7 @@ impl ControlLoop {
             return Some(Finished::Stuck { core });
         }
         self.apply(Event::Tick);
+        self.compare_limits();
         self.look_at_identity();
         self.carry_out();
         self.tell_others();
@@ -185,6 +198,13 @@ impl ControlLoop {
             self.watch.heard(report.core, self.clock.now());
             self.apply(Event::Report(Box::new(report)));
         }
+    }
+
+    /// What providers told of their limits is worth what it says beside our own count.
+    fn compare_limits(&mut self) {
+        let now = self.clock.now();
+        let outcome = self.state.compare_limits(|index, id| self.publisher.used(index, id, now), now);
+        self.remember(outcome);
     }
 
     /// The core that has to be given up, if there is one.
@@ -214,7 +234,7 @@ impl ControlLoop {
             self.cluster.follow(peers);
         }
         if pending.entitle {
-            self.publisher.entitle(&self.cluster.others(self.state.view()));
+            self.entitle();
         }
         let mut publish_live = pending.publish_live;
         if pending.publish {
@@ -234,11 +254,38 @@ impl ControlLoop {
         }
     }
 
+    /// What this node may use of every limit, after others or providers have said something.
+    fn entitle(&mut self) {
+        let now = self.clock.now();
+        let is_known = match &mut self.shared_limits {
+            Some(limits) => limits.look(self.state.view(), now),
+            None => false,
+        };
+        let others = self.cluster.others(self.state.view());
+        let sharing = sharing(&others, self.shared_limits.is_some());
+        let has_changed = self.publisher.entitle(sharing, self.state.learned(), now);
+        if has_changed || is_known {
+            self.set_terms();
+        }
+    }
+
+    /// Tells the escrow which limits there are. Not before it is known how many nodes there should
+    /// be, which says what becomes of a lost node's part.
+    fn set_terms(&mut self) {
+        let Some(limits) = &mut self.shared_limits else { return };
+        let Some(policy) = limits.policy() else { return };
+        let others = self.cluster.others(self.state.view());
+        limits.configure(self.publisher.terms(sharing(&others, true), policy), self.clock.now());
+    }
+
     fn publish(&mut self, is_new_configuration: bool) -> Result<(), PublishError> {
         let epoch = self.epoch.saturating_add(1);
         let Some((record, secrets)) = self.state.record(epoch) else { return Ok(()) };
         let others = self.cluster.others(self.state.view());
-        self.publisher.publish(&others, &record, &secrets, self.identity.current(), self.clock.now())?;
+        let (learned, identity) = (self.state.learned(), self.identity.current());
+        let sharing = sharing(&others, self.shared_limits.is_some());
+        self.publisher.publish(sharing, learned, &record, &secrets, identity, self.clock.now())?;
+        self.set_terms();
         self.epoch = epoch;
         self.keeper.snapshot_changed(is_new_configuration);
         let (providers, virtual_keys) = (record.providers.len(), record.virtual_keys.len());
@@ -261,7 +308,7 @@ impl ControlLoop {
         let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
         if self.collector.is_due(now) {
             self.cluster.settle_keys(self.state.view());
-            let own = self.collector.collect(own, &self.state, &self.publisher.limits(now), now);
+            let own = self.collector.collect(own, &mut self.state, &self.publisher.limits(now), now);
             let outcome = self.state.looked(own, now);
             self.remember(outcome);
         } else if !self.collector.renew(own, &self.state, now) {
@@ -329,6 +376,9 @@ impl ControlLoop {
         self.take_reports();
         self.drain = Some(Drain::begin(self.clock.now(), timeout, cores, self.state.totals()));
         self.cluster.say_goodbye();
+        if let Some(limits) = &mut self.shared_limits {
+            limits.leave();
+        }
         self.apply(Event::Drain);
         self.carry_out();
         self.phase.advance_to(Phase::Draining);
@@ -375,6 +425,10 @@ impl ControlLoop {
             tracing::warn!("the last good snapshot was not written at the end; the one before it stays");
         }
         if matches!(finished, Finished::Idle | Finished::TimedOut { .. }) {
+            if let Some(limits) = &mut self.shared_limits {
+                let messages = limits.end(self.clock.now()).await;
+                self.cluster.send(TOPIC, messages);
+            }
             self.cluster.leave().await;
         }
         match finished {
@@ -385,6 +439,18 @@ impl ControlLoop {
             Finished::AtOnce | Finished::Stuck { .. } | Finished::DuplicateNode => {}
         }
         finished
+    }
+}
+
+fn sharing<'o, 'v>(others: &'o Others<'v>, is_shared: bool) -> Sharing<'o, 'v> {
+    if is_shared { Sharing::Cluster(others) } else { Sharing::Alone }
+}
+
+/// Waits until something is due for the shared limits, and does it: what may leave then.
+async fn due(limits: &mut Option<SharedLimits>, clock: Clock) -> Messages {
+    match limits {
+        Some(limits) => limits.due(clock).await,
+        None => std::future::pending().await,
     }
 }
 

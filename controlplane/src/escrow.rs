@@ -36,7 +36,7 @@ pub use account::Account;
 pub use record::RecordError;
 pub use roster::Policy;
 pub use shares::LimitKey;
-pub use standing::{BookStanding, LimitStanding, Obstacle};
+pub use standing::{BookStanding, Holdings, LimitStanding, Obstacle};
 
 pub use crate::gossip::frame::NodeName;
 use book::{Book, BookRecord, BookSettings, Outbox};
@@ -80,6 +80,9 @@ pub struct LimitTerms {
     /// The longest time from an admission to when the provider counts it for the last time; beyond
     /// the window's own spread.
     pub hold_max: Duration,
+    /// Units that an earlier process may have spent beyond what the ring knows; the rest of what it
+    /// had at most.
+    pub unknown_spend: u64,
 }
 
 /// Another node, as gossip knows it.
@@ -120,6 +123,8 @@ struct Side {
 pub struct Escrow {
     sides: BTreeMap<Policy, Side>,
     limits: BTreeMap<LimitKey, Limit>,
+    /// Ledgers of an earlier process that were not taken up yet.
+    restored: BTreeSet<(Policy, LimitKey)>,
     inbox: Vec<(NodeName, Vec<u8>)>,
     must_persist: bool,
     is_leaving: bool,
@@ -154,7 +159,11 @@ impl Escrow {
             let side = Side { policy, book, ledgers, unconfirmed, to_confirm: BTreeSet::new() };
             sides.insert(policy, side);
         }
+        let restored = sides.iter().flat_map(|(policy, side): (&Policy, &Side)| {
+            side.ledgers.keys().map(|key| (*policy, *key)).collect::<Vec<_>>()
+        });
         let escrow = Self {
+            restored: restored.collect(),
             sides,
             limits: BTreeMap::new(),
             inbox: Vec::new(),
@@ -186,12 +195,30 @@ impl Escrow {
             let demand = former.map_or_else(|| Demand::new(now), |former| former.demand);
             self.limits.insert(terms.key, Limit { terms, demand });
         }
+        self.charge_what_is_not_known(now);
         let lowered: Vec<_> = self.limits.values().map(|limit| (&limit.terms, self.entitled(&limit.terms))).collect();
         for (terms, entitlement) in lowered {
             if entitlement < terms.ring.entitlement() {
                 terms.ring.set_entitlement(entitlement);
             }
         }
+    }
+
+    /// An earlier process may have spent up to the moment it ended.
+    fn charge_what_is_not_known(&mut self, now: Nanos) {
+        for (key, limit) in &self.limits {
+            let terms = &limit.terms;
+            if self.restored.remove(&(terms.policy, *key)) {
+                let rest = self.entitled(terms).saturating_sub(terms.ring.used());
+                terms.ring.charge(rest.min(terms.unknown_spend), now);
+            }
+        }
+    }
+
+    /// The state could not be kept, and neither could the former one be removed: the next step has
+    /// to try again before anything leaves.
+    pub fn not_kept(&mut self) {
+        self.must_persist = true;
     }
 
     /// Units that this node may use of a limit at most, as its ledger says.
@@ -285,8 +312,10 @@ impl Escrow {
             let terms = &limit.terms;
             let Some(side) = self.sides.get_mut(&terms.policy) else { continue };
             let base = side.ledgers.get(&terms.key).map_or(0, Ledger::base);
-            let wait = Duration::from_nanos(terms.ring.window().counted_ns_max()).saturating_add(terms.hold_max);
-            let due = side.book.due(terms.key, base, wait.min(longest_wait(&terms.ring)), now);
+            let window = Duration::from_nanos(terms.ring.window().counted_ns_max()).min(longest_wait(&terms.ring));
+            // Nodes that have nothing to remember are new processes; what ran in the former ones ended.
+            let hold = if side.book.epoch() > 1 { terms.hold_max } else { Duration::ZERO };
+            let due = side.book.due(terms.key, base, window.saturating_add(hold), now);
             if due > 0 {
                 side.ledgers.entry(terms.key).or_default().add(due);
                 self.must_persist = true;

@@ -141,7 +141,7 @@ impl Failover {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::compile::tests::{FULL, compiled};
     use crate::gossip::values::{ProviderTraffic, Rest};
@@ -151,7 +151,7 @@ mod tests {
     use shared::report::AttemptLabels;
 
     /// So many milliseconds after the start.
-    pub(super) fn at(milliseconds: u64) -> Nanos {
+    pub(crate) fn at(milliseconds: u64) -> Nanos {
         Nanos(milliseconds * 1_000_000)
     }
 
@@ -180,7 +180,7 @@ mod tests {
         }
     }
 
-    pub(super) fn member(id: &str, health: Health, values: NodeValues) -> Member {
+    pub(crate) fn member(id: &str, health: Health, values: NodeValues) -> Member {
         Member {
             id: id.into(),
             generation: 1,

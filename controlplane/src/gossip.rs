@@ -29,6 +29,8 @@ mod twin;
 pub mod values;
 pub mod wire;
 
+pub(crate) use life::VIEW_INTERVAL;
+
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +42,7 @@ use crate::gossip::life::Rules;
 use crate::gossip::network::Network;
 use crate::gossip::supervisor::Supervisor;
 use crate::gossip::values::{KEYS_MAX, TEXT_BYTES_MAX};
-use crate::gossip::wire::{Wire, WireError, WireSettings};
+use crate::gossip::wire::{NodeMessage, Wire, WireError, WireSettings};
 use crate::state_dir::StateDirError;
 use shared::clock::Clock;
 use shared::config::model::{Cluster, NodeId};
@@ -240,6 +242,17 @@ impl Gossip {
     /// Generation of the start.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Sends a message to one node. Whether it arrives is not known.
+    pub(crate) fn send(&self, to: SocketAddr, id: &str, topic: u8, bytes: &[u8]) {
+        // Whoever is not known there yet is asked for, and gets the next one.
+        let _ = self.wire.send(to, id, topic, bytes);
+    }
+
+    /// The next message of another node to this one.
+    pub(crate) async fn receive(&self) -> NodeMessage {
+        self.wire.receive().await
     }
 
     /// Tells the others that this node is finishing, and stays.

@@ -30,6 +30,7 @@ pub mod gossip;
 pub mod health;
 mod keep;
 pub mod last_good;
+pub mod learned;
 mod listener_identity;
 mod log_lines;
 pub mod member;
@@ -37,6 +38,7 @@ pub mod metrics;
 pub mod overload;
 pub mod publish;
 pub mod resolver;
+mod shared_limits;
 mod signals;
 pub mod sources;
 mod start;
@@ -62,6 +64,7 @@ use crate::keep::Keeper;
 use crate::overload::Overload;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
+use crate::shared_limits::SharedLimits;
 use crate::start::{Start, StartsFrom};
 use crate::state::{ClusterState, Outcome};
 use crate::watch::Watch;
@@ -180,6 +183,10 @@ async fn run(
     let on_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let routes = admin::routes(question_sender, settings.version, on_loopback);
     let admin = tokio::spawn(admin::serve(listener, routes));
+    let seed = getrandom::u64().map_err(io::Error::other)?;
+    let shared_limits = cluster_config
+        .enabled
+        .then(|| SharedLimits::open(&cluster_config, &node_id, state_dir.clone(), seed, settings.clock.now()));
     let cluster = ClusterPart::begin(cluster, cluster_config, &sender);
 
     let cores_watched = facts.cores;
@@ -210,6 +217,7 @@ async fn run(
         collector: Collector::default(),
         configuration: ConfigurationMark::default(),
         cluster,
+        shared_limits,
         cluster_text,
         configuration_hash,
         is_duplicate: false,
@@ -217,7 +225,7 @@ async fn run(
     // Published before the first tick, so that a node with known addresses serves at once.
     control_loop.apply(Event::Configured(Box::new(compiled)));
     control_loop.carry_out();
-    let finished = control_loop.run().await;
+    let finished = Box::pin(control_loop.run()).await;
     admin.abort();
     Ok(finished?)
 }

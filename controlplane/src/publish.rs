@@ -1,15 +1,18 @@
 //! From records to the cores: the snapshot's bytes, the secrets beside it, the limits' rings.
 
 use crate::compile::{CompileError, TableSecret, limit_definitions};
-use crate::entitlements::Others;
+use crate::entitlements::{Others, Pace};
+use crate::escrow::{LimitKey, LimitTerms, Policy};
+use crate::learned::Learned;
 use crate::metrics::LimitRow;
 use shared::clock::Nanos;
-use shared::limit::{LimitTable, TableError};
+use shared::limit::{ChargeRule, LimitTable, TableError, UNITS_MAX};
 use shared::published::{ListenerIdentity, Live, Published};
 use shared::ring::CoreSender;
 use shared::secret::Secret;
-use shared::snapshot::{Snapshot, SnapshotError, SnapshotRecord, Unit};
+use shared::snapshot::{Enforcement, LimitRecord, OnNodeLoss, Snapshot, SnapshotError, SnapshotRecord, Unit};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Limits that `/metrics` shows: the first ones of the configuration.
 const LIMITS_SHOWN_MAX: usize = 5_000;
@@ -28,13 +31,79 @@ pub enum PublishError {
     Snapshot(#[from] SnapshotError),
 }
 
+/// What is kept of a published limit beside its ring.
+struct Row {
+    id: String,
+    unit: Unit,
+    /// Units in a window, as configured.
+    configured: u64,
+    window_ns: u64,
+    enforcement: Enforcement,
+    on_node_loss: Option<OnNodeLoss>,
+    /// A request may count for as long as it runs.
+    is_held: bool,
+    /// Of which limit it is the pace on this node.
+    paces: Option<u32>,
+    overshoot_probability: f64,
+}
+
+impl Row {
+    fn of(limit: &LimitRecord) -> Self {
+        let is_held = match limit.unit {
+            Unit::Requests => false,
+            Unit::Tokens => !matches!(limit.charge.rule, ChargeRule::Admission | ChargeRule::AdmissionRefunded),
+            Unit::Concurrent => true,
+        };
+        Self {
+            id: limit.id.clone(),
+            unit: limit.unit,
+            configured: limit.amount,
+            window_ns: limit.window_ns,
+            enforcement: limit.enforcement,
+            on_node_loss: limit.on_node_loss,
+            is_held,
+            paces: limit.paces,
+            overshoot_probability: limit.overshoot_probability,
+        }
+    }
+
+    /// Whether the nodes hold parts of it. What nobody knows the amount of is nobody's.
+    fn is_shared(&self, by: Sharing<'_, '_>, amount: u64) -> bool {
+        matches!(by, Sharing::Cluster(_))
+            && self.paces.is_none()
+            && self.enforcement != Enforcement::Gossip
+            && amount < UNITS_MAX
+    }
+}
+
+/// How this node comes to what it may use.
+#[derive(Clone, Copy)]
+pub enum Sharing<'o, 'v> {
+    /// It is alone and has all of every limit.
+    Alone,
+    /// Of most limits it has what the escrow says; of those kept by news alone, what the others
+    /// leave.
+    Cluster(&'o Others<'v>),
+}
+
+impl Sharing<'_, '_> {
+    fn left_by_others(self, id: &str, unit: &str, amount: u64) -> u64 {
+        match self {
+            Self::Alone => amount,
+            Self::Cluster(others) => others.entitlement(id, unit, amount),
+        }
+    }
+}
+
 /// Owns the rings to the cores and the limits' rings.
 pub struct Publisher {
     cores: Vec<CoreSender>,
     lookup_key: Arc<[u8; 32]>,
     limits: LimitTable,
-    /// Ids and units of the published limits, in the rings' order.
-    limit_names: Vec<(String, &'static str)>,
+    /// The published limits, in the rings' order.
+    rows: Vec<Row>,
+    /// The longest that a request may take, as its provider's configuration has it.
+    longest_request: Duration,
     /// The table that `secrets` was made from.
     secret_table: Option<Arc<[TableSecret]>>,
     secrets: Arc<[Secret]>,
@@ -47,16 +116,18 @@ impl Publisher {
             cores,
             lookup_key: Arc::new(lookup_key),
             limits: LimitTable::default(),
-            limit_names: Vec::new(),
+            rows: Vec::new(),
+            longest_request: Duration::ZERO,
             secret_table: None,
             secrets: Arc::new([]),
         }
     }
 
-    /// Hands a configuration to every core, whole. What `others` use of a limit is not this node's.
+    /// Hands a configuration to every core, whole. What was `learned` to be no more there is nobody's.
     pub fn publish(
         &mut self,
-        others: &Others<'_>,
+        sharing: Sharing<'_, '_>,
+        learned: &Learned,
         record: &SnapshotRecord,
         secrets: &Arc<[TableSecret]>,
         listener_identity: Option<Arc<ListenerIdentity>>,
@@ -64,11 +135,23 @@ impl Publisher {
     ) -> Result<Snapshot, PublishError> {
         let snapshot = Snapshot::from_record(record)?;
         let mut definitions = limit_definitions(&record.limits)?;
-        for definition in &mut definitions {
-            definition.entitlement = others.entitlement(&definition.id, unit_name(definition.unit), definition.amount);
+        let rows: Vec<Row> = record.limits.iter().map(Row::of).collect();
+        for (definition, row) in definitions.iter_mut().zip(&rows).filter(|(_, row)| row.paces.is_none()) {
+            let (id, unit) = (&definition.id, unit_name(definition.unit));
+            definition.amount = learned.effective(id, unit, definition.amount, now);
+            let is_shared = row.is_shared(sharing, definition.amount);
+            definition.entitlement =
+                (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
         }
         let rings = self.limits.apply(&definitions, now)?;
-        self.limit_names = record.limits.iter().map(|limit| (limit.id.clone(), unit_name(limit.unit))).collect();
+        self.rows = rows;
+        self.longest_request = record
+            .providers
+            .iter()
+            .map(|provider| Duration::from_millis(u64::from(provider.total_timeout_ms)))
+            .max()
+            .unwrap_or_default();
+        self.keep_pace();
         if !self.secret_table.as_ref().is_some_and(|table| Arc::ptr_eq(table, secrets)) {
             self.secrets = secrets.iter().map(|entry| entry.secret.duplicate()).collect();
             self.secret_table = Some(Arc::clone(secrets));
@@ -86,11 +169,67 @@ impl Publisher {
         Ok(snapshot)
     }
 
-    /// Sets what this node may use of every limit, now that the others used what they did.
-    pub fn entitle(&self, others: &Others<'_>) {
-        for ((id, unit), ring) in self.limit_names.iter().zip(self.limits.rings().iter()) {
-            ring.set_entitlement(others.entitlement(id, unit, ring.amount()));
+    /// Sets what this node may use of every limit, now that the others used what they did and
+    /// providers said what they did. True: the terms of shared limits have changed.
+    pub fn entitle(&self, sharing: Sharing<'_, '_>, learned: &Learned, now: Nanos) -> bool {
+        let rings = self.limits.rings();
+        let mut has_changed = false;
+        for (row, ring) in self.rows.iter().zip(rings.iter()) {
+            if row.paces.is_some() {
+                continue;
+            }
+            let unit = unit_name(row.unit);
+            let amount = learned.effective(&row.id, unit, row.configured, now);
+            let before = ring.amount();
+            ring.set_amount(amount);
+            let is_shared = row.is_shared(sharing, amount);
+            has_changed |= amount != before && (is_shared || row.is_shared(sharing, before));
+            if !is_shared {
+                ring.set_valid_until(Nanos(u64::MAX));
+                ring.set_entitlement(sharing.left_by_others(&row.id, unit, amount));
+            }
         }
+        self.keep_pace();
+        has_changed
+    }
+
+    /// A pace follows the amount of its limit, which may be learned.
+    fn keep_pace(&self) {
+        let rings = self.limits.rings();
+        for (row, ring) in self.rows.iter().zip(rings.iter()) {
+            let Some(paced) = row.paces.and_then(|paced| rings.get(paced as usize)) else { continue };
+            let staleness = Duration::from_nanos(ring.window().window_ns());
+            let pace = Pace::of(row.unit, paced.amount(), paced.window().window_ns(), staleness);
+            ring.set_entitlement(pace.map_or(paced.amount(), |pace| pace.units));
+        }
+    }
+
+    /// The limits that the nodes hold parts of. `policy` is for those that do not say what becomes
+    /// of a lost node's part.
+    pub(crate) fn terms(&self, sharing: Sharing<'_, '_>, policy: Policy) -> Vec<LimitTerms> {
+        let rows = self.rows.iter().zip(self.limits.rings().iter());
+        rows.filter(|(row, ring)| row.is_shared(sharing, ring.amount()))
+            .map(|(row, ring)| LimitTerms {
+                key: LimitKey::new(&row.id, unit_name(row.unit), row.window_ns),
+                ring: Arc::clone(ring),
+                amount: ring.amount(),
+                policy: row.on_node_loss.map_or(policy, |loss| match loss {
+                    OnNodeLoss::Keep => Policy::Keep,
+                    OnNodeLoss::Reclaim => Policy::Reclaim,
+                }),
+                hold_max: if row.is_held { self.longest_request } else { Duration::ZERO },
+                unknown_spend: u64::MAX,
+            })
+            .collect()
+    }
+
+    /// What this node spent and holds of a limit; `None` where `index` does not stand for `id` in
+    /// what was published.
+    pub fn used(&self, index: usize, id: &str, now: Nanos) -> Option<u64> {
+        self.rows.get(index).filter(|row| row.id == id)?;
+        let ring = self.limits.rings().get(index)?;
+        ring.advance(now);
+        Some(ring.used())
     }
 
     /// Hands the live state to every core.
@@ -101,20 +240,28 @@ impl Publisher {
         }
     }
 
-    /// Every limit as it stands now, as far as metrics show them.
+    /// Every limit as it stands now, as far as metrics show them. Paces are this node's own affair.
     pub fn limits(&self, now: Nanos) -> Vec<LimitRow> {
-        let rows = self.limit_names.iter().zip(self.limits.rings().iter()).take(LIMITS_SHOWN_MAX);
-        rows.map(|((id, unit), ring)| {
-            ring.advance(now);
-            LimitRow { id: id.clone(), unit, ring: ring.snapshot() }
-        })
-        .collect()
+        let rows = self.rows.iter().zip(self.limits.rings().iter()).filter(|(row, _)| row.paces.is_none());
+        rows.take(LIMITS_SHOWN_MAX)
+            .map(|(row, ring)| {
+                ring.advance(now);
+                LimitRow {
+                    id: row.id.clone(),
+                    unit: unit_name(row.unit),
+                    ring: ring.snapshot(),
+                    overshoot_probability: row.overshoot_probability,
+                }
+            })
+            .collect()
     }
 }
 
-fn unit_name(unit: Unit) -> &'static str {
+/// As gossip and metrics write it.
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",
+        Unit::Concurrent => "concurrent",
     }
 }

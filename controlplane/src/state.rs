@@ -9,7 +9,8 @@ use crate::compile::{Compiled, TableSecret};
 use crate::discovery::SourceName;
 use crate::event::Event;
 use crate::failover::{Changed, Failover, ProviderNote};
-use crate::gossip::values::NodeValues;
+use crate::gossip::values::{NodeValues, ToldRow};
+use crate::learned::Learned;
 use crate::member::View;
 use crate::metrics::Totals;
 use crate::overload::Overload;
@@ -33,6 +34,7 @@ pub struct ClusterState {
     configuration: Option<Configuration>,
     addresses: Addresses,
     failover: Failover,
+    learned: Learned,
     overload: Overload,
     /// Time of the newest event.
     now: Nanos,
@@ -81,7 +83,7 @@ pub struct Outcome {
     pub is_new_configuration: bool,
     /// The live state changed.
     pub publish_live: bool,
-    /// What the others use of the limits may have changed.
+    /// What the others use of the limits, or what providers leave of them, may have changed.
     pub entitle: bool,
     /// The resolver has to follow exactly these hosts.
     pub follow_hosts: Option<BTreeSet<String>>,
@@ -179,6 +181,7 @@ impl ClusterState {
                 let tried = self.discovered.values().map(|sight| sight.peers.len()).sum();
                 outcome.notes.extend(self.membership.compare(&self.view, &view, tried, now));
                 self.failover.hear(&view, now);
+                self.learned.hear(&view, now);
                 self.view = *view;
                 outcome.publish_live = true;
                 outcome.entitle = true;
@@ -186,6 +189,7 @@ impl ClusterState {
             Event::DuplicateNode { id, .. } => outcome.duplicate_node = Some(id),
             Event::Report(report) => {
                 self.totals.add(&report);
+                report.told.iter().for_each(|told| self.learned.take(told, now));
                 let changed = self.failover.report(&report, now);
                 follow(changed, &mut outcome);
             }
@@ -214,6 +218,22 @@ impl ClusterState {
         follow(changed, &mut outcome);
         self.announce(&mut outcome);
         outcome
+    }
+
+    /// Compares what providers said of their limits with what was used: of this node, by a limit's
+    /// index and id.
+    pub fn compare_limits(&mut self, used: impl Fn(usize, &str) -> Option<u64>, now: Nanos) -> Outcome {
+        Outcome { entitle: self.learned.compare(used, now), ..Outcome::default() }
+    }
+
+    /// What follows from what providers say of their limits.
+    pub fn learned(&self) -> &Learned {
+        &self.learned
+    }
+
+    /// What this node's cores were told of limits, for the others; see [`Learned::published`].
+    pub fn told(&mut self, first_number: u64, now: Nanos) -> Vec<ToldRow> {
+        self.learned.published(first_number, now)
     }
 
     /// Whether this node has more to do than it can.
@@ -316,6 +336,7 @@ impl ClusterState {
     fn configure(&mut self, compiled: Compiled, outcome: &mut Outcome) {
         self.addresses.follow(&compiled.record.providers);
         self.failover.configure(&compiled.record);
+        self.learned.configure(&compiled.record);
         self.configuration = Some(Configuration { record: compiled.record, secrets: compiled.secrets.into() });
         outcome.publish = true;
         outcome.is_new_configuration = true;

@@ -117,6 +117,16 @@ impl StateDir {
         written?;
         File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &self.path))
     }
+
+    /// Removes a file, for good; one that is not there is no fault.
+    pub fn remove(&self, name: &str) -> Result<(), StateDirError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path)(error)),
+            _ => {}
+        }
+        File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &self.path))
+    }
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StateDirError> {
@@ -203,6 +213,9 @@ pub(crate) mod tests {
         assert!(dir.read("a", 2).is_err());
         assert!(dir.read("b", 2).unwrap().is_none());
         assert!(!scratch.0.join("a.new").exists());
+        dir.remove("a").unwrap();
+        dir.remove("a").unwrap();
+        assert!(dir.read("a", 16).unwrap().is_none());
     }
 
     #[test]

@@ -3,12 +3,12 @@
 
 mod verdict;
 
-use crate::charge::{Charges, charges};
+use crate::charge::{Charged, Charges, Used, charges};
 use crate::core::{Core, Serving};
 use crate::exchange::key_wish;
 use crate::identify::Caller;
 use crate::key_choice::{Chosen, KEYS_TRIED_MAX, choose_key};
-use crate::limiter::{Permit, Refused, Sent, Standing};
+use crate::limiter::{Permit, Refused};
 use crate::link::Link;
 use crate::name::Name;
 use crate::plan::{Plan, Step};
@@ -43,21 +43,6 @@ pub(crate) struct Request<'a> {
     pub(crate) body_bytes_max: u64,
     pub(crate) link: &'a Link,
     pub(crate) collected_at: Nanos,
-}
-
-/// What one attempt took from the limits.
-pub(crate) struct Charged {
-    sent: Option<Sent>,
-    pub(crate) reserved_tokens: u64,
-    pub(crate) requests: Option<Standing>,
-    pub(crate) tokens: Option<Standing>,
-}
-
-impl Charged {
-    /// Says what was used; returns how much more that was than had been reserved.
-    pub(crate) fn settle(&mut self, tokens: u64, now: Nanos) -> u64 {
-        self.sent.take().map_or(0, |sent| sent.settle(tokens, now).overshoot_tokens)
-    }
 }
 
 /// An attempt with an answer that is to be relayed.
@@ -158,7 +143,8 @@ impl Request<'_> {
                     Ok(attempted) if verdict == Verdict::Relay || !may_repeat => return Ok(attempted),
                     Ok(mut attempted) => {
                         // What a provider refuses it does not count.
-                        attempted.charged.settle(0, self.core.clock.now());
+                        let used = Used { is_final: true, ..Used::default() };
+                        attempted.charged.settle(self.core, self.serving, step.model.as_str(), used);
                         best = Best::Answered(Box::new(attempted));
                     }
                     Err(stopped) if stopped.rejection.cause == Cause::ClientLeft => return Err(stopped.rejection),
@@ -215,7 +201,7 @@ impl Request<'_> {
         bytes: &mut Vec<u8>,
     ) -> Result<Attempted, Stopped> {
         let core = self.core;
-        let charges = charges(self.serving, self.caller, step, chosen.key, self.target.endpoint, &self.fields)
+        let charges = charges(core, self.serving, self.caller, step, chosen.key, self.target.endpoint, &self.fields)
             .map_err(Stopped::before)?;
         let mut permit = Some(self.admit(&charges)?);
         let composed = self.compose(incoming, step, chosen, bytes).map_err(Stopped::before)?;
@@ -223,8 +209,7 @@ impl Request<'_> {
             return Err(Stopped::before(Rejection::new(Cause::Internal, "a route leads to no provider")));
         };
         let overhead = core.clock.now().since(self.collected_at);
-        let mut charged =
-            Charged { sent: None, reserved_tokens: charges.reserved_tokens, requests: None, tokens: None };
+        let mut charged = Charged { sent: None, class: charges.class, requests: None, tokens: None };
         let mut sent_at = self.collected_at;
         let mut outgoing = Outgoing {
             serving: self.serving,
@@ -286,13 +271,14 @@ impl Request<'_> {
         let (cause, what) = match refused.unit {
             Unit::Requests => (Cause::RequestLimited, "requests"),
             Unit::Tokens => (Cause::TokenLimited, "tokens"),
+            Unit::Concurrent => (Cause::ConcurrencyLimited, "requests at once"),
         };
         let (amount, remaining) = (refused.amount, refused.remaining);
         let rejection = if let Some(after) = refused.retry_after {
             let text = format!("limit {id} has no room: {remaining} of {amount} {what} left");
             Rejection::new(cause, text).after(after)
         } else {
-            let reserved = charges.reserved_tokens;
+            let reserved = charges.amount(refused.limit);
             let text = format!(
                 "limit {id} allows {amount} {what} in a window, and this request may need {reserved}; \
                  lower max_tokens or shorten the prompt"

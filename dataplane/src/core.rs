@@ -2,6 +2,7 @@
 //! counters. Everything here stays on its thread; nothing is locked.
 
 use crate::advice::Advice;
+use crate::answer_sizes::AnswerSizes;
 use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::deadlines::Deadlines;
@@ -30,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) counters: Counters,
     pub(crate) advice: Advice,
+    pub(crate) answer_sizes: AnswerSizes,
     /// Bytes of request bodies that are kept in memory.
     pub(crate) buffered_body_bytes: Rc<Cell<u64>>,
     pub(crate) connections: Cell<u64>,
@@ -84,6 +86,7 @@ impl Core {
             deadlines: Rc::new(Deadlines::default()),
             counters: Counters::new(id),
             advice: Advice::default(),
+            answer_sizes: AnswerSizes::default(),
             buffered_body_bytes: Rc::default(),
             connections: Cell::new(0),
             is_saying_farewell: Cell::new(false),

@@ -2,10 +2,14 @@
 //! stays here and grows.
 
 use crate::core::{Core, Serving};
+use crate::name::Name;
 use crate::rejection::Rejection;
+use shared::bounds::TOLD_PER_REPORT_MAX;
+use shared::clock::Nanos;
 use shared::published::RestingKey;
-use shared::report::{AttemptLabels, Denial, Gauges, Histogram, KeyLabels, Report, Traffic, TrafficLabels};
+use shared::report::{AttemptLabels, Denial, Estimates, Gauges, Histogram, KeyLabels, Report, Traffic, TrafficLabels};
 use shared::ring::ReportSender;
+use shared::told::{KeyTold, ProviderLimits};
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
@@ -20,6 +24,8 @@ pub(crate) struct Counters {
     rows: RefCell<Vec<(RowKey, Traffic)>>,
     /// By the indices of keys.
     waits: RefCell<Vec<(u32, Histogram)>>,
+    /// By the indices of keys.
+    told: RefCell<Vec<Told>>,
     in_flight: Cell<u64>,
     streams: Cell<u64>,
     tick_delay: Cell<u64>,
@@ -58,6 +64,16 @@ pub(crate) struct Happened {
     pub(crate) is_usage_missing: bool,
 }
 
+/// What an answer said of its provider's limits, by the index of the key that it was asked with.
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) key: u32,
+    pub(crate) model: Name,
+    pub(crate) limits: ProviderLimits,
+    pub(crate) as_of: Nanos,
+    pub(crate) refused_for: Option<Duration>,
+}
+
 impl Counters {
     pub(crate) fn new(core: u32) -> Self {
         Self {
@@ -65,6 +81,7 @@ impl Counters {
             report: RefCell::new(Report { core, ..Report::default() }),
             rows: RefCell::default(),
             waits: RefCell::default(),
+            told: RefCell::default(),
             in_flight: Cell::new(0),
             streams: Cell::new(0),
             tick_delay: Cell::new(0),
@@ -166,6 +183,19 @@ impl Counters {
         waits[at].1.record_us(micros(wait));
     }
 
+    /// Notes what a provider said of its limits; the newest for each key and model stays.
+    pub(crate) fn told(&self, told: &Told) {
+        let mut all = self.told.borrow_mut();
+        let same = |other: &&mut Told| other.key == told.key && other.model.as_str() == told.model.as_str();
+        if let Some(before) = all.iter_mut().find(same) {
+            if before.as_of <= told.as_of {
+                *before = *told;
+            }
+        } else if all.len() < TOLD_PER_REPORT_MAX {
+            all.push(*told);
+        }
+    }
+
     pub(crate) fn accepted(&self) {
         self.report.borrow_mut().sums.connections_accepted += 1;
     }
@@ -198,10 +228,26 @@ impl Counters {
         self.report.borrow_mut().sums.client_bytes_out += count;
     }
 
-    pub(crate) fn settled(&self, overshoot_tokens: u64, is_flagged: bool) {
+    pub(crate) fn reserved_too_little(&self, tokens: u64) {
+        self.report.borrow_mut().sums.reserved_too_little_tokens += tokens;
+    }
+
+    pub(crate) fn usage_flagged(&self, is_flagged: bool) {
+        self.report.borrow_mut().sums.usage_flagged += u64::from(is_flagged);
+    }
+
+    /// Counts an answer whose tokens had been estimated, and how many more there were of them.
+    pub(crate) fn estimated(&self, id: &str, beyond: u64, beyond_entitlement: u64) {
         let mut report = self.report.borrow_mut();
-        report.sums.reserved_too_little_tokens += overshoot_tokens;
-        report.sums.usage_flagged += u64::from(is_flagged);
+        if !report.estimates.contains_key(id) {
+            report.estimates.insert(id.to_owned(), Estimates::default());
+        }
+        if let Some(estimates) = report.estimates.get_mut(id) {
+            estimates.answers += 1;
+            estimates.exceeded += u64::from(beyond > 0);
+            estimates.exceeded_tokens += beyond;
+            estimates.beyond_entitlement_tokens += beyond_entitlement;
+        }
     }
 
     /// Counts a request as running until the guard is dropped.
@@ -230,6 +276,10 @@ impl Counters {
         for (key, waits) in self.waits.borrow_mut().drain(..) {
             let Some(labels) = serving.and_then(|serving| key_labels(serving, key as usize)) else { continue };
             report.waits.entry(labels).or_default().add(&waits);
+        }
+        for told in self.told.borrow_mut().drain(..) {
+            let Some(key) = serving.and_then(|serving| key_labels(serving, told.key as usize)) else { continue };
+            told.add_to(key, &mut report.told);
         }
     }
 
@@ -272,6 +322,20 @@ impl RowKey {
             endpoint: self.endpoint,
             status: self.status,
             code: self.code,
+        }
+    }
+}
+
+impl Told {
+    fn add_to(self, key: KeyLabels, all: &mut Vec<KeyTold>) {
+        let Self { key: _, model, limits, as_of, refused_for } = self;
+        let model = model.as_str().to_owned();
+        let told = KeyTold { key, model, limits, as_of, refused_for };
+        // The report before may have found no room.
+        if let Some(before) = all.iter_mut().find(|other| other.key == told.key && other.model == told.model) {
+            *before = told;
+        } else if all.len() < TOLD_PER_REPORT_MAX {
+            all.push(told);
         }
     }
 }

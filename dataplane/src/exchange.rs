@@ -5,6 +5,7 @@
 
 use crate::attempt::{self, Attempted};
 use crate::buffers::Buffer;
+use crate::charge::{Charged, Used};
 use crate::core::{Core, Serving};
 use crate::counters::{Happened, NO_MODEL, NO_PROVIDER, RowKey, model_label};
 use crate::http1::{Known, Method};
@@ -241,7 +242,7 @@ async fn serve(
     }
 
     // What it really cost.
-    settle(core, &mut charged, &relayed, target.endpoint, told, arrived);
+    settle(core, serving, &mut charged, step.model.as_str(), &relayed, target.endpoint, told, arrived);
     if relayed.is_cut && !relayed.has_begun {
         return Err(Rejection::new(Cause::ProviderMalformed, "the provider's answer is malformed from its first byte"));
     }
@@ -258,9 +259,12 @@ fn path_offset(bytes: &[u8], path: &[u8]) -> usize {
     (path.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize).filter(|at| *at < bytes.len()).unwrap_or(0)
 }
 
+#[expect(clippy::too_many_arguments, reason = "the end of a request, where all of it comes together")]
 fn settle(
     core: &Core,
-    charged: &mut attempt::Charged,
+    serving: &Serving,
+    charged: &mut Charged,
+    model: &str,
     relayed: &Relayed,
     endpoint: Endpoint,
     told: &mut Told,
@@ -269,17 +273,17 @@ fn settle(
     let usage = relayed.usage;
     // A number that cannot be is no count, neither for a limit nor for a graph.
     let is_told = usage.saw != Saw::Nothing && !usage.flagged;
-    let counted = if is_told { usage.input.saturating_add(usage.output) } else { 0 };
+    let (input, output) = if is_told { (usage.input, usage.output) } else { (0, 0) };
     let is_complete = !relayed.is_cut && !relayed.is_abandoned;
-    let tokens = match (relayed.status, is_complete, usage.saw) {
+    let is_final = match (relayed.status, is_complete, usage.saw) {
         // What a provider refuses it does not count.
-        (400.., ..) => counted,
-        (_, true, Saw::Counts) if is_told => counted,
-        // Cut, or silent about its usage: what may have been produced.
-        _ => counted.max(charged.reserved_tokens),
+        (400.., ..) => true,
+        (_, true, Saw::Counts) if is_told => true,
+        // Cut, or silent about its usage: what was reserved may have been produced.
+        _ => false,
     };
-    let overshoot = charged.settle(tokens, core.clock.now());
-    core.counters.settled(overshoot, usage.flagged);
+    charged.settle(core, serving, model, Used { prompt: input, all: input.saturating_add(output), is_final });
+    core.counters.usage_flagged(usage.flagged);
     let happened = &mut told.happened;
     told.key.status = relayed.status;
     if is_told {

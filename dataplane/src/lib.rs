@@ -8,6 +8,7 @@ pub mod limiter;
 pub mod provider;
 
 mod advice;
+mod answer_sizes;
 mod attempt;
 mod buffers;
 mod charge;

@@ -1,9 +1,12 @@
 //! An answer head reads the same however it is split, and one that is accepted and written
-//! anew is accepted again as the same answer.
+//! anew is accepted again as the same answer. What it tells of the provider's limits is within
+//! bounds.
 #![no_main]
 
 use dataplane::http1::{BodyFraming, Field, HeadWriter, Method, Parsed, ResponseFault, ResponseHead, parse_response};
+use dataplane::provider::told;
 use libfuzzer_sys::fuzz_target;
+use std::time::Duration;
 
 fuzz_target!(|data: &[u8]| {
     // The first byte says where to split, and in its lowest bit what was asked.
@@ -23,8 +26,24 @@ fuzz_target!(|data: &[u8]| {
     }
     if matches!(whole, Ok(Parsed::Complete { .. })) {
         assert_written_alike(input, asked, &head);
+        assert_bounded(input, &head);
     }
 });
+
+/// 32 days.
+const TOLD_TIME_MAX: Duration = Duration::from_secs(32 * 86_400);
+
+fn assert_bounded(input: &[u8], head: &ResponseHead) {
+    let fields = || head.fields().iter().map(|field| (field.name.of(input), field.value.of(input)));
+    let date = fields().find_map(|(_, value)| told::http_date(value)).unwrap_or_default();
+    let limits = told::provider_limits(fields(), date);
+    assert!(head.tells_limits() || limits.is_empty());
+    for told in [limits.requests, limits.tokens, limits.input_tokens, limits.output_tokens] {
+        assert!(told.limit != Some(0));
+        assert!(told.reset_after.is_none_or(|after| after <= TOLD_TIME_MAX));
+    }
+    assert!(told::retry_after(fields()).is_none_or(|after| after <= TOLD_TIME_MAX));
+}
 
 fn parse_pieces(asked: Method, views: &[&[u8]]) -> (Result<Parsed, ResponseFault>, ResponseHead) {
     let mut head = ResponseHead::new();

@@ -85,6 +85,9 @@ pub const SNAPSHOTS_IN_FLIGHT_MAX: usize = 4;
 pub const REPORTS_IN_FLIGHT_MAX: usize = 256;
 /// How often a core sends what it counted.
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+/// Keys and models of which one report tells what their provider said of its limits. What finds
+/// no room is told by a later answer.
+pub const TOLD_PER_REPORT_MAX: usize = 128;
 /// Events that may wait for the control loop.
 pub const EVENTS_IN_FLIGHT_MAX: usize = 1024;
 

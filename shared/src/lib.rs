@@ -11,3 +11,4 @@ pub mod report;
 pub mod ring;
 pub mod secret;
 pub mod snapshot;
+pub mod told;

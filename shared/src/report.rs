@@ -2,6 +2,7 @@
 //! next one, and the control thread adds all of them up. No clock, no labels without a bound.
 
 use crate::published::RestingKey;
+use crate::told::KeyTold;
 use std::collections::HashMap;
 
 /// Upper bounds of the latency buckets, in microseconds; one more bucket holds the rest.
@@ -189,6 +190,29 @@ pub struct Sums {
     pub panics: u64,
 }
 
+/// How well the tokens of answers were estimated for one limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimates {
+    /// Answers that told their tokens.
+    pub answers: u64,
+    /// Those that needed more than was reserved for them.
+    pub exceeded: u64,
+    /// How much more.
+    pub exceeded_tokens: u64,
+    /// The part of that for which the node had no room: the limit itself was exceeded by it.
+    pub beyond_entitlement_tokens: u64,
+}
+
+impl Estimates {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.answers = self.answers.saturating_add(other.answers);
+        self.exceeded = self.exceeded.saturating_add(other.exceeded);
+        self.exceeded_tokens = self.exceeded_tokens.saturating_add(other.exceeded_tokens);
+        self.beyond_entitlement_tokens = self.beyond_entitlement_tokens.saturating_add(other.beyond_entitlement_tokens);
+    }
+}
+
 /// One core's sums since its last report.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -200,10 +224,14 @@ pub struct Report {
     pub attempts: HashMap<AttemptLabels, u64, ahash::RandomState>,
     /// Refusals by limit id.
     pub refusals: HashMap<String, u64, ahash::RandomState>,
+    /// Answers to requests whose tokens were estimated, by limit id.
+    pub estimates: HashMap<String, Estimates, ahash::RandomState>,
     /// Keys that the core learned should rest.
     pub resting_keys: Vec<RestingKey>,
     /// Models that keys were not allowed.
     pub denials: Vec<Denial>,
+    /// What providers said of their limits; the newest for each key and model.
+    pub told: Vec<KeyTold>,
     /// Times from sending to the answer's head, by key; only where weights follow them.
     pub waits: HashMap<KeyLabels, Histogram, ahash::RandomState>,
     /// Sums without labels.

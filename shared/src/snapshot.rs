@@ -2,6 +2,7 @@
 //! once, and read in place by every core. No secret is in these bytes (see [`crate::published`]),
 //! and nothing in them says how they were made.
 
+use crate::limit::ChargeRule;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::sync::Arc;
@@ -171,7 +172,7 @@ pub struct ModelRecord {
 }
 
 /// What a limit counts.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
 #[repr(u8)]
 pub enum Unit {
@@ -179,22 +180,102 @@ pub enum Unit {
     Requests,
     /// Tokens, input and output together.
     Tokens,
+    /// Attempts that run at the same time: counted until they end, and never after that.
+    Concurrent,
 }
 
-/// A limit: so many requests or tokens in a window.
+/// How firmly a limit holds across nodes; see the configuration's words of the same names.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
+#[repr(u8)]
+pub enum Enforcement {
+    /// Entitlements are handed over, and reservations are bounds.
+    Strict,
+    /// Entitlements are handed over, and reservations are what the provider counts at its door.
+    Admission,
+    /// Entitlements are handed over, and reservations are learned.
+    Statistical,
+    /// Each node may use what the others were heard to have left, at a pace.
+    Gossip,
+}
+
+/// What becomes of a lost node's part of a limit.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
+#[repr(u8)]
+pub enum OnNodeLoss {
+    /// Nobody else may spend it.
+    Keep,
+    /// The others take it over after its lease.
+    Reclaim,
+}
+
+/// Which tokens of a request count.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
+#[repr(u8)]
+pub enum Counted {
+    /// The prompt's alone.
+    Prompt,
+    /// The prompt's and those of the answer.
+    PromptAndOutput,
+}
+
+/// What is reserved before the tokens are known.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
+#[repr(u8)]
+pub enum Reserve {
+    /// What they can be at most.
+    Bound,
+    /// What a provider takes them for at its door.
+    Formula,
+    /// What they have been for prompts of this size, and some deviations more.
+    Learned,
+}
+
+/// How tokens are charged to a limit. Means nothing to limits of another unit.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq), compare(PartialEq))]
+pub struct TokenCharge {
+    /// Which tokens.
+    pub counted: Counted,
+    /// How many of them are taken at the door.
+    pub reserve: Reserve,
+    /// From when on, and how many of those taken, count as spent.
+    pub rule: ChargeRule,
+}
+
+/// A limit: so many requests or tokens in a window, or so many requests at once.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct LimitRecord {
     /// Stable name: the rate limit's id and what it counts, as in `team-a/tokens`.
     pub id: String,
     /// What it counts.
     pub unit: Unit,
-    /// How many in a window.
+    /// How many in a window, or at once.
     pub amount: u64,
-    /// Window length in nanoseconds.
+    /// Window length in nanoseconds; of [`Unit::Concurrent`], which has none, always
+    /// [`CONCURRENT_WINDOW_NS`](crate::limit::CONCURRENT_WINDOW_NS).
     pub window_ns: u64,
-    /// Tokens count as reserved from the moment the request is sent, and nothing comes back:
-    /// the formula of providers that count at their door. Otherwise what was really used counts.
-    pub is_charged_at_admission: bool,
+    /// How firmly it holds across nodes.
+    pub enforcement: Enforcement,
+    /// How tokens are charged.
+    pub charge: TokenCharge,
+    /// What becomes of a lost node's part. `None`: as the number of expected nodes says.
+    pub on_node_loss: Option<OnNodeLoss>,
+    /// How long a request may wait for units, nanoseconds.
+    pub max_wait_ns: u64,
+    /// Part of the answers that may need more than was reserved; 0 unless that is learned.
+    pub overshoot_probability: f64,
+    /// Deviations above the mean that are reserved so that no larger part does.
+    pub deviations: f64,
+    /// The amount is what the provider's answers say; until one does, it is as large as can be.
+    pub is_learned: bool,
+    /// It is about a part of the window of a limit of its own, which the provider counts as well.
+    pub is_part: bool,
+    /// Index of the limit whose pace on this node this is. Nobody but this node counts it.
+    pub paces: Option<u32>,
 }
 
 /// One entry of the model index: who serves a model that was named without its provider.

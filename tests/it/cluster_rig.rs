@@ -130,6 +130,15 @@ impl Cluster {
         std::fs::rename(written, self.config(number)).expect("the configuration is in place");
     }
 
+    /// Lays more over the configuration that a node has already.
+    pub(crate) fn extend(&self, number: usize, more: &Value) {
+        let text = std::fs::read_to_string(self.config(number)).expect("the configuration is there");
+        let mut config = serde_json::from_str(&text).expect("it is JSON");
+        lay_over(&mut config, more);
+        let written = self.scratch.write("config.new", &config.to_string());
+        std::fs::rename(written, self.config(number)).expect("the configuration is in place");
+    }
+
     /// Nodes that are started from now on ask this DNS server, and no other.
     pub(crate) fn resolve_by(&mut self, server: IpAddr) {
         let settings = format!("nameserver {server}\noptions timeout:1 attempts:1\n");

@@ -21,6 +21,8 @@ mod etcd_server;
 mod exit_codes;
 mod failover;
 mod fallbacks;
+mod learned_limits;
+mod limit_modes;
 mod name_server;
 mod namespaces;
 mod node_pages;

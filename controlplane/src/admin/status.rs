@@ -7,6 +7,7 @@
 
 use crate::discovery::SourceName;
 use crate::gossip::values::{ConfigurationMark, Load, NodeValues};
+use crate::learned::LearnedLimit;
 use crate::member::{Member, View};
 use crate::state::SourceSight;
 use crate::sums::LimitSum;
@@ -61,6 +62,8 @@ pub struct Status {
     pub load: Load,
     /// Limits of which something is in use, here or at a peer.
     pub limits: Vec<LimitSum>,
+    /// Limits of which their providers leave less than is configured, and why.
+    pub learned_limits: Vec<LearnedLimit>,
     /// Provider keys that this node passes over now, whoever learned of it.
     pub resting_keys: Vec<RestingKeyStatus>,
     /// Providers that this node asks after the others.

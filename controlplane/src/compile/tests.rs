@@ -2,6 +2,7 @@
 
 use super::*;
 use shared::config::{Sources, load};
+use shared::limit::ChargeRule;
 use std::io;
 
 pub(crate) fn facts() -> NodeFacts {
@@ -99,8 +100,8 @@ fn one_rate_limit_is_one_counter_wherever_it_is_referred_to() {
     let limits: Vec<_> =
         record.limits.iter().map(|limit| (limit.id.as_str(), limit.amount, limit.window_ns / 1_000_000_000)).collect();
     assert_eq!(limits, [("team/requests", 10, 60), ("team/tokens", 1000, 3600), ("claude/tokens", 50, 60)]);
-    let charged: Vec<_> = record.limits.iter().map(|limit| limit.is_charged_at_admission).collect();
-    assert_eq!(charged, [false, false, true]);
+    let charged: Vec<_> = record.limits.iter().map(|limit| limit.charge.rule).collect();
+    assert_eq!(charged, [ChargeRule::Either, ChargeRule::Either, ChargeRule::Admission]);
     assert_eq!(record.virtual_keys[0].limits, [0, 1]);
     assert_eq!(record.virtual_keys[2].grants.as_ref().unwrap()[0].limits, [0, 1]);
     assert_eq!(record.providers[0].limits, [0, 1]);

@@ -39,6 +39,7 @@ impl ControlLoop {
             live: self.state.live(),
             view: self.state.view(),
             own: self.collector.values(),
+            learned: self.state.learned().shown(now),
             discovered: self.state.discovered().collect(),
             now,
         };
@@ -67,6 +68,7 @@ impl ControlLoop {
             configuration: own.configuration.clone(),
             load: own.load.clone(),
             limits: sums::limits(own, &view.members),
+            learned_limits: self.state.learned().shown(now),
             resting_keys: resting_of(&live, now),
             demoted_providers: demoted_of(&live),
             discovery: discovery_of(self.state.discovered(), now),

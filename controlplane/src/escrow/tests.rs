@@ -58,6 +58,7 @@ impl Cluster {
             amount: self.amount,
             policy: self.policy,
             hold_max: Duration::ZERO,
+            unknown_spend: u64::MAX,
         }
     }
 

@@ -31,7 +31,7 @@ const PROBES_PER_ROUND_MAX: usize = 32;
 /// Other addresses under our id that are probed, in every round.
 const TWINS_PROBED_MAX: usize = 4;
 /// A view goes to the control loop this often, though it says the same.
-const VIEW_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// A later life of ours that others speak of is started above when it has been known for this long:
 /// a second node would have answered a ping by then.
 const LATER_LIFE_SETTLES: Duration = Duration::from_secs(1);

@@ -7,4 +7,6 @@ mod codec;
 mod shapes;
 
 pub use codec::{KEYS_MAX, TEXT_BYTES_MAX, decode, encode};
-pub use shapes::{About, ConfigurationMark, LimitUse, Load, NodeValues, ProviderTraffic, Rest, TrafficRow};
+pub use shapes::{
+    About, ConfigurationMark, LimitUse, Load, NodeValues, ProviderTraffic, Rest, ToldFigures, ToldRow, TrafficRow,
+};

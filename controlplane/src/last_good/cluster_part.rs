@@ -28,7 +28,10 @@ impl ClusterPart {
     /// `index` is a place of its own among the seals of the file.
     pub(super) fn write(text: &Secret, key: Option<&FileKey>, index: u32) -> Self {
         match key {
-            Some(key) => Self { sealed: Some(BASE64.encode(key.seal(index, text))), clear: None },
+            Some(key) => {
+                let sealed = key.seal(index, &of_a_cluster_that_ran(text));
+                Self { sealed: Some(BASE64.encode(sealed)), clear: None }
+            }
             None => Self { sealed: None, clear: without_literals(text.expose()) },
         }
     }
@@ -40,6 +43,15 @@ impl ClusterPart {
         }
         let sealed = BASE64.decode(self.sealed?).ok()?;
         key?.open(index, &sealed)
+    }
+}
+
+/// A node that starts from this file has run before, and its cluster with it.
+fn of_a_cluster_that_ran(text: &Secret) -> Secret {
+    let Ok(Value::Object(mut config)) = serde_json::from_str(text.expose()) else { return text.duplicate() };
+    match config.shift_remove("initial_state") {
+        Some(_) => Secret::new(&Value::Object(config).to_string()),
+        None => text.duplicate(),
     }
 }
 
@@ -61,6 +73,8 @@ fn without_literals(text: &str) -> Option<String> {
     if let Some(fields) = config.as_object_mut() {
         // Known from other programs, and never used here.
         fields.remove("auth_token");
+        // Of a cluster that ran.
+        fields.remove("initial_state");
     }
     Some(config.to_string())
 }
@@ -77,7 +91,18 @@ fn is_reference(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::seal::EncryptionKey;
     use super::*;
+
+    #[test]
+    fn a_cluster_is_new_once() {
+        let key = EncryptionKey::new(Secret::new(&"k".repeat(32))).unwrap().for_file(&[0; 32], 1, [0; 32]);
+        for key in [None, Some(&key)] {
+            let text = Secret::new(r#"{"enabled":true,"initial_state":"new","gossip":{"port":7}}"#);
+            let kept = ClusterPart::write(&text, key, 0).read(key, 0).unwrap();
+            assert_eq!(kept.expose(), r#"{"enabled":true,"gossip":{"port":7}}"#);
+        }
+    }
 
     #[test]
     fn literals_are_left_out_and_references_stay() {

@@ -4,6 +4,7 @@
 use super::exposition::Exposition;
 use crate::discovery::SourceName;
 use crate::gossip::values::{Load, NodeValues};
+use crate::learned::LearnedLimit;
 use crate::member::{Health, Member, View};
 use crate::state::SourceSight;
 use crate::sums;
@@ -15,6 +16,8 @@ const PEERS_SHOWN_MAX: usize = 256;
 /// Rows of a family that has one for each peer and limit.
 const PEER_LIMITS_SHOWN_MAX: usize = 2_000;
 
+/// Limits that learned.
+const LEARNED_SHOWN_MAX: usize = 2_000;
 /// Rows of keys that rest.
 const RESTING_SHOWN_MAX: usize = 256;
 
@@ -26,6 +29,8 @@ pub struct ClusterFacts<'a> {
     pub view: &'a View,
     /// What this node tells of itself.
     pub own: &'a NodeValues,
+    /// Limits of which their providers leave less than is configured.
+    pub learned: Vec<LearnedLimit>,
     /// What every discovery source sees.
     pub discovered: Vec<(SourceName, &'a SourceSight)>,
     /// The moment of the scrape.
@@ -33,7 +38,7 @@ pub struct ClusterFacts<'a> {
 }
 
 pub(super) fn cluster(text: &mut Exposition, facts: &ClusterFacts<'_>) {
-    let ClusterFacts { live, view, own, discovered, now } = facts;
+    let ClusterFacts { live, view, own, learned, discovered, now } = facts;
     members(text, live, view);
     let mut shown: Vec<&Member> = view.members.iter().collect();
     shown.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -42,8 +47,30 @@ pub(super) fn cluster(text: &mut Exposition, facts: &ClusterFacts<'_>) {
     gossip(text, view);
     discovery(text, discovered);
     failover(text, live, *now);
+    learned_limits(text, learned);
     together(text, own, view, &shown);
     load(text, &own.load);
+}
+
+fn learned_limits(text: &mut Exposition, learned: &[LearnedLimit]) {
+    let mut family = |name: &str, help: &str, of: fn(&LearnedLimit) -> Option<u64>| {
+        text.family(name, "gauge", help);
+        for row in learned.iter().take(LEARNED_SHOWN_MAX) {
+            let Some(value) = of(row) else { continue };
+            text.sample(name, &[("limit", &row.id), ("unit", &row.unit), ("why", &row.why)], value);
+        }
+    };
+    family(
+        "deepintshield_limit_configured",
+        "Units in a window as configured, where the provider leaves less.",
+        |row| row.configured,
+    );
+    family("deepintshield_limit_effective", "Units in a window that the cluster uses instead.", |row| {
+        Some(row.effective)
+    });
+    family("deepintshield_limit_foreign_use", "Units that the provider counts and this cluster does not.", |row| {
+        (row.foreign_use > 0).then_some(row.foreign_use)
+    });
 }
 
 fn members(text: &mut Exposition, live: &Live, view: &View) {
@@ -230,7 +257,18 @@ mod tests {
             vec![(SourceName { method: "dns", number: 1 }, &sight), (SourceName { method: "dns", number: 2 }, &sight)],
         );
         let mut text = Exposition::default();
-        cluster(&mut text, &ClusterFacts { live, view: &view, own: &own, discovered, now: Nanos(3_000_000_000) });
+        let learned = vec![LearnedLimit {
+            id: "k/requests".into(),
+            unit: "requests",
+            configured: Some(100),
+            effective: 40,
+            provider_limit: None,
+            foreign_use: 60,
+            why: "foreign_use",
+            remaining_ms: Some(1_500),
+        }];
+        let now = Nanos(3_000_000_000);
+        cluster(&mut text, &ClusterFacts { live, view: &view, own: &own, learned, discovered, now });
         text.finish()
     }
 
@@ -243,6 +281,9 @@ mod tests {
             "deepintshield_peers{health=\"suspect\"} 1",
             "deepintshield_peers{health=\"dead\"} 0",
             "deepintshield_key_rests_seconds{provider=\"p\",key=\"rests\",model=\"\",reason=\"limited\"} 1.5",
+            "deepintshield_limit_configured{limit=\"k/requests\",unit=\"requests\",why=\"foreign_use\"} 100",
+            "deepintshield_limit_effective{limit=\"k/requests\",unit=\"requests\",why=\"foreign_use\"} 40",
+            "deepintshield_limit_foreign_use{limit=\"k/requests\",unit=\"requests\",why=\"foreign_use\"} 60",
             "deepintshield_provider_demoted_ratio{provider=\"q\"} 0.01",
             "deepintshield_peer_last_heard_seconds{peer=\"b\"} 2",
             "deepintshield_peer_round_trip_seconds{peer=\"b\"} 0.002",

@@ -8,7 +8,7 @@ use super::process::Process;
 use super::totals::{Counts, Latencies, Totals};
 use shared::limit::RingSnapshot;
 use shared::published::Readiness;
-use shared::report::{AttemptLabels, Gauges, Histogram, TrafficLabels};
+use shared::report::{AttemptLabels, Estimates, Gauges, Histogram, TrafficLabels};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct LimitRow {
     pub unit: &'static str,
     /// Entitlement, use and reservations of this node.
     pub ring: RingSnapshot,
+    /// Part of the answers that may need more than was reserved; 0 where nothing is estimated.
+    pub overshoot_probability: f64,
 }
 
 /// What is known besides the counts.
@@ -139,6 +141,8 @@ fn attempts_and_limits(text: &mut Exposition, totals: &Totals, limits: &[LimitRo
         text.sample(name, &[("limit", limit)], count);
     }
 
+    estimates(text, totals, limits);
+
     let mut gauge = |name: &str, help: &str, of: fn(&RingSnapshot) -> u64| {
         text.family(name, "gauge", help);
         for row in limits {
@@ -151,6 +155,32 @@ fn attempts_and_limits(text: &mut Exposition, totals: &Totals, limits: &[LimitRo
     gauge("deepintshield_limit_held", "Units reserved and not settled, slices of the cores included.", |ring| {
         ring.held
     });
+}
+
+/// What statistical limits promise of their estimates, beside what became of it.
+fn estimates(text: &mut Exposition, totals: &Totals, limits: &[LimitRow]) {
+    let name = "deepintshield_limit_overshoot_probability";
+    text.family(name, "gauge", "Part of the answers that may need more tokens than were reserved, as configured.");
+    for row in limits.iter().filter(|row| row.overshoot_probability > 0.0) {
+        text.sample(name, &[("limit", &row.id)], row.overshoot_probability);
+    }
+    let rows = sorted(&totals.estimates);
+    let mut count = |name: &str, help: &str, of: fn(&Estimates) -> u64| {
+        text.family(name, "counter", help);
+        for (limit, estimates) in &rows {
+            text.sample(name, &[("limit", limit)], of(estimates));
+        }
+    };
+    count("deepintshield_limit_estimates_total", "Answers whose tokens had been estimated.", |row| row.answers);
+    count("deepintshield_limit_estimates_exceeded_total", "Those that needed more than was reserved.", |row| {
+        row.exceeded
+    });
+    count("deepintshield_limit_estimates_exceeded_tokens_total", "How many tokens more.", |row| row.exceeded_tokens);
+    count(
+        "deepintshield_limit_beyond_entitlement_tokens_total",
+        "Those of them that this node had no room for: the limit was exceeded by them.",
+        |row| row.beyond_entitlement_tokens,
+    );
 }
 
 fn sums(text: &mut Exposition, totals: &Totals) {
@@ -256,6 +286,7 @@ mod tests {
             live: ClusterState::default().live(),
             view: &View { counters: vec![("frames_sent", 1), ("frames_dropped", 0)], ..View::default() },
             own: &NodeValues::default(),
+            learned: Vec::new(),
             discovered: vec![(SourceName { method: "dns", number: 1 }, &sight)],
             now: Nanos(0),
         };
@@ -277,6 +308,8 @@ mod tests {
         let attempt = AttemptLabels { provider: "openai".into(), key: "main".into(), outcome: "ok" };
         report.attempts.insert(attempt, 4);
         report.refusals.insert("team-a/tokens".into(), 2);
+        let estimates = Estimates { answers: 200, exceeded: 3, exceeded_tokens: 90, beyond_entitlement_tokens: 10 };
+        report.estimates.insert("team-a/tokens".into(), estimates);
         report.gauges.tick_delay_us = 2_500;
         let mut totals = Totals::default();
         totals.add(&report);
@@ -286,7 +319,7 @@ mod tests {
     #[test]
     fn what_was_reported_is_shown() {
         let ring = RingSnapshot { amount: 100, entitlement: 100, used: 30, held: 5 };
-        let limits = [LimitRow { id: "team-a/tokens".into(), unit: "tokens", ring }];
+        let limits = [LimitRow { id: "team-a/tokens".into(), unit: "tokens", ring, overshoot_probability: 0.01 }];
         let text = shown(&totals(), &limits);
         for line in [
             "deepintshield_requests_total{provider=\"openai\",model=\"gpt-4o\",endpoint=\"chat\",status=\"200\",code=\"\"} 3",
@@ -298,6 +331,11 @@ mod tests {
             "deepintshield_request_duration_seconds_count{provider=\"openai\",model=\"gpt-4o\"} 1",
             "deepintshield_build_info{version=\"0.1.0\",region=\"eu\"} 1",
             "deepintshield_ready 1",
+            "deepintshield_limit_overshoot_probability{limit=\"team-a/tokens\"} 0.01",
+            "deepintshield_limit_estimates_total{limit=\"team-a/tokens\"} 200",
+            "deepintshield_limit_estimates_exceeded_total{limit=\"team-a/tokens\"} 3",
+            "deepintshield_limit_estimates_exceeded_tokens_total{limit=\"team-a/tokens\"} 90",
+            "deepintshield_limit_beyond_entitlement_tokens_total{limit=\"team-a/tokens\"} 10",
         ] {
             assert!(text.lines().any(|shown| shown == line), "missing: {line}\nin:\n{text}");
         }

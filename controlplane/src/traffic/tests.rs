@@ -163,6 +163,7 @@ fn limits_of_which_nothing_is_used_are_left_out() {
         id: id.into(),
         unit: "tokens",
         ring: RingSnapshot { amount: 100, entitlement: 100, used, held: 0 },
+        overshoot_probability: 0.0,
     };
     let shown = limits(&[row("a", 0), row("b", 7)]);
     assert_eq!(shown, [LimitUse { id: "b".into(), unit: "tokens".into(), used: 7, amount: 100 }]);

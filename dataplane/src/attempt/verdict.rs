@@ -2,11 +2,14 @@
 //! and for the provider's counts.
 
 use super::{Attempted, Request, Stopped};
+use crate::counters::Told;
 use crate::http1::Known;
 use crate::identify::Caller;
 use crate::plan::Step;
+use crate::provider::told;
 use crate::rejection::Cause;
 use crate::route::Endpoint;
+use crate::upstream::send::Answer;
 use shared::published::{RestReason, RestingKey};
 use std::time::Duration;
 
@@ -30,6 +33,10 @@ impl Request<'_> {
             _ => "ok",
         };
         self.core.counters.attempt(self.serving, step.provider, key, outcome);
+        let asked = if matches!(status, 429 | 500..) { told::retry_after(fields(attempted)) } else { None };
+        // An account without money is refused too; that says nothing of its limits.
+        let is_unpaid = status == 429 && memchr::memmem::find(answer.buffer.payload(), b"insufficient_quota").is_some();
+        self.tell_limits(attempted, step, key, asked.filter(|_| status == 429 && !is_unpaid));
         if self.target.endpoint == Endpoint::Relay {
             return Verdict::Relay;
         }
@@ -39,11 +46,9 @@ impl Request<'_> {
         {
             self.core.counters.waited(key, self.core.clock.now().since(attempted.sent_at));
         }
-        let asked = answer.head.value(answer.buffer.payload(), Known::RetryAfter).and_then(retry_after);
         match status {
             429 => {
                 // Providers limit an account's models apart; an account without money has none of them.
-                let is_unpaid = memchr::memmem::find(answer.buffer.payload(), b"insufficient_quota").is_some();
                 let model = if is_unpaid { "" } else { step.model.as_str() };
                 let otherwise = if is_unpaid { UNPAID_KEY_RESTS } else { LIMITED_KEY_RESTS };
                 self.rest(key, RestReason::Limited, model, asked.unwrap_or(otherwise));
@@ -71,7 +76,9 @@ impl Request<'_> {
             Cause::ConnectTimeout | Cause::HeadTimeoutUpstream => "timeout",
             Cause::ProviderUnreachable | Cause::ProviderTls | Cause::ProviderUnresolved => "unreachable",
             Cause::ProviderReset | Cause::ProviderMalformed => "error",
-            Cause::RequestLimited | Cause::TokenLimited if self.is_keys_own_limit(stopped, key) => {
+            Cause::RequestLimited | Cause::TokenLimited | Cause::ConcurrencyLimited
+                if self.is_keys_own_limit(stopped, key) =>
+            {
                 return Verdict::KeyHasNoRoom;
             }
             _ => return Verdict::NextStep,
@@ -94,6 +101,24 @@ impl Request<'_> {
         if let Some(denial) = self.core.advice.denied(self.serving, key, &step.model, self.caller, now) {
             self.core.counters.denied(denial);
         }
+    }
+
+    /// What an answer says of its provider's limits; nothing where it has no such fields. A key that
+    /// a client brought is none of ours.
+    fn tell_limits(&self, attempted: &Attempted, step: &Step, key: Option<usize>, refused_for: Option<Duration>) {
+        let Some(key) = key.and_then(|key| u32::try_from(key).ok()) else { return };
+        let Answer { head, buffer, .. } = &attempted.answer;
+        if !head.tells_limits() && refused_for.is_none() {
+            return;
+        }
+        let date = || head.value(buffer.payload(), Known::Date).and_then(told::http_date);
+        let time_of_day = date().unwrap_or_else(|| self.core.clock.wall());
+        let limits = told::provider_limits(fields(attempted), time_of_day);
+        if limits.is_empty() && refused_for.is_none() {
+            return;
+        }
+        let as_of = if refused_for.is_some() { self.core.clock.now() } else { attempted.sent_at };
+        self.core.counters.told(&Told { key, model: step.model, limits, as_of, refused_for });
     }
 
     fn rest(&self, key: Option<usize>, reason: RestReason, model: &str, time: Duration) {
@@ -125,22 +150,8 @@ pub(super) enum Verdict {
     NextStep,
 }
 
-/// Seconds of a `retry-after` field. Dates are not read: providers of this kind send seconds.
-fn retry_after(value: &[u8]) -> Option<Duration> {
-    let seconds: f64 = std::str::from_utf8(value).ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_retry_after_is_read_as_seconds_or_not_at_all() {
-        assert_eq!(retry_after(b"3"), Some(Duration::from_secs(3)));
-        assert_eq!(retry_after(b"0.5"), Some(Duration::from_millis(500)));
-        for nonsense in [&b"-1"[..], b"NaN", b"inf", b"Fri, 31 Dec 1999 23:59:59 GMT", b""] {
-            assert_eq!(retry_after(nonsense), None);
-        }
-    }
+/// Names and values of an answer's fields.
+fn fields(attempted: &Attempted) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let bytes = attempted.answer.buffer.payload();
+    attempted.answer.head.fields().iter().map(|field| (field.name.of(bytes), field.value.of(bytes)))
 }

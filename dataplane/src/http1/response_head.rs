@@ -52,6 +52,7 @@ pub struct ResponseHead {
     framing: BodyFraming,
     declared_length: Option<u64>,
     keep_alive: bool,
+    tells_limits: bool,
 }
 
 /// Parses the answer head at the start of `buf`; `asked` is the method of the request it
@@ -118,6 +119,11 @@ impl ResponseHead {
     /// Whether the provider lets the connection stay open after this answer.
     pub fn keep_alive(&self) -> bool {
         self.keep_alive
+    }
+
+    /// Whether it has fields of the family [`Known::RateLimit`].
+    pub fn tells_limits(&self) -> bool {
+        self.tells_limits
     }
 
     fn go_on(&mut self, buf: &[u8], asked: Method) -> Result<Parsed, ResponseFault> {
@@ -203,6 +209,7 @@ impl ResponseHead {
                 _ => {}
             }
         }
+        self.tells_limits = seen.has(Known::RateLimit);
         let is_chunked = seen.has(Known::TransferEncoding);
         self.framing = self.delimit(is_chunked, asked)?;
         self.keep_alive = apply_connection(&mut self.fields, head, self.version)

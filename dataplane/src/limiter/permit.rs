@@ -2,7 +2,8 @@
 //!
 //! A permit that is dropped gives nothing away: before it was sent, everything goes back, for
 //! the provider never saw it; after that its reservation counts as spent in full, as if the
-//! answer had been as long as it could be. Tasks of a core are dropped at any await when a
+//! answer had been as long as it could be. Only what counts requests that run at once goes back
+//! at any end: it is never spent. Tasks of a core are dropped at any await when a
 //! client leaves, so this has to happen in `Drop`, which gets neither slices nor a time. The
 //! permit therefore holds an `Rc` of the core's slices, whose state is in `Cell`s (everything
 //! here stays on one core), and what a dropped permit spent is stamped by the next tick.
@@ -19,8 +20,9 @@ use super::slices::Slices;
 
 /// How old an admission may be when its request is sent.
 const COUNTING_SPREAD: Duration = Duration::from_nanos(COUNTING_SPREAD_NS);
-/// Units that other nodes use are looked for again after this.
-const ELSEWHERE: Duration = Duration::from_secs(1);
+/// When to look again for units whose return nobody can foretell: other nodes have them, or
+/// requests that run.
+const UNFORETOLD: Duration = Duration::from_secs(1);
 
 /// What a request asks of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub struct Charge {
     pub unit: Unit,
     /// From when on tokens count.
     pub rule: ChargeRule,
-    /// One for requests, the reservation for tokens.
+    /// One for requests, the reservation for tokens, one for what runs at once.
     pub amount: u64,
 }
 
@@ -81,7 +83,8 @@ pub struct Settled {
 #[must_use = "dropping a permit cancels it"]
 pub struct Permit(Holding);
 
-/// Requests are spent; tokens are held or spent, as their rules say. Dropping it spends all.
+/// Requests are spent; tokens are held or spent, as their rules say; what runs at once is held
+/// until the end. Dropping it spends all that can be spent.
 #[must_use = "dropping it charges the whole reservation"]
 pub struct Sent(Holding);
 
@@ -152,7 +155,7 @@ impl Slices {
         refused.amount = slice.ring().amount();
         if !slice.ring().is_valid_at(now) {
             // Nothing is ours to give out until the cluster is heard again.
-            refused.retry_after = (charge.amount <= refused.amount).then_some(ELSEWHERE);
+            refused.retry_after = (charge.amount <= refused.amount).then_some(UNFORETOLD);
             return refused;
         }
         refused.remaining = slice.free();
@@ -160,12 +163,16 @@ impl Slices {
             refused.retry_after = Some(Duration::ZERO);
             return refused;
         }
+        if charge.unit == Unit::Concurrent {
+            refused.retry_after = Some(UNFORETOLD);
+            return refused;
+        }
         refused.reset = slice.ring().empty_at(now).since(now);
         let available_at = slice.available_at(charge.amount, now);
         refused.retry_after = available_at.map(|at| at.since(now));
         if refused.retry_after.is_none() && charge.amount <= refused.amount {
             // Other nodes have what is missing; it comes back to us as their use expires.
-            refused.retry_after = Some(refused.reset.max(ELSEWHERE));
+            refused.retry_after = Some(refused.reset.max(UNFORETOLD));
         }
         refused
     }
@@ -201,8 +208,8 @@ impl Sent {
         self.settle_each(|_| tokens, now)
     }
 
-    /// The same where limits count different tokens: `tokens` says for each limit how many.
-    pub fn settle_each(mut self, tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
+    /// The same where limits count different tokens: `tokens` says for each charge how many.
+    pub fn settle_each(mut self, tokens: impl FnMut(&Charge) -> u64, now: Nanos) -> Settled {
         self.0.settle(tokens, now)
     }
 
@@ -226,7 +233,11 @@ pub(super) type Entry = Charge;
 impl Charge {
     /// Spent when sent, and not when settled.
     fn is_spent_when_sent(&self) -> bool {
-        self.unit == Unit::Requests || self.rule != ChargeRule::Settlement
+        match self.unit {
+            Unit::Requests => true,
+            Unit::Tokens => !matches!(self.rule, ChargeRule::Settlement | ChargeRule::Either),
+            Unit::Concurrent => false,
+        }
     }
 }
 
@@ -247,19 +258,35 @@ impl Holding {
         }
     }
 
-    fn settle(&mut self, mut tokens: impl FnMut(LimitIndex) -> u64, now: Nanos) -> Settled {
+    fn settle(&mut self, mut tokens: impl FnMut(&Charge) -> u64, now: Nanos) -> Settled {
         let mut settled = Settled::default();
         let entries = mem::take(&mut self.entries);
-        for entry in entries.iter().filter(|entry| entry.unit == Unit::Tokens) {
+        for entry in entries.iter().filter(|entry| entry.unit != Unit::Requests) {
             let Some(slice) = self.slices.slice(entry.limit) else {
                 continue;
             };
-            let used = tokens(entry.limit);
+            if entry.unit == Unit::Concurrent {
+                slice.give_back(entry.amount);
+                self.slices.activate(slice);
+                continue;
+            }
+            let used = tokens(entry);
             let unused = entry.amount.saturating_sub(used);
             match entry.rule {
                 ChargeRule::Settlement => {
                     slice.spend(entry.amount - unused, now);
                     slice.give_back(unused);
+                    self.slices.activate(slice);
+                }
+                ChargeRule::Either => {
+                    slice.spend(entry.amount - unused, now);
+                    let sent_at = self.sent_at.unwrap_or(now);
+                    let window = slice.ring().window();
+                    if window.expires_at(window.slot_of(sent_at)) > now {
+                        slice.ring().stamp(unused, sent_at);
+                    } else {
+                        slice.give_back(unused);
+                    }
                     self.slices.activate(slice);
                 }
                 ChargeRule::Admission => {}
@@ -307,7 +334,7 @@ impl Drop for Holding {
     fn drop(&mut self) {
         for entry in &self.entries {
             let Some(slice) = self.slices.slice(entry.limit) else { continue };
-            if self.sent_at.is_none() {
+            if self.sent_at.is_none() || entry.unit == Unit::Concurrent {
                 slice.give_back(entry.amount);
             } else if !entry.is_spent_when_sent() {
                 slice.abandon(entry.amount);

@@ -318,6 +318,44 @@ fn tokens_charged_at_admission_are_within_the_limit_as_reserved() {
 }
 
 #[test]
+fn tokens_charged_either_way_are_within_the_limit_for_providers_of_both_kinds() {
+    let window = Window::new(20 * SECOND).unwrap();
+    for (seed, limit) in [(1, 4_000), (2, 40_000), (3, 1_000_000)] {
+        let counts = |rule| {
+            let runs = offer_tokens(rule, limit, window, seed);
+            let at_the_door = runs.iter().map(|run| (run.sent_ns, run.reserved)).collect();
+            let at_the_end = runs.iter().map(|run| (run.ended_ns, run.used)).collect();
+            [at_the_door, at_the_end].map(|log| fullest_window(log, window.window_ns()))
+        };
+        let [at_the_door, at_the_end] = counts(ChargeRule::Either);
+        assert!(at_the_door <= limit && at_the_end <= limit, "{at_the_door} and {at_the_end} of {limit}");
+        assert!(at_the_door > limit / 2);
+        let [at_the_door, _] = counts(ChargeRule::Settlement);
+        assert!(at_the_door > limit, "what is given back still counts at the door: {at_the_door} of {limit}");
+    }
+}
+
+/// Every answer uses all that was reserved, and comes when it ends.
+#[test]
+fn what_is_charged_at_the_door_is_exceeded_by_what_comes_later() {
+    let window = Window::new(20 * SECOND).unwrap();
+    let fullest = |rule| {
+        let node = Node::new(1, window, 1_000);
+        let mut counted = Vec::new();
+        let charge = charge(Unit::Tokens, rule, 1_000);
+        for (sent_ns, ended_ns) in [(SECOND, 18 * SECOND), (22 * SECOND, 23 * SECOND)] {
+            let Ok(permit) = node.cores[0].admit(&charge, Nanos(sent_ns)) else { continue };
+            permit.sent(Nanos(sent_ns)).settle(1_000, Nanos(ended_ns));
+            node.cores[0].tick(Nanos(ended_ns));
+            counted.push((ended_ns, 1_000));
+        }
+        fullest_window(counted, window.window_ns())
+    };
+    assert_eq!(fullest(ChargeRule::Admission), 2_000);
+    assert_eq!(fullest(ChargeRule::Either), 1_000);
+}
+
+#[test]
 fn refunded_tokens_are_within_the_limit_as_used_by_requests_begun_in_a_window() {
     let window = Window::new(20 * SECOND).unwrap();
     for (seed, limit) in [(1, 4_000), (2, 40_000), (3, 1_000_000)] {

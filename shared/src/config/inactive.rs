@@ -53,7 +53,6 @@ const TABLE: &[Inactive] = &[
     row("governance.budgets", "money is not counted yet"),
     row("governance.teams", "groups have no limits of their own yet"),
     row("governance.customers", "groups have no limits of their own yet"),
-    row("governance.rate_limits[].on_node_loss", "nodes leave each other what they used, and hand nothing over yet"),
     row("governance.auth_config.is_enabled", "the admin listener has no accounts yet; keep it on loopback"),
     row("auth_config.is_enabled", "the admin listener has no accounts yet; keep it on loopback"),
     // Not read at all.

@@ -16,10 +16,10 @@ pub use super::base_url::{BaseUrl, HostPort, Scheme};
 pub use super::durations::Window;
 pub use crate::secret::Secret;
 pub use client::Client;
-pub use cluster::{Cluster, Discovery, DiscoverySource, Gossip, NodeId, NodeIdTooLong};
+pub use cluster::{Cluster, Discovery, DiscoverySource, Gossip, InitialState, NodeId, NodeIdTooLong};
 pub use governance::{
-    AdminAuth, Allowance, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss, ProviderGrant,
-    ProviderLimit, RateLimit, Team, VirtualKey,
+    AdminAuth, Allowance, Amount, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss,
+    ProviderGrant, ProviderLimit, RateLimit, Team, VirtualKey,
 };
 pub use provider::{
     CredentialHeader, CustomProvider, Dialect, ExtraHeader, Key, Models, Network, Provider, ProviderKind, Retry,

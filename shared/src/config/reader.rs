@@ -116,6 +116,10 @@ impl<'a> Node<'a> {
         matches!(self.value, Value::Object(_))
     }
 
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value, Value::StringLit(_))
+    }
+
     pub(super) fn is_empty_text(&self) -> bool {
         matches!(self.value, Value::StringLit(literal) if literal.value.is_empty())
     }

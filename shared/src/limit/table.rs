@@ -26,12 +26,13 @@ pub struct LimitDefinition {
     pub id: Box<str>,
     /// What is counted.
     pub unit: Unit,
-    /// For how long.
+    /// For how long; one of [`super::CONCURRENT_WINDOW_NS`] for [`Unit::Concurrent`].
     pub window: Window,
     /// Units that all nodes together may use in a window.
     pub amount: u64,
-    /// Units of them that this node may use.
-    pub entitlement: u64,
+    /// Units of them that this node may use. `None`: what it has stays, and a new limit has none;
+    /// somebody else says.
+    pub entitlement: Option<u64>,
 }
 
 /// Why definitions were not applied. Nothing was changed.
@@ -45,7 +46,7 @@ pub enum TableError {
     Twice(Box<str>),
 }
 
-type Identity = (Box<str>, bool, Window);
+type Identity = (Box<str>, Unit, Window);
 
 /// See the module.
 #[derive(Default)]
@@ -69,12 +70,10 @@ impl LimitTable {
         let mut next = HashMap::with_capacity_and_hasher(definitions.len(), ahash::RandomState::new());
         let mut rings = Vec::with_capacity(definitions.len());
         for definition in definitions {
-            let identity = (definition.id.clone(), definition.unit == Unit::Tokens, definition.window);
-            let ring = self
-                .by_identity
-                .get(&identity)
-                .cloned()
-                .unwrap_or_else(|| Arc::new(LimitRing::new(definition.window, definition.entitlement, now)));
+            let identity = (definition.id.clone(), definition.unit, definition.window);
+            let ring = self.by_identity.get(&identity).cloned().unwrap_or_else(|| {
+                Arc::new(LimitRing::new(definition.window, definition.entitlement.unwrap_or(0), now))
+            });
             rings.push(Arc::clone(&ring));
             if next.insert(identity, ring).is_some() {
                 return Err(TableError::Twice(definition.id.clone()));
@@ -82,7 +81,10 @@ impl LimitTable {
         }
         for (ring, definition) in rings.iter().zip(definitions) {
             ring.set_amount(definition.amount);
-            ring.set_entitlement(definition.entitlement);
+            if let Some(entitlement) = definition.entitlement {
+                ring.set_entitlement(entitlement);
+                ring.set_valid_until(Nanos(u64::MAX));
+            }
         }
         self.keep_what_still_counts(&mut next, now);
         self.by_identity = next;
@@ -113,7 +115,7 @@ mod tests {
 
     fn limit(id: &str, amount: u64) -> LimitDefinition {
         let window = Window::new(60 * SECOND).unwrap();
-        LimitDefinition { id: id.into(), unit: Unit::Requests, window, amount, entitlement: amount }
+        LimitDefinition { id: id.into(), unit: Unit::Requests, window, amount, entitlement: Some(amount) }
     }
 
     #[test]
@@ -160,6 +162,17 @@ mod tests {
         let after = table.apply(&[hour, limit("a", 10)], Nanos(0)).unwrap();
         assert!(!Arc::ptr_eq(&before[0], &after[0]));
         assert!(Arc::ptr_eq(&before[0], &after[1]));
+    }
+
+    #[test]
+    fn each_unit_of_an_id_is_a_limit_of_its_own() {
+        let units = [Unit::Requests, Unit::Tokens, Unit::Concurrent];
+        let of = |unit| LimitDefinition { unit, ..limit("a", 10) };
+        let mut table = LimitTable::default();
+        let before = table.apply(&units.map(of), Nanos(0)).unwrap();
+        let reversed = table.apply(&[of(units[2]), of(units[1]), of(units[0])], Nanos(0)).unwrap();
+        assert!((0..3).all(|place| Arc::ptr_eq(&before[place], &reversed[2 - place])));
+        assert!(before[0].try_hold(10, Nanos(0)) && before[1].try_hold(10, Nanos(0)));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 mod rows;
 mod text;
 
-use super::shapes::{About, ConfigurationMark, LimitUse, Load, NodeValues, ProviderTraffic, Rest, TrafficRow};
+use super::shapes::{About, ConfigurationMark, LimitUse, Load, NodeValues, ProviderTraffic, Rest, ToldRow, TrafficRow};
 use rows::{Row, read_rows, write_rows};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +20,7 @@ use text::{Cells, is_clean};
 /// room in a message blocks everything behind it.
 pub const TEXT_BYTES_MAX: usize = 4 * 1024;
 /// Texts that one node writes.
-pub const KEYS_MAX: usize = 32;
+pub const KEYS_MAX: usize = 36;
 
 /// Largest text that is read. Another version may write more than this one.
 const READ_BYTES_MAX: usize = 2 * TEXT_BYTES_MAX;
@@ -32,14 +32,15 @@ const CORES_MAX: usize = 180;
 const GOSSIP_KEYS_MAX: usize = 16;
 
 const _: () = {
-    let lists = Rest::TEXTS_MAX + ProviderTraffic::TEXTS_MAX + TrafficRow::TEXTS_MAX + LimitUse::TEXTS_MAX;
+    let lists = Rest::TEXTS_MAX + ProviderTraffic::TEXTS_MAX + TrafficRow::TEXTS_MAX;
+    let lists = lists + LimitUse::TEXTS_MAX + ToldRow::TEXTS_MAX;
     assert!(lists + 3 <= KEYS_MAX, "three texts are not lists");
 };
 
 /// Everything that others are to know, by gossip key. Where there are more rows than texts may
 /// hold, the busiest are written.
 pub fn encode(values: &NodeValues) -> Vec<(String, String)> {
-    let NodeValues { about, load, configuration, rests, providers, traffic, limits, unreadable: _ } = values;
+    let NodeValues { about, load, configuration, rests, providers, traffic, limits, told, unreadable: _ } = values;
     let mut texts = Vec::with_capacity(KEYS_MAX);
     let singles = [("about", object(about)), ("configuration", object(configuration)), ("load", write_load(load))];
     for (key, text) in singles {
@@ -51,6 +52,7 @@ pub fn encode(values: &NodeValues) -> Vec<(String, String)> {
     write_rows(providers, &mut texts);
     write_rows(traffic, &mut texts);
     write_rows(limits, &mut texts);
+    write_rows(told, &mut texts);
     texts
 }
 
@@ -68,6 +70,7 @@ pub fn decode<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> NodeValues
             (ProviderTraffic::LIST, _) => read_rows(number, text, &mut values.providers, unreadable),
             (TrafficRow::LIST, _) => read_rows(number, text, &mut values.traffic, unreadable),
             (LimitUse::LIST, _) => read_rows(number, text, &mut values.limits, unreadable),
+            (ToldRow::LIST, _) => read_rows(number, text, &mut values.told, unreadable),
             _ => true,
         };
         *unreadable = unreadable.saturating_add(u32::from(!is_read));
@@ -76,6 +79,7 @@ pub fn decode<'a>(texts: impl Iterator<Item = (&'a str, &'a str)>) -> NodeValues
     rows::tidy(&mut values.providers);
     rows::tidy(&mut values.traffic);
     rows::tidy(&mut values.limits);
+    rows::tidy(&mut values.told);
     values
 }
 

@@ -19,6 +19,8 @@ pub struct NodeValues {
     pub traffic: Vec<TrafficRow>,
     /// What it used of its limits; those of which nothing is in use are left out.
     pub limits: Vec<LimitUse>,
+    /// What providers said of their limits there.
+    pub told: Vec<ToldRow>,
     /// Values and rows of it that could not be read here; not published.
     pub unreadable: u32,
 }
@@ -142,4 +144,38 @@ pub struct LimitUse {
     pub used: u64,
     /// Amount of the limit.
     pub amount: u64,
+}
+
+/// What a provider said last of the limits of one key and model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToldRow {
+    /// Provider's name.
+    pub provider: String,
+    /// Key's name.
+    pub key: String,
+    /// Model, as clients say it; may be empty.
+    pub model: String,
+    /// Tells one answer from the next; who saw it before counts its times from then.
+    pub number: u64,
+    /// How long before it was published it was true, milliseconds.
+    pub age_ms: u64,
+    /// It was a refusal, and this is left of its `retry-after`, milliseconds; 0: it was none.
+    pub refused_ms: u64,
+    /// Requests.
+    pub requests: ToldFigures,
+    /// Tokens, input and output together.
+    pub tokens: ToldFigures,
+}
+
+/// Figures of one unit; what was not said is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToldFigures {
+    /// Units in a window.
+    pub limit: Option<u64>,
+    /// Units that would still be admitted.
+    pub remaining: Option<u64>,
+    /// Until all are back, milliseconds.
+    pub reset_ms: Option<u64>,
 }

@@ -24,6 +24,10 @@ fn tokens(limit: u32, rule: ChargeRule, amount: u64) -> Charge {
     Charge { limit: LimitIndex(limit), unit: Unit::Tokens, rule, amount }
 }
 
+fn at_once(limit: u32) -> Charge {
+    Charge { limit: LimitIndex(limit), unit: Unit::Concurrent, rule: ChargeRule::Settlement, amount: 1 }
+}
+
 fn held(rings: &LimitRings, limit: usize) -> u64 {
     rings[limit].snapshot().held
 }
@@ -159,7 +163,7 @@ fn limits_may_count_different_tokens() {
     let slices = Slices::new(&rings);
     let charges = [tokens(0, ChargeRule::Settlement, 300), tokens(1, ChargeRule::Settlement, 700)];
     let sent = slices.admit(&charges, at(1.0)).unwrap().sent(at(1.0));
-    sent.settle_each(|limit| if limit == LimitIndex(0) { 200 } else { 50 }, at(2.0));
+    sent.settle_each(|charge| if charge.limit == LimitIndex(0) { 200 } else { 50 }, at(2.0));
     slices.tick(at(2.01));
     assert_eq!((rings[0].used(), rings[1].used()), (200, 50));
 }
@@ -178,6 +182,26 @@ fn the_providers_own_formula_gives_nothing_back() {
     slices.tick(at(61.0));
     rings.iter().for_each(|ring| _ = ring.advance(at(61.5)));
     assert_eq!((rings[0].used(), rings[1].used()), (0, 0), "a minute from the first byte");
+}
+
+#[test]
+fn either_way_what_was_used_counts_from_the_end_and_the_rest_from_the_beginning() {
+    let rings = rings(&[1_000]);
+    let slices = Slices::new(&rings);
+    let sent = slices.admit(&[tokens(0, ChargeRule::Either, 800)], at(1.0)).unwrap().sent(at(1.0));
+    slices.tick(at(1.01));
+    assert_eq!(held(&rings, 0), 800);
+    sent.settle(100, at(20.0));
+    slices.tick(at(20.01));
+    let used_at = |seconds| {
+        rings[0].advance(at(seconds));
+        rings[0].used()
+    };
+    assert_eq!((used_at(61.0), used_at(61.6), used_at(80.0), used_at(80.6)), (800, 100, 100, 0));
+    let late = slices.admit(&[tokens(0, ChargeRule::Either, 800)], at(90.0)).unwrap().sent(at(90.0));
+    late.settle(100, at(200.0));
+    slices.tick(at(200.01));
+    assert_eq!(rings[0].used(), 100, "a minute after it was sent nobody counts the rest");
 }
 
 #[test]
@@ -213,6 +237,26 @@ fn a_permit_dropped_after_it_was_sent_counts_in_full() {
     assert_eq!([0, 1].map(|limit| (rings[limit].used(), held(&rings, limit))), [(1, 0), (700, 0)]);
     rings.iter().for_each(|ring| _ = ring.advance(at(61.6)));
     assert_eq!((rings[0].used(), rings[1].used()), (0, 0), "and is not held for ever");
+}
+
+#[test]
+fn what_runs_at_once_is_held_until_its_end_and_no_longer() {
+    let rings = rings(&[2, 1_000_000]);
+    let slices = Slices::new(&rings);
+    let settled = slices.admit(&[at_once(0), at_once(1)], at(1.0)).unwrap().sent(at(1.0));
+    let dropped = slices.admit(&[at_once(0), at_once(1)], at(1.0)).unwrap().sent(at(1.0));
+    slices.tick(at(300.0));
+    let refused = slices.admit(&[at_once(0)], at(300.0)).err().unwrap();
+    assert_eq!((refused.limit, refused.unit), (LimitIndex(0), Unit::Concurrent));
+    assert_eq!((refused.retry_after, refused.remaining), (Some(Duration::from_secs(1)), 0));
+    settled.settle(500, at(300.0));
+    assert_eq!(rings[0].used(), 1);
+    drop(dropped);
+    slices.tick(at(300.01));
+    slices.tick(at(301.0));
+    assert_eq!((rings[0].used(), rings[1].used()), (0, 0), "nothing is left of them");
+    drop(slices.admit(&[at_once(0)], at(302.0)).unwrap());
+    assert_eq!(rings[0].used(), 0, "never sent");
 }
 
 #[test]

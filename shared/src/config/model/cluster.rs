@@ -28,6 +28,8 @@ pub struct Cluster {
     pub advertise_address: Option<HostPort>,
     /// Whose majority may mint entitlements. `None`: the members of the first stable view.
     pub expected_nodes: Option<NonZeroU16>,
+    /// `initial_state`: whether this is the first start of the whole cluster.
+    pub initial_state: InitialState,
     /// The gossip protocol.
     pub gossip: Gossip,
     /// `discovery`: one object or a list of them; those that are enabled.
@@ -45,10 +47,24 @@ impl Default for Cluster {
             bind_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             advertise_address: None,
             expected_nodes: None,
+            initial_state: InitialState::default(),
             gossip: Gossip::default(),
             discovery: Vec::new(),
         }
     }
+}
+
+/// What a start may take for granted about limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InitialState {
+    /// `new`: no node of this cluster spent anything before this start, so that limits can be used
+    /// at once. Said of a cluster that ran before, a start of all its nodes at once may spend every
+    /// limit a second time in the same window: to be taken out of the file once the cluster runs.
+    New,
+    /// `existing`: others may have spent. Where nobody is left who knows, limits are waited for
+    /// until everything that may have been spent has expired.
+    #[default]
+    Existing,
 }
 
 /// A node's own name: 1 to 12 characters of `A-Z a-z 0-9 - _ .`, since every gossip digest

@@ -99,7 +99,7 @@ impl ProviderGrant {
 }
 
 /// So many requests, tokens or both, in the whole cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RateLimit {
     /// Unique.
     pub id: String,
@@ -109,12 +109,20 @@ pub struct RateLimit {
     pub tokens: Option<Allowance>,
     /// `enforcement`.
     pub enforcement: Enforcement,
+    /// `concurrent_max_limit`: requests that may run at once.
+    pub concurrent: Option<NonZeroU64>,
+    /// `overshoot_probability`, of a statistical limit only: the part of the answers that may
+    /// need more tokens than were reserved for them.
+    pub overshoot_probability: f64,
     /// `on_node_loss`. `None`: reclaim with three or more expected nodes, keep below.
     pub on_node_loss: Option<OnNodeLoss>,
-    /// `charge`: what counts as spent tokens, and when.
-    pub charge: Charge,
-    /// `sub_window`: the provider's finer grain, e.g. 1 s or 10 s of a minute.
+    /// `charge`: what counts as spent tokens, and when. `None`: see [`Charge`].
+    pub charge: Option<Charge>,
+    /// `sub_window`: the provider's finer grain, e.g. 1 s or 10 s of a minute, in which it allows
+    /// its part of the amount and no more.
     pub sub_window: Option<Duration>,
+    /// `max_wait`: how long a request may wait for units. Zero: it is refused at once.
+    pub max_wait: Duration,
     /// Holds on the nodes of this region only; `None`: everywhere.
     pub region: Option<String>,
 }
@@ -123,22 +131,45 @@ pub struct RateLimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
     /// Units in any window.
-    pub max: NonZeroU64,
+    pub max: Amount,
     /// How long a unit stays spent.
     pub window: Window,
 }
 
-/// How firmly a limit holds across nodes.
+/// How many units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// As the file says.
+    Known(NonZeroU64),
+    /// `"auto"`: what the provider's answers say. Nothing is limited before the first of them.
+    Learned,
+}
+
+impl Amount {
+    /// What the file says, where it says it.
+    pub fn known(self) -> Option<u64> {
+        match self {
+            Self::Known(amount) => Some(amount.get()),
+            Self::Learned => None,
+        }
+    }
+}
+
+/// How firmly a limit holds across nodes, and what is reserved for tokens that are not known yet.
+///
+/// Requests cost one each and need no estimate, so that for them `strict`, `admission` and
+/// `statistical` are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Enforcement {
     /// `strict`: never exceeded; reserves what a request may use at most.
     #[default]
     Strict,
-    /// `admission`: the provider's own formula at the door.
+    /// `admission`: the provider's own formula at the door, a quarter of the prompt's characters
+    /// and the most output asked for. What the provider counts, and not a bound on what is used.
     Admission,
-    /// `statistical`: reserves a learned amount; may exceed with a stated probability.
+    /// `statistical`: reserves a learned amount; an answer may need more with a stated probability.
     Statistical,
-    /// `gossip`: own use and the last seen use of the others.
+    /// `gossip`: own use and the last seen use of the others, each node held to a pace.
     Gossip,
 }
 
@@ -152,14 +183,26 @@ pub enum OnNodeLoss {
 }
 
 /// Which tokens count, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+///
+/// Providers differ. Those that count at their door count the most that may come and give nothing
+/// back; what came counts too late there, or not at all. Those that count what was used go on to
+/// count until the answer ends, when a door's count is a minute old. No single one of the rules
+/// below is safe for both. So where the file says nothing, it depends on who counts:
+///
+/// - A limit of virtual keys, and of what they may use of a provider, is counted by nobody but the
+///   nodes, and what was used is what its owner means: [`Charge::Produced`].
+/// - A limit of a provider, a key or a model stands for what somebody else counts in a way that is
+///   not known. There each unit counts as long as either kind would count it, which is never
+///   exceeded and never full. Say how the provider counts, and it can be full: 98 % with
+///   [`Charge::Admission`], less with [`Charge::Produced`], whose reservations are held while the
+///   answer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
-    /// `admission`: prompt and possible output, at the door.
-    #[default]
+    /// `admission`: prompt and possible output, at the door; nothing comes back.
     Admission,
     /// `input`: the prompt only.
     Input,
-    /// `produced`: the prompt at the door, output as it comes.
+    /// `produced`: prompt and output as they were used.
     Produced,
 }
 

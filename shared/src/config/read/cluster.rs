@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::server::read_host;
 use super::{discovery, read_switch};
-use crate::config::model::{Cluster, Discovery, Gossip, NodeId, Secret};
+use crate::config::model::{Cluster, Discovery, Gossip, InitialState, NodeId, Secret};
 use crate::config::reader::{Fields, Node, Place, Reader};
 
 /// Static peers, and nodes that may be expected.
@@ -19,6 +19,8 @@ const GOSSIP_KEYS_MAX: usize = 16;
 
 /// Base64 of 32 bytes: 43 characters and one `=`.
 const GOSSIP_KEY_CHARACTERS: usize = 44;
+
+const INITIAL_STATES: [(&str, InitialState); 2] = [("new", InitialState::New), ("existing", InitialState::Existing)];
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Cluster> {
     reader.object(node, |reader, fields| {
@@ -39,6 +41,9 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Cluster> 
             expected_nodes: fields
                 .read(reader, "expected_nodes", |r, n| r.count(n, 1..=NODES_MAX))
                 .and_then(NonZeroU16::new),
+            initial_state: fields
+                .read(reader, "initial_state", |r, n| r.choice(n, &INITIAL_STATES))
+                .unwrap_or_default(),
             gossip,
             discovery: discovery.unwrap_or_default(),
         };

@@ -1,8 +1,12 @@
 //! Configurations that people have: the public page's, ones written for the relatives, ours.
 
+use core::num::NonZeroU64;
 use core::time::Duration;
 
-use super::super::model::{ConfigStore, Dialect, DiscoverySource, Models, Origin, ProviderKind, SslMode};
+use super::super::model::{
+    Amount, Charge, ConfigStore, Dialect, DiscoverySource, Enforcement, InitialState, Models, OnNodeLoss, Origin,
+    ProviderKind, SslMode,
+};
 use super::loaded;
 use crate::config::Config;
 
@@ -206,7 +210,7 @@ fn a_configuration_of_the_relatives_becomes_types() {
     assert_eq!(grant.key_ids.as_deref(), Some(&["k-2".to_owned()][..]), "the name became the id");
     assert_eq!(governance.budgets.first().map(|b| b.max_micro_usd), Some(100_500_000));
     let limit = config.rate_limit("r1").expect("r1");
-    assert_eq!(limit.requests.map(|a| (a.max.get(), a.window.seconds())), Some((100, 60)));
+    assert_eq!(limit.requests.map(|a| (a.max.known(), a.window.seconds())), Some((Some(100), 60)));
     let model = governance.model_configs.first().expect("a model");
     assert_eq!(model.max_output_tokens.map(core::num::NonZeroU32::get), Some(16_384));
 }
@@ -232,6 +236,31 @@ fn what_has_no_effect_is_named_once_and_in_order() {
             "logs_store",
         ]
     );
+}
+
+#[test]
+fn how_a_limit_is_kept_is_read() {
+    let text = r#"{"governance": {"rate_limits": [
+        {"id": "a", "token_max_limit": "auto", "token_reset_duration": "1m", "max_wait": "2s",
+         "concurrent_max_limit": 8, "on_node_loss": "reclaim"},
+        {"id": "b", "token_max_limit": 600, "token_reset_duration": "1m", "sub_window": "10s", "max_wait": 250,
+         "enforcement": "statistical", "overshoot_probability": 0.001, "charge": "produced"}]}}"#;
+    let limits = loaded(text).config.governance.rate_limits;
+    let [a, b] = limits.as_slice() else { panic!("{limits:?}") };
+    assert_eq!(a.tokens.map(|tokens| tokens.max), Some(Amount::Learned));
+    assert_eq!((a.max_wait.as_secs(), a.concurrent.map(NonZeroU64::get)), (2, Some(8)));
+    assert_eq!((a.on_node_loss, a.charge, a.sub_window), (Some(OnNodeLoss::Reclaim), None, None));
+    assert_eq!((b.enforcement, b.charge), (Enforcement::Statistical, Some(Charge::Produced)));
+    assert_eq!((b.sub_window, b.max_wait), (Some(Duration::from_secs(10)), Duration::from_millis(250)));
+    assert!((a.overshoot_probability - 0.01).abs() < 1e-9 && (b.overshoot_probability - 0.001).abs() < 1e-9);
+}
+
+#[test]
+fn a_cluster_is_taken_for_one_that_ran_before_unless_the_file_says_otherwise() {
+    let state = |fields: &str| loaded(&format!(r#"{{"cluster_config": {{{fields}}}}}"#)).config.cluster.initial_state;
+    assert_eq!(state(""), InitialState::Existing);
+    assert_eq!(state(r#""initial_state": "existing""#), InitialState::Existing);
+    assert_eq!(state(r#""initial_state": "new""#), InitialState::New);
 }
 
 #[test]

@@ -153,7 +153,9 @@ mod tests {
                 before.charge(amount, now);
             }
             let mut stamped = before.stamped(now);
-            stamped.iter_mut().for_each(|(age_ns, _)| *age_ns += down_ns);
+            for (age_ns, _) in &mut stamped {
+                *age_ns += down_ns;
+            }
             let after = ring(window_s, Nanos(other_zero_ns));
             after.restore(Nanos(other_zero_ns), &stamped);
             // Nanoseconds since the restore; at ends of slots of both rings, and just before.

@@ -1,6 +1,6 @@
 //! Lists: each kind of row as cells, and rows packed into as few texts as hold them.
 
-use super::super::shapes::{LimitUse, ProviderTraffic, Rest, TrafficRow};
+use super::super::shapes::{LimitUse, ProviderTraffic, Rest, ToldFigures, ToldRow, TrafficRow};
 use super::text::{Cells, is_clean, parsed};
 use super::{READ_BYTES_MAX, TEXT_BYTES_MAX};
 use serde_json::{Value, json};
@@ -248,6 +248,60 @@ impl Row for LimitUse {
     fn weight(&self) -> u64 {
         self.used
     }
+}
+
+impl Row for ToldRow {
+    const LIST: &'static str = "told";
+    const TEXTS_MAX: usize = 4;
+    const REPEATED: usize = 2;
+
+    fn cells(&self) -> Vec<Value> {
+        let Self { provider, key, model, number, age_ms, refused_ms, requests, tokens } = self;
+        let (requests, tokens) = (written_figures(requests), written_figures(tokens));
+        vec![
+            json!(provider),
+            json!(key),
+            json!(model),
+            json!(number),
+            json!(age_ms),
+            json!(refused_ms),
+            json!(without_zeros(&requests)),
+            json!(without_zeros(&tokens)),
+        ]
+    }
+
+    fn read(cells: &mut Cells<'_>) -> Self {
+        Self {
+            provider: cells.text(),
+            key: cells.text(),
+            model: cells.text(),
+            number: cells.number(),
+            age_ms: cells.number(),
+            refused_ms: cells.number(),
+            requests: read_figures(&cells.numbers(3)),
+            tokens: read_figures(&cells.numbers(3)),
+        }
+    }
+
+    fn names(&self) -> [&str; 3] {
+        [&self.provider, &self.key, &self.model]
+    }
+
+    /// Those that say most of now.
+    fn weight(&self) -> u64 {
+        u64::MAX.saturating_sub(self.age_ms)
+    }
+}
+
+/// One more than each figure; 0 where none was told.
+fn written_figures(figures: &ToldFigures) -> [u64; 3] {
+    let ToldFigures { limit, remaining, reset_ms } = figures;
+    [limit, remaining, reset_ms].map(|figure| figure.map_or(0, |figure| figure.saturating_add(1)))
+}
+
+fn read_figures(cells: &[u64]) -> ToldFigures {
+    let figure = |at: usize| cells.get(at).and_then(|figure| figure.checked_sub(1));
+    ToldFigures { limit: figure(0), remaining: figure(1), reset_ms: figure(2) }
 }
 
 fn without_zeros(counts: &[u64]) -> &[u64] {
