@@ -131,13 +131,6 @@ impl Machine {
         let process = Process { escrow, rings, pending: None, running: BTreeMap::new(), next_request: 0 };
         self.process = Some(process);
         self.configure(scenario, now);
-        let Some(process) = &self.process else { return };
-        for (place, ring) in process.rings.iter().enumerate() {
-            // All that the former process may have spent; what is credited later was not on disk,
-            // and so could not be spent.
-            let before = process.escrow.holdings(key(place)).map_or(0, |holdings| holdings.units);
-            ring.charge(before, now);
-        }
     }
 
     /// Goes by the amounts that it was told.
@@ -151,6 +144,7 @@ impl Machine {
                 amount: *amount,
                 policy: scenario.policy,
                 hold_max: scenario.hold_max(),
+                unknown_spend: u64::MAX,
             }
         });
         process.escrow.configure(terms.collect(), now);
