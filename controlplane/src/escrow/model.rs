@@ -165,10 +165,11 @@ impl Cluster {
             if let Some(next) = self.next_state(&state, action) {
                 state = next;
             }
-            let newest = state.network.clone();
-            newest
-                .into_iter()
-                .for_each(|letter| state = self.next_state(&state, Action::Deliver(letter)).unwrap_or(state.clone()));
+            for letter in state.network.clone() {
+                if let Some(next) = self.next_state(&state, Action::Deliver(letter)) {
+                    state = next;
+                }
+            }
             state.decided
         };
         let decided = act(Action::Keep(HEIR));
