@@ -19,6 +19,8 @@
 
 mod account;
 mod book;
+#[cfg(feature = "broken-on-purpose")]
+pub mod broken;
 mod decree;
 mod demand;
 mod heir;

@@ -142,6 +142,11 @@ impl Book {
             inheritance: None,
             changes: Changes::default(),
         };
+        #[cfg(feature = "broken-on-purpose")]
+        if super::broken::is_broken(super::broken::Rule::VotesAreKept) {
+            book.acceptor = Acceptor::default();
+            book.leases = Leases::new(lease, Nanos(0));
+        }
         book.begin_inheritance(true, now);
         book
     }
@@ -299,7 +304,7 @@ impl Book {
             let grants_itself = self.acceptor.accepted().is_none() && !is_doomed;
             self.leases.renew(self.me, roster, grants_itself, now);
         }
-        self.give_up_if_stuck(now);
+        self.give_up_if_stuck(others, now);
         self.decide(now, out);
         if let (Some(inheritance), Some(roster)) = (&mut self.inheritance, &self.roster) {
             inheritance.ask(roster, self.me, now, out);
@@ -495,19 +500,26 @@ impl Book {
 
     /// A chain whose quorum is gone for good is left, and so is one without a lease while another
     /// chain lives.
-    fn give_up_if_stuck(&mut self, now: Nanos) {
+    fn give_up_if_stuck(&mut self, others: &[(crate::gossip::frame::NodeName, bool)], now: Nanos) {
         let Some(roster) = &self.roster else { return };
         if self.policy == Policy::Keep || self.leases.is_held(now) {
             return;
         }
         let patience = self.leases.length() * 2;
         let lapsed_at = self.leases.until().unwrap_or(self.born_at).max(self.leases.entered_at());
+        if now.since(lapsed_at) <= patience {
+            return;
+        }
         let other_lives =
             self.heard.values().any(|heard| heard.holds_lease && heard.chain != 0 && heard.chain != roster.chain);
-        // Members whose node has begun anew never answer again.
+        let is_awaited = self.heard.values().any(|heard| heard.chain == 0);
+        // Members whose node has begun anew never answer again, nor do, while others wait to become
+        // members, those that gossip does not know any more: they have left.
         let is_gone = |member: &&Account| {
             let lives = Account { life: 0, ..**member }..=Account { life: u64::MAX, ..**member };
-            self.heard.range(lives).any(|(account, _)| account != *member) && !self.heard.contains_key(*member)
+            let is_another = self.heard.range(lives).any(|(account, _)| account != *member);
+            let has_left = **member != self.me && !others.iter().any(|(node, _)| *node == member.node);
+            (is_another || has_left && is_awaited) && !self.heard.contains_key(*member)
         };
         let left = roster.members.len() - roster.members.iter().filter(is_gone).count();
         // Too few members are here to go on, and enough nodes to begin anew; giving up is always safe.
@@ -517,7 +529,7 @@ impl Book {
         let idle: BTreeSet<_> = idle.chain([self.me.node]).collect();
         let members = here().filter(|(account, _)| roster.members.contains(account)).count() + 1;
         let could_begin = members < roster.quorum() && idle.len() >= roster.quorum();
-        if now.since(lapsed_at) > patience && (other_lives || left < roster.quorum() || could_begin) {
+        if other_lives || left < roster.quorum() || could_begin {
             self.begin_anew(now);
         }
     }

@@ -216,7 +216,7 @@ impl Escrow {
                 let holder =
                     small.then(|| holder(limit.terms.key, partners.iter().copied().filter(is_healthy))).flatten();
                 let even = amount / partners.len().max(1) as u64;
-                if let Some(want) = limit.demand.want(free, even, now) {
+                if let Some(want) = limit.demand.want((free, limit.terms.ring.entitlement()), even, now) {
                     let is_directed = holder.filter(|holder| *holder != me && !want.is_refusing);
                     let asked: Vec<Account> = match is_directed {
                         Some(holder) => vec![holder],

@@ -172,7 +172,7 @@ impl Machine {
             return Escrow::kept(step);
         }
         let mut pending = Pending { step: Some(step), state: process.escrow.state(), is_written: false };
-        let early = pending.step.take_if(|_| broken == Breakage::CreditBeforeDebit);
+        let early = pending.step.take_if(|_| broken.sends_early());
         process.pending = Some(pending);
         early.map(Escrow::kept).unwrap_or_default()
     }

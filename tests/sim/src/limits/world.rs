@@ -373,7 +373,7 @@ impl<'s> World<'s> {
 
     /// After everything that may raise an entitlement or prolong a lease.
     pub(super) fn after_change(&mut self, node: usize) {
-        if self.broken == Breakage::LeaseIgnored
+        if self.broken.ignores_leases()
             && let Some(process) = &self.machines[node].process
         {
             process.rings.iter().for_each(|ring| ring.set_valid_until(shared::clock::Nanos(u64::MAX)));
