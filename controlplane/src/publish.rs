@@ -257,7 +257,8 @@ impl Publisher {
     }
 }
 
-fn unit_name(unit: Unit) -> &'static str {
+/// As gossip and metrics write it.
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",

@@ -239,7 +239,8 @@ impl Figure {
 
     fn of(&self, unit: Unit) -> &UnitFigure {
         match unit {
-            Unit::Requests => &self.requests,
+            // Limits on what runs at once belong to no key.
+            Unit::Requests | Unit::Concurrent => &self.requests,
             Unit::Tokens => &self.tokens,
         }
     }
