@@ -238,6 +238,7 @@ impl Request<'_> {
             None => Some(self.admit(&charges)?),
             waited_for => waited_for,
         };
+        // Only for its first permit: no retry makes others wait.
         self.may_wait.set(false);
         let composed = self.compose(incoming, step, chosen, bytes).map_err(Stopped::before)?;
         let Some(state) = self.serving.provider(step.provider) else {

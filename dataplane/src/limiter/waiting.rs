@@ -192,13 +192,11 @@ impl Future for Waiting {
     type Output = Result<Permit, Refused>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.waiter.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => {
-                self.waiter.waker.set(Some(cx.waker().clone()));
-                Poll::Pending
-            }
+        if let Some(outcome) = self.waiter.outcome.take() {
+            return Poll::Ready(outcome);
         }
+        self.waiter.waker.set(Some(cx.waker().clone()));
+        Poll::Pending
     }
 }
 
