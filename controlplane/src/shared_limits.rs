@@ -43,6 +43,8 @@ pub(crate) struct SharedLimits {
     has_news: bool,
     stepped_at: Nanos,
     expected: Expected,
+    /// The most nodes that were warned of.
+    most_nodes: usize,
     peers: Vec<(Peer, std::net::SocketAddr)>,
     lines: LimitLines,
 }
@@ -128,7 +130,23 @@ impl SharedLimits {
             Some((Peer { node: NodeName::new(&member.id)?, is_healthy }, member.address))
         };
         self.peers = alive.filter_map(peer).collect();
+        self.warn_of_more_than_expected();
         self.count(now)
+    }
+
+    /// A majority of too few is not the only one there can be.
+    fn warn_of_more_than_expected(&mut self) {
+        let Expected::Known(expected) = self.expected else { return };
+        let nodes = self.peers.len() + 1;
+        if nodes > usize::from(expected).max(self.most_nodes) {
+            self.most_nodes = nodes;
+            tracing::warn!(
+                nodes,
+                expected_nodes = expected,
+                "there are more nodes than cluster_config.expected_nodes says: if several of them lose their state and \
+                 are cut off from the others at once, shared limits could be given out twice; set it to how many there are"
+            );
+        }
     }
 
     fn count(&mut self, now: Nanos) -> bool {

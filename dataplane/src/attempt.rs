@@ -1,6 +1,8 @@
 //! One attempt after the other until a provider answers in a way that is worth relaying: which
 //! key, whether there is room in every limit, the send, and what a failure means for the next.
+//! Where nobody had room, the request may wait for it once.
 
+mod turn;
 mod verdict;
 
 use crate::charge::{Charged, Charges, Used, charges};
@@ -22,8 +24,10 @@ use crate::socket::Socket;
 use crate::upstream::compose::{self, Parts, Sized, announces_length};
 use crate::upstream::send::{Answer, Failure, Follows, Outgoing, backoff, send};
 use shared::clock::Nanos;
-use shared::limit::Unit;
+use shared::limit::{LimitIndex, Unit};
+use std::cell::Cell;
 use std::time::Duration;
+use turn::Turn;
 use verdict::Verdict;
 
 /// A body up to this size is copied behind its head, so that both leave in one write.
@@ -43,6 +47,10 @@ pub(crate) struct Request<'a> {
     pub(crate) body_bytes_max: u64,
     pub(crate) link: &'a Link,
     pub(crate) collected_at: Nanos,
+    /// It has had no permit yet and has not waited for one, and could.
+    pub(crate) may_wait: Cell<bool>,
+    /// How long it has waited for units.
+    pub(crate) waited: Cell<Duration>,
 }
 
 /// An attempt with an answer that is to be relayed.
@@ -68,6 +76,14 @@ enum Best {
 }
 
 impl Best {
+    /// A refusal by a limit means nothing any more when that may be waited for.
+    fn without_refusal(self) -> Self {
+        match self {
+            Self::Rejected(rejection) if rejection.limit.is_some() => Self::Nothing,
+            other => other,
+        }
+    }
+
     /// A provider's own words are worth more than ours, and our first reason more than later ones.
     fn or_rejected(self, rejection: Rejection) -> Self {
         match self {
@@ -110,27 +126,22 @@ impl Request<'_> {
         let mut best = Best::Nothing;
         let mut bytes = Vec::with_capacity(2048);
         let mut index = 0;
+        let mut turn: Option<Box<Turn>> = None;
         while let Some(step) = self.plan.step(index) {
             let mut tried = Tried::default();
             let mut retries = 0;
             loop {
-                let now = self.core.clock.now();
-                let chosen = match choose_key(
-                    self.core,
-                    self.serving,
-                    self.caller,
-                    step,
-                    key_wish(incoming),
-                    tried.as_slice(),
-                    now,
-                ) {
-                    Ok(chosen) => chosen,
-                    Err(rejection) => {
-                        best = best.or_rejected(rejection);
-                        break;
-                    }
+                let (chosen, permit) = match turn.take_if(|turn| turn.permit.is_some()) {
+                    Some(turn) => (turn.chosen, turn.permit),
+                    None => match self.choose(incoming, step, &tried) {
+                        Ok(chosen) => (chosen, None),
+                        Err(rejection) => {
+                            best = best.or_rejected(rejection);
+                            break;
+                        }
+                    },
                 };
-                let outcome = self.attempt(incoming, client.as_deref_mut(), step, &chosen, &mut bytes).await;
+                let outcome = self.attempt(incoming, client.as_deref_mut(), step, &chosen, permit, &mut bytes).await;
                 if self.link.is_gone() {
                     return Err(Rejection::client_left());
                 }
@@ -150,6 +161,9 @@ impl Request<'_> {
                     Err(stopped) if stopped.rejection.cause == Cause::ClientLeft => return Err(stopped.rejection),
                     Err(stopped) => {
                         let is_final = !may_repeat && !stopped.is_unsent;
+                        if let Some(limit) = stopped.waits_for.filter(|_| turn.is_none()) {
+                            turn = Some(Box::new(Turn { index, limit, chosen, permit: None }));
+                        }
                         best = best.or_rejected(stopped.rejection);
                         if is_final {
                             return Self::conclude(best);
@@ -180,8 +194,24 @@ impl Request<'_> {
                 }
             }
             index += 1;
+            if self.plan.step(index).is_none()
+                && let Some(turn) = turn.as_deref_mut()
+                && !matches!(best, Best::Answered(_))
+            {
+                best = best.without_refusal();
+                match Box::pin(self.wait(turn)).await {
+                    Ok(()) => index = turn.index,
+                    Err(rejection) if rejection.cause == Cause::ClientLeft => return Err(rejection),
+                    Err(rejection) => return Self::conclude(best.or_rejected(rejection)),
+                }
+            }
         }
         Self::conclude(best)
+    }
+
+    fn choose(&self, incoming: &Incoming, step: &Step, tried: &Tried) -> Result<Chosen, Rejection> {
+        let now = self.core.clock.now();
+        choose_key(self.core, self.serving, self.caller, step, key_wish(incoming), tried.as_slice(), now)
     }
 
     fn conclude(best: Best) -> Result<Attempted, Rejection> {
@@ -198,17 +228,23 @@ impl Request<'_> {
         client: Option<&mut Socket>,
         step: &Step,
         chosen: &Chosen,
+        permit: Option<Permit>,
         bytes: &mut Vec<u8>,
     ) -> Result<Attempted, Stopped> {
         let core = self.core;
         let charges = charges(core, self.serving, self.caller, step, chosen.key, self.target.endpoint, &self.fields)
             .map_err(Stopped::before)?;
-        let mut permit = Some(self.admit(&charges)?);
+        let mut permit = match permit {
+            None => Some(self.admit(&charges)?),
+            waited_for => waited_for,
+        };
+        // Only for its first permit: no retry makes others wait.
+        self.may_wait.set(false);
         let composed = self.compose(incoming, step, chosen, bytes).map_err(Stopped::before)?;
         let Some(state) = self.serving.provider(step.provider) else {
             return Err(Stopped::before(Rejection::new(Cause::Internal, "a route leads to no provider")));
         };
-        let overhead = core.clock.now().since(self.collected_at);
+        let overhead = core.clock.now().since(self.collected_at.after(self.waited.get()));
         let mut charged = Charged { sent: None, class: charges.class, requests: None, tokens: None };
         let mut sent_at = self.collected_at;
         let mut outgoing = Outgoing {
@@ -231,7 +267,8 @@ impl Request<'_> {
             };
             if held.is_stale(now) {
                 held.cancel();
-                held = self.admit(&charges).map_err(|stopped| stopped.rejection)?;
+                let again = self.serving.slices.admit_again(charges.as_slice(), now);
+                held = again.map_err(|refused| self.refusal(&refused, &charges).rejection)?;
             }
             charged.requests = held.standing(Unit::Requests);
             charged.tokens = held.standing(Unit::Tokens);
@@ -253,7 +290,7 @@ impl Request<'_> {
                 hides_usage: composed.hides_usage,
             }),
             // What was sent and not answered counts in full: the provider may have counted it.
-            Err(Failure { rejection, is_unsent }) => Err(Stopped { rejection, is_unsent }),
+            Err(Failure { rejection, is_unsent }) => Err(Stopped { rejection, is_unsent, waits_for: None }),
         }
     }
 
@@ -266,8 +303,12 @@ impl Request<'_> {
 
     fn refusal(&self, refused: &Refused, charges: &Charges) -> Stopped {
         let record = self.serving.records().limits.get(refused.limit.0 as usize);
-        let id = record.map_or("", |record| record.id.as_str());
-        self.core.counters.limit_refused(id);
+        let id = self.limit_id(refused.limit);
+        let is_worth_waiting = self.may_wait.get() && record.is_some_and(|record| record.max_wait_ns > 0);
+        if !is_worth_waiting {
+            // Otherwise it is refused, and counted, when its wait has come to nothing.
+            self.core.counters.limit_refused(id);
+        }
         let (cause, what) = match refused.unit {
             Unit::Requests => (Cause::RequestLimited, "requests"),
             Unit::Tokens => (Cause::TokenLimited, "tokens"),
@@ -285,7 +326,12 @@ impl Request<'_> {
             );
             Rejection::new(cause, text).after(refused.reset)
         };
-        Stopped::before(rejection.by_limit(*refused))
+        let waits_for = is_worth_waiting.then_some(refused.limit);
+        Stopped { waits_for, ..Stopped::before(rejection.by_limit(*refused)) }
+    }
+
+    fn limit_id(&self, limit: LimitIndex) -> &str {
+        self.serving.records().limits.get(limit.0 as usize).map_or("", |record| record.id.as_str())
     }
 
     fn compose(
@@ -353,11 +399,13 @@ impl Request<'_> {
 struct Stopped {
     rejection: Rejection,
     is_unsent: bool,
+    /// The limit that had no room, where it may be waited for.
+    waits_for: Option<LimitIndex>,
 }
 
 impl Stopped {
     fn before(rejection: Rejection) -> Self {
-        Self { rejection, is_unsent: true }
+        Self { rejection, is_unsent: true, waits_for: None }
     }
 }
 

@@ -7,7 +7,9 @@ use crate::rejection::Rejection;
 use shared::bounds::TOLD_PER_REPORT_MAX;
 use shared::clock::Nanos;
 use shared::published::RestingKey;
-use shared::report::{AttemptLabels, Denial, Estimates, Gauges, Histogram, KeyLabels, Report, Traffic, TrafficLabels};
+use shared::report::{
+    AttemptLabels, Denial, Estimates, Gauges, Histogram, KeyLabels, LimitWaits, Report, Traffic, TrafficLabels,
+};
 use shared::ring::ReportSender;
 use shared::told::{KeyTold, ProviderLimits};
 use std::cell::{Cell, RefCell};
@@ -143,6 +145,12 @@ impl Counters {
             Some(count) => *count += 1,
             None => drop(report.refusals.insert(id.to_owned(), 1)),
         }
+    }
+
+    /// Counts a request that has waited for units.
+    pub(crate) fn limit_waited(&self, id: &str, waited: Duration, is_admitted: bool) {
+        let one = LimitWaits { waits: 1, given_up: u64::from(!is_admitted), waited_us: micros(waited) };
+        self.report.borrow_mut().limit_waits.entry(id.to_owned()).or_default().add(&one);
     }
 
     /// Counts a request that was refused before it was understood.
@@ -293,6 +301,7 @@ impl Counters {
             // must not end before.
             requests_in_flight: self.in_flight.get() + u64::from(core.is_saying_farewell.get()),
             streams: self.streams.get(),
+            waiting: serving.map_or(0, |serving| serving.slices.waiting() as u64),
             idle_upstreams: serving.map_or(0, |serving| serving.providers.idle_connections()),
             buffered_body_bytes: core.buffered_body_bytes.get(),
             tick_delay_us: self.tick_delay.take(),

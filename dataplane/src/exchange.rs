@@ -25,6 +25,7 @@ use crate::respond::{self, Manner, Standings};
 use crate::route::{self, Endpoint, Target};
 use crate::socket::{Socket, reset};
 use shared::clock::Nanos;
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -189,6 +190,8 @@ async fn serve(
         body_bytes_max,
         link: &link,
         collected_at,
+        may_wait: Cell::new(request.is_whole()),
+        waited: Cell::default(),
     };
     let is_read = request.is_whole();
     // In a box of its own, which is gone when the answer begins: a stream is then a third as large.

@@ -99,6 +99,10 @@ pub const PROVIDERS_MAX: usize = 4_096;
 pub const FALLBACKS_MAX: usize = 8;
 /// Limits that one request is checked against (each counts requests or tokens).
 pub const LIMITS_PER_REQUEST_MAX: usize = 16;
+/// Requests that wait for units of limits on one core. Above it they are refused.
+pub const WAITING_PER_CORE_MAX: usize = 1_024;
+/// The part of them that one virtual key may have, or all requests without one.
+pub const WAITING_PER_VIRTUAL_KEY_MAX: usize = WAITING_PER_CORE_MAX / 4;
 /// Different model names that metrics tell apart; the rest is counted as `other`.
 pub const MODEL_LABELS_MAX: usize = 500;
 /// Addresses of one provider's host that are used.

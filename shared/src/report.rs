@@ -155,6 +155,8 @@ pub struct Gauges {
     pub requests_in_flight: u64,
     /// Answers being streamed.
     pub streams: u64,
+    /// Requests that wait for units of limits.
+    pub waiting: u64,
     /// Open provider connections that wait for a request.
     pub idle_upstreams: u64,
     /// Bytes of request bodies kept in memory.
@@ -213,6 +215,26 @@ impl Estimates {
     }
 }
 
+/// Requests that waited for units of one limit, by the end of their wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitWaits {
+    /// All of them.
+    pub waits: u64,
+    /// Those that were refused after all, or whose client left.
+    pub given_up: u64,
+    /// How long they waited together, microseconds.
+    pub waited_us: u64,
+}
+
+impl LimitWaits {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.waits = self.waits.saturating_add(other.waits);
+        self.given_up = self.given_up.saturating_add(other.given_up);
+        self.waited_us = self.waited_us.saturating_add(other.waited_us);
+    }
+}
+
 /// One core's sums since its last report.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -224,6 +246,8 @@ pub struct Report {
     pub attempts: HashMap<AttemptLabels, u64, ahash::RandomState>,
     /// Refusals by limit id.
     pub refusals: HashMap<String, u64, ahash::RandomState>,
+    /// Requests that waited for units, by the id of the limit that had none for them.
+    pub limit_waits: HashMap<String, LimitWaits, ahash::RandomState>,
     /// Answers to requests whose tokens were estimated, by limit id.
     pub estimates: HashMap<String, Estimates, ahash::RandomState>,
     /// Keys that the core learned should rest.

@@ -11,7 +11,7 @@ use crate::escrow::LimitKey;
 use crate::limit_status::{EscrowStatus, LimitStatus};
 use shared::limit::RingSnapshot;
 use shared::published::Readiness;
-use shared::report::{AttemptLabels, Estimates, Gauges, Histogram, TrafficLabels};
+use shared::report::{AttemptLabels, Estimates, Gauges, Histogram, LimitWaits, TrafficLabels};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -168,6 +168,7 @@ fn attempts_and_limits(text: &mut Exposition, totals: &Totals, limits: &[LimitRo
         text.sample(name, &[("limit", limit)], count);
     }
 
+    waits(text, totals);
     estimates(text, totals, limits);
 
     let mut gauge = |name: &str, help: &str, of: fn(&RingSnapshot) -> u64| {
@@ -181,6 +182,24 @@ fn attempts_and_limits(text: &mut Exposition, totals: &Totals, limits: &[LimitRo
     gauge("deepintshield_limit_used", "Units that count as used in the current window.", |ring| ring.used);
     gauge("deepintshield_limit_held", "Units reserved and not settled, slices of the cores included.", |ring| {
         ring.held
+    });
+}
+
+/// Requests that waited for units, by the end of their wait.
+fn waits(text: &mut Exposition, totals: &Totals) {
+    let rows = sorted(&totals.limit_waits);
+    let mut count = |name: &str, help: &str, of: fn(&LimitWaits) -> f64| {
+        text.family(name, "counter", help);
+        for (limit, waits) in &rows {
+            text.sample(name, &[("limit", limit)], of(waits));
+        }
+    };
+    count("deepintshield_limit_waits_total", "Requests that have waited for units of a limit.", |row| row.waits as f64);
+    count("deepintshield_limit_waits_given_up_total", "Those refused after all, or whose client left.", |row| {
+        row.given_up as f64
+    });
+    count("deepintshield_limit_waited_seconds_total", "How long they waited together.", |row| {
+        row.waited_us as f64 / 1e6
     });
 }
 
@@ -244,6 +263,7 @@ fn cores(text: &mut Exposition, totals: &Totals) {
     gauge("connections", "Open client connections.", |gauges| gauges.connections as f64);
     gauge("requests_in_flight", "Requests being served.", |gauges| gauges.requests_in_flight as f64);
     gauge("streams", "Answers being streamed.", |gauges| gauges.streams as f64);
+    gauge("waiting", "Requests that wait for units of limits.", |gauges| gauges.waiting as f64);
     gauge("idle_upstreams", "Provider connections that wait for a request.", |gauges| gauges.idle_upstreams as f64);
     gauge("buffered_body_bytes", "Bytes of request bodies kept in memory.", |gauges| gauges.buffered_body_bytes as f64);
     gauge("tick_delay_seconds", "Longest time between two ticks since the last report.", |gauges| {
@@ -339,6 +359,9 @@ mod tests {
         report.refusals.insert("team-a/tokens".into(), 2);
         let estimates = Estimates { answers: 200, exceeded: 3, exceeded_tokens: 90, beyond_entitlement_tokens: 10 };
         report.estimates.insert("team-a/tokens".into(), estimates);
+        let waits = LimitWaits { waits: 5, given_up: 1, waited_us: 1_500_000 };
+        report.limit_waits.insert("team-a/tokens".into(), waits);
+        report.gauges.waiting = 2;
         report.gauges.tick_delay_us = 2_500;
         let mut totals = Totals::default();
         totals.add(&report);
@@ -366,6 +389,10 @@ mod tests {
             "deepintshield_request_duration_seconds_count{provider=\"openai\",model=\"gpt-4o\"} 1",
             "deepintshield_build_info{version=\"0.1.0\",region=\"eu\"} 1",
             "deepintshield_ready 1",
+            "deepintshield_limit_waits_total{limit=\"team-a/tokens\"} 5",
+            "deepintshield_limit_waits_given_up_total{limit=\"team-a/tokens\"} 1",
+            "deepintshield_limit_waited_seconds_total{limit=\"team-a/tokens\"} 1.5",
+            "deepintshield_core_waiting{core=\"0\"} 2",
             "deepintshield_limit_overshoot_probability{limit=\"team-a/tokens\"} 0.01",
             "deepintshield_limit_estimates_total{limit=\"team-a/tokens\"} 200",
             "deepintshield_limit_estimates_exceeded_total{limit=\"team-a/tokens\"} 3",

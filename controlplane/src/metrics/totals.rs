@@ -3,7 +3,9 @@
 //! providers and models that left the configuration stay until the process ends, as counters must.
 
 use ahash::RandomState;
-use shared::report::{AttemptLabels, Estimates, Gauges, Histogram, KeyLabels, Report, Sums, Traffic, TrafficLabels};
+use shared::report::{
+    AttemptLabels, Estimates, Gauges, Histogram, KeyLabels, LimitWaits, Report, Sums, Traffic, TrafficLabels,
+};
 use std::collections::{BTreeMap, HashMap};
 
 /// Different label sets of requests, attempts and refusals, each.
@@ -39,6 +41,7 @@ pub struct Totals {
     pub(crate) latencies: HashMap<LatencyLabels, Latencies, RandomState>,
     pub(crate) attempts: HashMap<AttemptLabels, u64, RandomState>,
     pub(crate) refusals: HashMap<String, u64, RandomState>,
+    pub(crate) limit_waits: HashMap<String, LimitWaits, RandomState>,
     pub(crate) estimates: HashMap<String, Estimates, RandomState>,
     /// Times to the answer's head by key, where weights follow them; keys are bounded by the
     /// configurations that there were.
@@ -90,6 +93,11 @@ impl Totals {
             let known = self.refusals.contains_key(limit) || self.refusals.len() < ROWS_MAX;
             let limit = if known { limit.as_str() } else { OTHER };
             add(self.refusals.entry(limit.to_owned()).or_default(), *count);
+        }
+        for (limit, waits) in &report.limit_waits {
+            let known = self.limit_waits.contains_key(limit) || self.limit_waits.len() < ROWS_MAX;
+            let limit = if known { limit.as_str() } else { OTHER };
+            self.limit_waits.entry(limit.to_owned()).or_default().add(waits);
         }
         for (limit, estimates) in &report.estimates {
             let known = self.estimates.contains_key(limit) || self.estimates.len() < ROWS_MAX;

@@ -4,17 +4,20 @@
 //! attempt upstream. `Permit::sent` right before the first byte goes upstream makes it
 //! [`Sent`]; `Sent::settle` with the tokens really used ends it. A core ticks
 //! [`Slices::tick`] every 10 ms and, when a configuration brings other rings, replaces its
-//! slices by [`Slices::following`].
+//! slices by [`Slices::following`]. A refused request may wait for its turn: [`Slices::wait`].
 //!
-//! Absent: waiting (a refusal says when to come back), the choice of which limits apply, the
-//! estimate of tokens, and any clock.
+//! Absent: the choice of which limits apply and who may wait, the estimate of tokens, and any
+//! clock.
 
+mod line;
 mod permit;
 mod slice;
 mod slices;
+mod waiting;
 
 #[cfg(test)]
 mod simulation;
 
 pub use permit::{Charge, Permit, Refused, Sent, Settled, Standing};
 pub use slices::Slices;
+pub use waiting::{Patience, Waiting};

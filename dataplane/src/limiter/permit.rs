@@ -16,6 +16,7 @@ use shared::bounds::LIMITS_PER_REQUEST_MAX;
 use shared::clock::Nanos;
 use shared::limit::{COUNTING_SPREAD_NS, ChargeRule, LimitIndex, LimitRing, Unit};
 
+use super::slice::Slice;
 use super::slices::Slices;
 
 /// How old an admission may be when its request is sent.
@@ -92,16 +93,30 @@ impl Slices {
     /// Takes what all `charges` ask for, or nothing. At most [`LIMITS_PER_REQUEST_MAX`], each of another
     /// limit; a request with more, or of a limit that these slices do not know, is refused for good.
     pub fn admit(self: &Rc<Self>, charges: &[Charge], now: Nanos) -> Result<Permit, Refused> {
+        self.take_all(charges, now, Slice::take).map_err(|refused| self.refuse(charges, refused, now))
+    }
+
+    /// The same for a request that had a permit, and cancelled it because it was stale: it comes
+    /// before those who wait.
+    pub fn admit_again(self: &Rc<Self>, charges: &[Charge], now: Nanos) -> Result<Permit, Refused> {
+        self.take_all(charges, now, Slice::take_first).map_err(|refused| self.refuse(charges, refused, now))
+    }
+
+    /// Everything by `take`, or the first charge without room.
+    #[inline]
+    pub(super) fn take_all(
+        self: &Rc<Self>,
+        charges: &[Charge],
+        now: Nanos,
+        take: impl Fn(&Slice, u64, Nanos) -> bool,
+    ) -> Result<Permit, Charge> {
         let mut holding =
             Holding { slices: Rc::clone(self), admitted_at: now, sent_at: None, entries: self.take_list() };
         for charge in charges {
             let has_room = holding.entries.len() < LIMITS_PER_REQUEST_MAX;
-            let slice = self.slice(charge.limit).filter(|slice| has_room && slice.take(charge.amount, now));
-            let Some(slice) = slice else {
-                // What was taken so far goes back first: a slice of it may be missing elsewhere.
-                drop(holding);
-                return Err(self.refuse(charges, *charge, now));
-            };
+            let slice = self.slice(charge.limit).filter(|slice| has_room && take(slice, charge.amount, now));
+            // What was taken so far goes back at once: a slice of it may be missing elsewhere.
+            let Some(slice) = slice else { return Err(*charge) };
             self.activate(slice);
             holding.entries.push(*charge);
         }
@@ -112,19 +127,36 @@ impl Slices {
     /// that each limit without room knows what was asked of it.
     #[cold]
     fn refuse(&self, charges: &[Charge], refused: Charge, now: Nanos) -> Refused {
-        let mut worst = self.refused_by(refused, now);
+        let worst = self.refused_by(refused, now);
         if charges.len() > LIMITS_PER_REQUEST_MAX {
             // Ours to refuse, whatever room there is: no limit's business.
-            worst.retry_after = None;
-            return worst;
+            return Refused { retry_after: None, ..worst };
         }
         self.count_refused(refused);
-        for charge in charges.iter().filter(|charge| charge.limit != refused.limit) {
+        let others = charges.iter().filter(|charge| charge.limit != refused.limit);
+        self.longest(worst, others, now, |charge| self.count_refused(charge))
+    }
+
+    /// The longest wait among `charges`, which were refused and counted before.
+    pub(super) fn longest_wait(&self, charges: &[Charge], now: Nanos) -> Refused {
+        let nothing = Charge { limit: LimitIndex(0), unit: Unit::Requests, rule: ChargeRule::Admission, amount: 0 };
+        let first = self.refused_by(charges.first().copied().unwrap_or(nothing), now);
+        self.longest(first, charges.iter().skip(1), now, drop)
+    }
+
+    fn longest<'c>(
+        &self,
+        mut worst: Refused,
+        others: impl Iterator<Item = &'c Charge>,
+        now: Nanos,
+        lacks: impl Fn(Charge),
+    ) -> Refused {
+        for charge in others {
             let other = self.refused_by(*charge, now);
             if other.retry_after == Some(Duration::ZERO) {
                 continue;
             }
-            self.count_refused(*charge);
+            lacks(*charge);
             if let Some(until) = worst.retry_after
                 && other.retry_after.is_none_or(|other| other > until)
             {
@@ -158,10 +190,15 @@ impl Slices {
             refused.retry_after = (charge.amount <= refused.amount).then(|| elsewhere(slice.ring(), now));
             return refused;
         }
-        refused.remaining = slice.free();
-        if refused.remaining >= charge.amount {
-            refused.retry_after = Some(Duration::ZERO);
-            return refused;
+        if slice.is_wanted() {
+            // What there is belongs to those who wait for it, and to whom next nobody knows.
+            refused.retry_after = Some(UNFORETOLD);
+        } else {
+            refused.remaining = slice.free();
+            if refused.remaining >= charge.amount {
+                refused.retry_after = Some(Duration::ZERO);
+                return refused;
+            }
         }
         if charge.unit == Unit::Concurrent {
             refused.retry_after = Some(UNFORETOLD);
@@ -169,12 +206,13 @@ impl Slices {
         }
         refused.reset = slice.ring().empty_at(now).since(now);
         let available_at = slice.available_at(charge.amount, now);
-        refused.retry_after = available_at.map(|at| at.since(now));
+        let first = refused.retry_after.unwrap_or_default();
+        refused.retry_after = available_at.map(|at| at.since(now).max(first));
         if charge.amount <= refused.amount {
             // Other nodes may have what is missing, and have it earlier than it is free here.
             let heard = slice.ring().elsewhere_at().map(|_| elsewhere(slice.ring(), now));
             refused.retry_after = match (refused.retry_after, heard) {
-                (Some(here), Some(there)) => Some(here.min(there)),
+                (Some(here), Some(there)) => Some(here.min(there.max(first))),
                 (None, None) => Some(UNFORETOLD),
                 (here, there) => here.or(there),
             };

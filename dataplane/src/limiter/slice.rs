@@ -10,6 +10,10 @@
 //! A slice is worth nothing once the node's lease on its entitlement has ended: units in hand
 //! are not given out after [`LimitRing::valid_until`], and go back.
 //!
+//! While a request waits for units of the limit, they are *wanted*: the core takes none for
+//! anybody else. That is seen where a slice is found to be cut for another entitlement, so that
+//! a decision does not pay for it.
+//!
 //! What was sent is stamped on the ring in batches, by the tick or when a batch spans a slot.
 //! Until then the ring counts it as held, so it is counted longer by that much, never shorter.
 
@@ -31,6 +35,9 @@ const SLICES_PER_REST: u64 = 16;
 /// How long an unused slice stays with its core.
 const IDLE: Duration = Duration::from_millis(100);
 
+/// In the place of an entitlement; none is as large.
+const CUT_FOR_NONE: u64 = u64::MAX;
+
 /// See the module. Every unit in `free`, `unstamped` and `abandoned` is held in the ring.
 pub(super) struct Slice {
     ring: Arc<LimitRing>,
@@ -48,6 +55,8 @@ pub(super) struct Slice {
     abandoned: Cell<u64>,
     refusal: Cell<Refusal>,
     is_active: Cell<bool>,
+    /// Then the slice is empty and cut for no entitlement.
+    is_wanted: Cell<bool>,
 }
 
 /// The latest refusal, for a flood of equal ones: a walk over the ring costs more than the
@@ -77,6 +86,7 @@ impl Slice {
             abandoned: Cell::default(),
             refusal: Cell::default(),
             is_active: Cell::default(),
+            is_wanted: Cell::default(),
         };
         slice.resize(slice.ring.entitlement());
         slice
@@ -106,10 +116,17 @@ impl Slice {
                 self.taken_at.set(now);
                 return true;
             }
+        } else if self.is_wanted.get() {
+            return false;
         } else {
             self.resize(entitlement);
         }
         self.take_from_ring(amount, now)
+    }
+
+    /// The same for a request whose turn has come before: whoever waits is behind it.
+    pub(super) fn take_first(&self, amount: u64, now: Nanos) -> bool {
+        if self.is_wanted.get() { self.ring.try_hold(amount, now) } else { self.take(amount, now) }
     }
 
     fn take_from_ring(&self, amount: u64, now: Nanos) -> bool {
@@ -173,6 +190,37 @@ impl Slice {
     /// truth, so that it counts longer.
     pub(super) fn abandon(&self, amount: u64) {
         self.abandoned.set(self.abandoned.get().saturating_add(amount));
+    }
+
+    /// Whether a request waits for units of this limit.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted.get()
+    }
+
+    /// Keeps the limit's units for those who wait, or no more. False when it is so already.
+    pub(super) fn set_wanted(&self, is_wanted: bool) -> bool {
+        if is_wanted {
+            self.return_free();
+            self.units_max.set(0);
+            self.sized_for.set(CUT_FOR_NONE);
+        }
+        self.is_wanted.replace(is_wanted) != is_wanted
+    }
+
+    /// Whether there is no room for `amount`, or others have the first claim to it.
+    pub(super) fn lacks(&self, amount: u64, now: Nanos) -> bool {
+        if self.is_wanted.get() || !self.ring.is_valid_at(now) {
+            return true;
+        }
+        self.ring.advance(now);
+        self.free() < amount
+    }
+
+    /// False when it is certain that there will be no room for `amount` until `then`: it is more
+    /// than the `whole` limit, or all of that is this node's and still spent then.
+    pub(super) fn may_come_by(&self, then: Nanos, amount: u64, whole: u64, now: Nanos) -> bool {
+        let is_wholly_ours = self.ring.is_valid_at(now) && self.ring.entitlement() >= whole;
+        amount <= whole && (!is_wholly_ours || self.ring.may_have_room_at(amount, then))
     }
 
     /// When `amount` can be had, for a refusal.

@@ -16,6 +16,7 @@ use shared::limit::{LimitIndex, LimitRing, LimitRings};
 
 use super::permit::Entry;
 use super::slice::Slice;
+use super::waiting::Queue;
 
 /// One core's slices of the rings of one configuration.
 ///
@@ -36,6 +37,7 @@ struct Core {
     /// Lists of ended permits, for new ones: a permit of sixteen entries would cost more to
     /// move about than to decide, and allocating one for each request as much again.
     spare: RefCell<Vec<Vec<Entry>>>,
+    queue: Queue,
 }
 
 /// Spare lists kept; those of a larger burst of permits are freed when they end.
@@ -69,10 +71,16 @@ impl Slices {
         Rc::new(Self { rings: Arc::clone(rings), by_index, core: Rc::clone(&self.core) })
     }
 
-    /// Every 10 ms: stamps what was sent since, expires, returns idle units. Costs what the
-    /// limits used lately cost, not all of them. Serves all configurations of this core.
+    /// Every 10 ms: stamps what was sent since, expires, returns idle units, and gives those who
+    /// wait what there is. Costs what the limits used lately cost, not all of them. Serves all
+    /// configurations of this core.
     pub fn tick(&self, now: Nanos) {
         self.core.active.borrow_mut().retain(|slice| slice.tick(now));
+        self.core.queue.pass(now);
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.core.queue
     }
 
     /// The ring of a limit, for figures.

@@ -20,6 +20,13 @@ impl LimitRing {
         sum(self.stamped_from(first).take_while(|(slot, _)| *slot < end))
     }
 
+    /// False when it is certain that `amount` finds no room until `then`: what is stamped already
+    /// and counts then leaves none, whatever comes back of what is held. As the entitlement stands.
+    pub fn may_have_room_at(&self, amount: u64, then: Nanos) -> bool {
+        let stamped = sum(self.stamped_from(self.window().first_counted_slot(then)));
+        stamped.saturating_add(amount) <= self.entitlement()
+    }
+
     /// What is stamped and counts at `now`, oldest first: how long ago its slot began,
     /// nanoseconds, and units. At most as many entries as a ring has slots, and one.
     ///
