@@ -125,6 +125,8 @@ impl ControlLoop {
                 }
                 // What this node has of the limits is on disk.
                 messages = due(&mut self.shared_limits, self.clock) => self.cluster.send(TOPIC, messages),
+                // What was spent is on disk.
+                () = self.publisher.spent_written() => {}
                 // Reports come through a ring that wakes nobody.
                 _ = ticks.tick() => {
                     if let Some(finished) = self.tick().await {
@@ -177,6 +179,8 @@ impl ControlLoop {
         self.compare_limits();
         self.look_at_identity();
         self.carry_out();
+        let limits = self.shared_limits.as_ref();
+        self.publisher.look_at_spent(&|key| limits?.escrow().handed_over(key), self.clock.now());
         self.tell_others();
         self.keep().await;
         if self.is_duplicate {
@@ -276,6 +280,7 @@ impl ControlLoop {
         let Some(policy) = limits.policy() else { return };
         let others = self.cluster.others(self.state.view());
         limits.configure(self.publisher.terms(sharing(&others, true), policy), self.clock.now());
+        self.publisher.terms_are_set();
     }
 
     fn publish(&mut self, is_new_configuration: bool) -> Result<(), PublishError> {
@@ -414,6 +419,7 @@ impl ControlLoop {
 
     async fn stop(mut self, finished: Finished) -> Finished {
         self.phase.advance_to(Phase::Stopped);
+        self.publisher.close();
         let last_write = async {
             self.keeper.collect(self.clock.now()).await;
             if self.keeper.has_unwritten() && self.state.are_hosts_tried() {
@@ -430,6 +436,11 @@ impl ControlLoop {
                 self.cluster.send(TOPIC, messages);
             }
             self.cluster.leave().await;
+        }
+        let limits = self.shared_limits.as_ref();
+        let handed = |key| limits?.escrow().handed_over(key);
+        if tokio::time::timeout(LAST_WRITE_TIMEOUT, self.publisher.end(&handed)).await.is_err() {
+            tracing::warn!("what was spent of limits was not written at the end; the next start counts more than that");
         }
         match finished {
             Finished::Idle => tracing::info!("drained: nothing was being served any more"),

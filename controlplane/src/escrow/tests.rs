@@ -59,6 +59,7 @@ impl Cluster {
             policy: self.policy,
             hold_max: Duration::ZERO,
             unknown_spend: u64::MAX,
+            handed_before: None,
         }
     }
 
