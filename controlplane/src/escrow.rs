@@ -36,7 +36,7 @@ pub use account::Account;
 pub use record::RecordError;
 pub use roster::Policy;
 pub use shares::LimitKey;
-pub use standing::{BookStanding, LimitStanding, Obstacle};
+pub use standing::{BookStanding, Holdings, LimitStanding, Obstacle};
 
 pub use crate::gossip::frame::NodeName;
 use book::{Book, BookRecord, BookSettings, Outbox};

@@ -26,7 +26,7 @@ use figures::Figures;
 use serde::Serialize;
 use shared::clock::Nanos;
 use shared::report::KeyLabels;
-use shared::snapshot::{SnapshotRecord, Unit};
+use shared::snapshot::SnapshotRecord;
 use shared::told::KeyTold;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use watched::Watched;
@@ -195,15 +195,6 @@ impl Learned {
                 limit.watched.others_used(limit.watched.used_by_others().saturating_add(used.used));
             }
         }
-    }
-}
-
-/// As gossip and metrics write it.
-fn unit_name(unit: Unit) -> &'static str {
-    match unit {
-        Unit::Requests => "requests",
-        Unit::Tokens => "tokens",
-        Unit::Concurrent => "concurrent",
     }
 }
 

@@ -153,7 +153,8 @@ impl Publisher {
             let (id, unit) = (&definition.id, unit_name(definition.unit));
             definition.amount = learned.effective(id, unit, definition.amount, now);
             let is_shared = row.is_shared(sharing, definition.amount);
-            definition.entitlement = (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
+            definition.entitlement =
+                (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
         }
         let rings = self.limits.apply(&definitions, now)?;
         self.rows = rows;
@@ -237,8 +238,12 @@ impl Publisher {
     /// Sets what this node may use of every limit, now that the others used what they did and
     /// providers said what they did. True: the terms of shared limits have changed.
     pub fn entitle(&self, sharing: Sharing<'_, '_>, learned: &Learned, now: Nanos) -> bool {
+        let rings = self.limits.rings();
         let mut has_changed = false;
-        for (row, ring) in self.rows.iter().zip(self.limits.rings().iter()).filter(|(row, _)| row.paces.is_none()) {
+        for (row, ring) in self.rows.iter().zip(rings.iter()) {
+            if row.paces.is_some() {
+                continue;
+            }
             let unit = unit_name(row.unit);
             let amount = learned.effective(&row.id, unit, row.configured, now);
             let before = ring.amount();
@@ -322,7 +327,8 @@ impl Publisher {
     }
 }
 
-fn unit_name(unit: Unit) -> &'static str {
+/// As gossip and metrics write it.
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",

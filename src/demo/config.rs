@@ -64,6 +64,7 @@ impl Cluster<'_> {
             .replace("@GOSSIP_PORT@", &self.ports.gossip.to_string())
             .replace("@GOSSIP_KEY@", self.gossip_key)
             .replace("@PEERS@", &peers.join(", "))
+            .replace("@NODES@", &NODES.to_string())
             .replace("@PROVIDER@", &self.provider.to_string())
             .replace("\"@STATE@\"", &json_text(state_dir))
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    admissions,
     core::Core,
     dialect::{self, Frame, Id, Reply, put},
     fault::Fault,
@@ -100,6 +101,7 @@ pub(crate) fn decide(core: &Core, head: &Head, input: &[u8], body: &[u8]) -> Ans
 
     match head.route {
         Route::Stats => return accept(&|out| stats::push(&core.ledger(), core.gauges(), core.now(), target, out)),
+        Route::Admissions => return accept(&|out| admissions::push(&core.ledger(), core.now(), target, out)),
         Route::Reset => {
             core.reset();
             return accept(&|out| put!(out; r#"{"reset":true}"#));

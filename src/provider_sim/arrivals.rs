@@ -74,6 +74,15 @@ impl Arrivals {
         self.forgotten
     }
 
+    /// The rows from number `first` on, the oldest of all times being number 0; of those that left,
+    /// none. Skips whole blocks.
+    pub(crate) fn since(&self, first: u64) -> impl Iterator<Item = &Arrival> {
+        // Every block but the last is full, and only whole blocks leave.
+        let skipped = usize::try_from(first.saturating_sub(self.forgotten)).unwrap_or(usize::MAX);
+        let rows = self.blocks.iter().skip(skipped / BLOCK_ROWS).flatten();
+        rows.skip(skipped % BLOCK_ROWS)
+    }
+
     /// The fullest windows [t, t + window) over all t, of the rows that `counts` accepts. Exact.
     /// O(rows), twice over.
     pub(crate) fn fullest(&self, window: Duration, counts: impl Fn(&Arrival) -> bool) -> Fullest {

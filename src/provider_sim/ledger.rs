@@ -222,6 +222,17 @@ impl Names {
         &mut self.totals[index]
     }
 
+    /// All names, each at its index.
+    pub(crate) fn by_index(&self) -> Vec<&str> {
+        let mut names = vec![""; self.totals.len()];
+        for (name, &index) in &self.indices {
+            if let Some(place) = names.get_mut(usize::from(index)) {
+                *place = name;
+            }
+        }
+        names
+    }
+
     /// Every name that did something, with what it did, in the order of their first arrival.
     pub(crate) fn all(&self) -> Vec<(&str, Totals)> {
         let mut all: Vec<(u16, &str)> = self.indices.iter().map(|(name, &index)| (index, &**name)).collect();

@@ -6,13 +6,14 @@
 //! counterpart it is: what both read or write the same way, they agree on by the standard.
 //!
 //! Settings of one request come as headers `x-sim-NAME` or as `metadata.sim` in the body (see
-//! [`settings`]); what was counted is at `GET /__sim/stats` and is forgotten with
-//! `POST /__sim/reset` (see [`stats`]).
+//! [`settings`]); what was counted is at `GET /__sim/stats` (see [`stats`]), the log itself at
+//! `GET /__sim/admissions` (see [`admissions`]), and both are forgotten with `POST /__sim/reset`.
 //!
 //! Order of things for one request: key, then body, then faults that refuse, then limits, then the
 //! log, then the answer with the faults that spoil it. So a 401, a 400 and a 500 on purpose are
 //! never counted as admitted, and a reset on purpose is.
 
+mod admissions;
 mod answer;
 mod arrivals;
 mod client;
@@ -81,7 +82,7 @@ pub(crate) struct Options {
     /// What the random faults repeat from.
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) seed: u64,
-    /// Admitted requests that the log remembers; 16 bytes each.
+    /// Admitted requests that the log remembers, 16 bytes each; GET /__sim/admissions shows them.
     #[arg(long, value_name = "ROWS", default_value = "2000000")]
     pub(crate) log_rows: usize,
 }

@@ -32,6 +32,8 @@ pub(crate) enum Route {
     CohereChat,
     /// GET /__sim/stats
     Stats,
+    /// GET /__sim/admissions
+    Admissions,
     /// POST /__sim/reset
     Reset,
     /// Anything else: 404, or 405 for a known path with another method.
@@ -52,6 +54,7 @@ impl Route {
             Route::GeminiStream => "/v1beta/models/:streamGenerateContent",
             Route::CohereChat => "/v2/chat",
             Route::Stats => "/__sim/stats",
+            Route::Admissions => "/__sim/admissions",
             Route::Reset => "/__sim/reset",
             Route::Unknown => "other",
         }
@@ -84,6 +87,7 @@ pub(crate) fn find<'a>(method: &str, target: &'a str) -> (Route, &'a str) {
         ("POST", "/chat") => (Route::CohereChat, ""),
         ("GET" | "HEAD", "/models") => (Route::Models, ""),
         ("GET", "/__sim/stats") => (Route::Stats, ""),
+        ("GET", "/__sim/admissions") => (Route::Admissions, ""),
         ("POST", "/__sim/reset") => (Route::Reset, ""),
         (_, path) => match (method, path.strip_prefix("/models/")) {
             ("GET" | "HEAD", Some(model)) => (Route::Models, model),
@@ -127,6 +131,7 @@ mod tests {
         is("GET", "/v1/chat/completions", Route::Unknown, "");
         is("POST", "/v1chat/completions", Route::Unknown, "");
         is("GET", "/__sim/stats?window=60s", Route::Stats, "");
+        is("GET", "/__sim/admissions?from=9", Route::Admissions, "");
     }
 
     #[test]

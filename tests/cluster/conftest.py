@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from cluster import PROVIDER_PORT, Cluster
 from figures import ROWS
+from limited import LONG, SHORT, Form, write_table
 from network import HERE, Network
 from rig import Program, binary
 from cluster import Asked
@@ -14,6 +15,16 @@ from cluster import Asked
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The long form."""
     parser.addoption("--loss-seconds", type=int, default=20, help="how long packets are lost (long form: 600)")
+    parser.addoption("--limits-long", action="store_true", help="limits a minute, and long enough for figures")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is only in the long form is not there in the short one."""
+    if config.getoption("--limits-long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")
@@ -67,8 +78,15 @@ def formed(cluster: Cluster) -> Callable[[int], Cluster]:
     return form
 
 
+@pytest.fixture
+def form(pytestconfig: pytest.Config) -> Form:
+    """Windows and times of the tests of limits."""
+    return LONG if pytestconfig.getoption("--limits-long") else SHORT
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table."""
+    """The tables."""
+    write_table()
     if not ROWS:
         return
     terminalreporter.section("measured")

@@ -39,6 +39,10 @@ const EAGER_BEAT: Duration = Duration::from_millis(400);
 const SETTLE: Duration = Duration::from_millis(800);
 /// Those that could also propose it wait this much longer each, in their order.
 const TURN: Duration = Duration::from_millis(1_500);
+/// After an attempt that came to nothing the next one is a turn later, and up to so many parts of a
+/// turn: longer than an attempt takes, so that one of several is alone.
+const TURNS_APART: u32 = 16;
+const TURN_PARTS: u32 = 4;
 /// Nodes that meet for the first time wait so long for the rest of them.
 const GATHER: Duration = Duration::from_secs(2);
 /// Accounts that are remembered.
@@ -220,7 +224,10 @@ impl Book {
             // Only members decide what follows their own epoch; without a chain, everybody.
             Item::Prepare(ballot) if is_same_epoch && self.may_vote(now) => {
                 let answer = match self.acceptor.prepare(ballot) {
-                    Ok(accepted) => Item::Promise(ballot, accepted),
+                    Ok(accepted) => {
+                        self.let_others(now);
+                        Item::Promise(ballot, accepted)
+                    }
                     Err(promised) => Item::Outbid(promised),
                 };
                 self.changes.must_persist = true;
@@ -245,6 +252,7 @@ impl Book {
                 let _ = self.acceptor.promise(ballot);
                 self.changes.must_persist = true;
                 self.attempt = None;
+                self.let_others(now);
             }
             _ => {}
         }
@@ -456,7 +464,7 @@ impl Book {
     fn decide(&mut self, now: Nanos, out: &mut Outbox) {
         if self.attempt.as_ref().is_some_and(|attempt| attempt.is_over(now)) {
             self.attempt = None;
-            self.next_attempt_at = now.after(TURN);
+            self.let_others(now);
         }
         if self.attempt.is_none() {
             match self.wanted(now) {
@@ -472,6 +480,14 @@ impl Book {
             }
         }
         self.pursue(now, out);
+    }
+
+    /// Somebody else tries, or everybody at once has. Two that outbid each other again and again
+    /// decide nothing, so each waits for a time of its own, and for another one every time.
+    fn let_others(&mut self, now: Nanos) {
+        let drawn = next_life(self.me.life ^ self.acceptor.round()) % u64::from(TURNS_APART);
+        let pause = TURN + TURN / TURN_PARTS * u32::try_from(drawn).unwrap_or(0);
+        self.next_attempt_at = self.next_attempt_at.max(now.after(pause));
     }
 
     /// Says what the attempt has to say, also to this node itself.

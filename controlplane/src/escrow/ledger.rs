@@ -132,6 +132,12 @@ impl Ledger {
         self.handed
     }
 
+    /// Every row: what was given to whom, and what was got from whom.
+    pub(super) fn rows(&self) -> (Vec<(Account, i128)>, Vec<(Account, i128)>) {
+        let sums = |rows: &BTreeMap<Account, Totals>| rows.iter().map(|(account, row)| (*account, row.sum())).collect();
+        (sums(&self.sent), sums(&self.seen))
+    }
+
     /// Shares borrowed from and lent to the others, as far as rows are kept.
     pub(super) fn flows(&self) -> (i128, i128) {
         (self.seen.values().map(|row| row.sum()).sum(), self.sent.values().map(|row| row.sum()).sum())

@@ -58,7 +58,40 @@ pub struct LimitStanding {
     pub rate_milli: u64,
 }
 
+/// What a node's books say of one limit, in shares: for auditors, who add up those of all nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// Of whom.
+    pub account: Account,
+    /// Which line of rosters; 0: none.
+    pub chain: u64,
+    /// What it has, of [`Holdings::WHOLE`].
+    pub balance: i128,
+    /// Units of the amount that these are.
+    pub units: u64,
+    /// What it gave in all, and to whom.
+    pub given: Vec<(Account, i128)>,
+    /// What it got in all, and from whom.
+    pub got: Vec<(Account, i128)>,
+}
+
+impl Holdings {
+    /// A whole limit.
+    pub const WHOLE: i128 = super::shares::FULL;
+}
+
 impl Escrow {
+    /// What this node has of a limit; `None` for one that is not configured.
+    pub fn holdings(&self, key: LimitKey) -> Option<Holdings> {
+        let limit = self.limits.get(&key)?;
+        let side = self.sides.get(&limit.terms.policy)?;
+        let ledger = side.ledgers.get(&key).cloned().unwrap_or_default();
+        let (given, got) = ledger.rows();
+        let balance = ledger.balance();
+        let units = units(balance, limit.terms.amount);
+        Some(Holdings { account: side.book.me(), chain: side.book.chain(), balance, units, given, got })
+    }
+
     /// Every policy's roster.
     pub fn books(&self, now: Nanos) -> Vec<BookStanding> {
         self.sides.values().map(|side| side.standing(now)).collect()

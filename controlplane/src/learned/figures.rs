@@ -70,10 +70,6 @@ struct UnitFigure {
     window: Duration,
 }
 
-/// No provider says how many requests may run at once.
-const NOT_TOLD: UnitFigure =
-    UnitFigure { told: Told { limit: None, remaining: None, reset_after: None }, window: Duration::ZERO };
-
 #[derive(Clone, Debug)]
 struct Own {
     /// As it was published, and whether it was fresh then; `None`: not yet.
@@ -243,9 +239,9 @@ impl Figure {
 
     fn of(&self, unit: Unit) -> &UnitFigure {
         match unit {
-            Unit::Requests => &self.requests,
+            // Limits on what runs at once belong to no key.
+            Unit::Requests | Unit::Concurrent => &self.requests,
             Unit::Tokens => &self.tokens,
-            Unit::Concurrent => &NOT_TOLD,
         }
     }
 

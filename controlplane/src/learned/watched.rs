@@ -6,7 +6,8 @@
 //! so that foreign use comes out too small rather than too large; what is within the noise of the
 //! others' news is left alone.
 
-use super::{LearnedLimit, unit_name};
+use super::LearnedLimit;
+use crate::publish::unit_name;
 use shared::clock::Nanos;
 use shared::snapshot::{LimitRecord, Unit};
 use std::collections::VecDeque;

@@ -9,8 +9,8 @@ use std::thread::available_parallelism;
 /// Seeds that are run twice and have to print the same.
 const REPEATED: u64 = 5;
 
-/// Runs them all; true where none failed.
-pub(crate) fn run(from: u64, count: u64) -> bool {
+/// Runs them all, each by `command` and its number; true where none failed.
+pub(crate) fn run(command: &[&str], from: u64, count: u64) -> bool {
     let at_once = available_parallelism().map_or(2, usize::from);
     let repeated = from..from.saturating_add(REPEATED.min(count));
     let mut waiting: VecDeque<u64> = repeated.clone().chain(from..from.saturating_add(count)).collect();
@@ -22,14 +22,14 @@ pub(crate) fn run(from: u64, count: u64) -> bool {
         while running.len() < at_once
             && let Some(seed) = waiting.pop_front()
         {
-            running.push_back((seed, start(seed).expect("the simulator can start itself")));
+            running.push_back((seed, start(command, seed).expect("the simulator can start itself")));
         }
         let Some((seed, child)) = running.pop_front() else { break };
         let output = child.wait_with_output().expect("its output can be read");
         ran += 1;
         if !output.status.success() {
             failed.push(seed);
-            say(&format!("seed {seed} failed; `sim seed {seed}` runs it again:\n{}", last_lines(&output)));
+            say(&format!("seed {seed} failed; `sim {} {seed}` runs it again:\n{}", command[0], last_lines(&output)));
             continue;
         }
         match first_time.iter().find(|(known, _)| *known == seed) {
@@ -51,9 +51,10 @@ pub(crate) fn run(from: u64, count: u64) -> bool {
     failed.is_empty()
 }
 
-fn start(seed: u64) -> io::Result<Child> {
+fn start(command: &[&str], seed: u64) -> io::Result<Child> {
     Command::new(std::env::current_exe()?)
-        .args(["seed", &seed.to_string()])
+        .args(command)
+        .arg(seed.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
