@@ -153,8 +153,7 @@ impl Publisher {
             let (id, unit) = (&definition.id, unit_name(definition.unit));
             definition.amount = learned.effective(id, unit, definition.amount, now);
             let is_shared = row.is_shared(sharing, definition.amount);
-            definition.entitlement =
-                (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
+            definition.entitlement = (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
         }
         let rings = self.limits.apply(&definitions, now)?;
         self.rows = rows;

@@ -50,6 +50,8 @@ const SHORT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 /// After a record that could not be written.
 const FAILURE_PAUSE: Duration = Duration::from_secs(30);
+/// Between two looks, for each limit. Many are looked at less often than ticks come.
+const LOOK_PAUSE: Duration = Duration::from_micros(5);
 /// Larger records are written less often: so much a second.
 const BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 
@@ -76,6 +78,7 @@ pub(crate) struct Spent {
     /// A record of this process was written; until then the former one's is there.
     has_begun: bool,
     is_kept: bool,
+    looked_at: Nanos,
     next_at: Nanos,
     next_urgent_at: Nanos,
 }
@@ -153,6 +156,7 @@ impl Spent {
             writing: None,
             has_begun: false,
             is_kept: false,
+            looked_at: opened_at,
             next_at: opened_at,
             next_urgent_at: opened_at,
         }
@@ -223,8 +227,7 @@ impl Spent {
     fn owed(&self, ring: &LimitRing, unit: Unit, entry: Option<&Entry>, now: Nanos) -> u64 {
         let window = ring.window();
         match &self.found {
-            Found::Nobody => 0,
-            Found::Record { is_exact: true, .. } => 0,
+            Found::Nobody | Found::Record { is_exact: true, .. } => 0,
             Found::Record { ended, .. }
                 if ended.saturating_add(now.since(self.opened_at)) >= Duration::from_nanos(window.counted_ns_max()) =>
             {
@@ -253,9 +256,11 @@ impl Spent {
     /// where it is time.
     pub(crate) fn look(&mut self, handed: &dyn Fn(LimitKey) -> Option<Handed>, now: Nanos) {
         let Some(dir) = self.dir.clone() else { return };
-        if !self.has_begun {
+        let limits = u32::try_from(self.limits.len()).unwrap_or(u32::MAX);
+        if !self.has_begun || now.since(self.looked_at) < LOOK_PAUSE.saturating_mul(limits) {
             return;
         }
+        self.looked_at = now;
         let (has_changed, is_urgent) = self.cap(now);
         let is_due = (has_changed && now >= self.next_at) || (is_urgent && now >= self.next_urgent_at);
         if self.writing.is_none() && (is_due || (!self.is_kept && now >= self.next_at)) {

@@ -167,6 +167,9 @@ mod tests {
         let mut taker = Ledger::default();
         assert_eq!(taker.credit(account("a"), Totals { free: 3, used: 4 }), Credit { free: 3, used: 4 });
         assert_eq!(taker.credit(account("a"), Totals { free: 5, used: 4 }), Credit { free: 2, used: 0 });
+        assert_eq!(taker.handed(), 4);
+        taker.fold(|_| false);
+        assert_eq!(taker.handed(), 4, "whoever is gone has handed it over all the same");
     }
 
     #[test]
