@@ -23,6 +23,7 @@ mod failover;
 mod fallbacks;
 mod learned_limits;
 mod limit_modes;
+mod limits_shown;
 mod name_server;
 mod namespaces;
 mod node_pages;

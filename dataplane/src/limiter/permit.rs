@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use shared::bounds::LIMITS_PER_REQUEST_MAX;
 use shared::clock::Nanos;
-use shared::limit::{COUNTING_SPREAD_NS, ChargeRule, LimitIndex, Unit};
+use shared::limit::{COUNTING_SPREAD_NS, ChargeRule, LimitIndex, LimitRing, Unit};
 
 use super::slices::Slices;
 
@@ -155,7 +155,7 @@ impl Slices {
         refused.amount = slice.ring().amount();
         if !slice.ring().is_valid_at(now) {
             // Nothing is ours to give out until the cluster is heard again.
-            refused.retry_after = (charge.amount <= refused.amount).then_some(UNFORETOLD);
+            refused.retry_after = (charge.amount <= refused.amount).then(|| elsewhere(slice.ring(), now));
             return refused;
         }
         refused.remaining = slice.free();
@@ -170,12 +170,22 @@ impl Slices {
         refused.reset = slice.ring().empty_at(now).since(now);
         let available_at = slice.available_at(charge.amount, now);
         refused.retry_after = available_at.map(|at| at.since(now));
-        if refused.retry_after.is_none() && charge.amount <= refused.amount {
-            // Other nodes have what is missing; it comes back to us as their use expires.
-            refused.retry_after = Some(refused.reset.max(UNFORETOLD));
+        if charge.amount <= refused.amount {
+            // Other nodes may have what is missing, and have it earlier than it is free here.
+            let heard = slice.ring().elsewhere_at().map(|_| elsewhere(slice.ring(), now));
+            refused.retry_after = match (refused.retry_after, heard) {
+                (Some(here), Some(there)) => Some(here.min(there)),
+                (None, None) => Some(UNFORETOLD),
+                (here, there) => here.or(there),
+            };
         }
         refused
     }
+}
+
+/// After what time units of other nodes can be here. Those that they have now are on their way.
+fn elsewhere(ring: &LimitRing, now: Nanos) -> Duration {
+    ring.elsewhere_at().map_or(UNFORETOLD, |at| at.since(now).max(UNFORETOLD))
 }
 
 impl Permit {
