@@ -6,12 +6,13 @@
 //! costs O(state).
 
 mod answers;
+mod reload;
 
 use crate::admin::Question;
 use crate::admin::status::state_of;
 use crate::cluster::{ClusterPart, PROTOCOL};
 use crate::collect::{Collector, Own};
-use crate::compile::{Compiled, NodeFacts, compile};
+use crate::compile::NodeFacts;
 use crate::drain::{Drain, Finished};
 use crate::entitlements::Others;
 use crate::event::Event;
@@ -25,12 +26,13 @@ use crate::publish::{PublishError, Publisher, Sharing};
 use crate::resolver::Resolver;
 use crate::shared_limits::{Messages, SharedLimits, TOPIC};
 use crate::signals::{Signals, Told};
-use crate::start::{ConfigSource, Read, ReadError, read_config};
+use crate::start::ConfigSource;
 use crate::state::{ClusterState, Outcome};
 use crate::watch::{Verdict, Watch};
+use reload::{ReadAgain, read_again};
 use shared::bounds::REPORTS_IN_FLIGHT_MAX;
 use shared::clock::{Clock, Nanos};
-use shared::config::model::{Cluster, Server};
+use shared::config::model::Server;
 use shared::phase::{Phase, SharedPhase};
 use shared::ring::ReportReceiver;
 use shared::secret::Secret;
@@ -126,6 +128,8 @@ impl ControlLoop {
                 }
                 // What this node has of the limits is on disk.
                 messages = due(&mut self.shared_limits, self.clock) => self.cluster.send(TOPIC, messages),
+                // What was spent is on disk.
+                () = self.publisher.spent_written() => {}
                 // Reports come through a ring that wakes nobody.
                 _ = ticks.tick() => {
                     if let Some(finished) = self.tick().await {
@@ -178,6 +182,8 @@ impl ControlLoop {
         self.compare_limits();
         self.look_at_identity();
         self.carry_out();
+        let limits = self.shared_limits.as_ref();
+        self.publisher.look_at_spent(&|key| limits?.escrow().handed_over(key), self.clock.now());
         self.tell_others();
         self.keep().await;
         if self.is_duplicate {
@@ -277,6 +283,7 @@ impl ControlLoop {
         let Some(policy) = limits.policy() else { return };
         let others = self.cluster.others(self.state.view());
         limits.configure(self.publisher.terms(sharing(&others, true), policy), self.clock.now());
+        self.publisher.terms_are_set();
     }
 
     fn publish(&mut self, is_new_configuration: bool) -> Result<(), PublishError> {
@@ -419,6 +426,7 @@ impl ControlLoop {
 
     async fn stop(mut self, finished: Finished) -> Finished {
         self.phase.advance_to(Phase::Stopped);
+        self.publisher.close();
         let last_write = async {
             self.keeper.collect(self.clock.now()).await;
             if self.keeper.has_unwritten() && self.state.are_hosts_tried() {
@@ -435,6 +443,11 @@ impl ControlLoop {
                 self.cluster.send(TOPIC, messages);
             }
             self.cluster.leave().await;
+        }
+        let limits = self.shared_limits.as_ref();
+        let handed = |key| limits?.escrow().handed_over(key);
+        if tokio::time::timeout(LAST_WRITE_TIMEOUT, self.publisher.end(&handed)).await.is_err() {
+            tracing::warn!("what was spent of limits was not written at the end; the next start counts more than that");
         }
         match finished {
             Finished::Idle => tracing::info!("drained: nothing was being served any more"),
@@ -465,66 +478,5 @@ async fn read(reading: &mut Option<JoinHandle<Option<ReadAgain>>>) -> Option<Rea
         // A panic while reading is logged by the panic itself, and changes nothing.
         Some(reading) => reading.await.unwrap_or(None),
         None => std::future::pending().await,
-    }
-}
-
-/// What a reload comes to.
-pub(crate) struct ReadAgain {
-    compiled: Compiled,
-    cluster: Cluster,
-    cluster_text: Option<Secret>,
-    hash: String,
-}
-
-/// Reads and compiles; faults are logged and change nothing.
-fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Server) -> Option<ReadAgain> {
-    let Read { config, warnings, hash, cluster_text } = match read_config(source) {
-        Ok(read) => read,
-        Err(ReadError::Io(error)) => {
-            tracing::error!(file = source.name(), %error, "the configuration could not be read; the node keeps the one it has");
-            return None;
-        }
-        Err(ReadError::Faults(faults)) => {
-            for fault in &faults {
-                tracing::error!(file = source.name(), "{fault}");
-            }
-            tracing::error!(faults = faults.len(), "the configuration has faults; the node keeps the one it has");
-            return None;
-        }
-    };
-    for warning in &warnings {
-        tracing::warn!(file = source.name(), "{warning}");
-    }
-    if config.server != *server {
-        tracing::warn!("`server` has changed; that part of the configuration is used after a restart");
-    }
-    match compile(&config, facts) {
-        Ok(compiled) => {
-            compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Some(ReadAgain { compiled, cluster: config.cluster, cluster_text, hash })
-        }
-        Err(error) => {
-            tracing::error!(%error, "the configuration cannot be used; the node keeps the one it has");
-            None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compile::tests::facts;
-
-    #[test]
-    fn a_wrong_or_lost_file_comes_to_nothing_when_read_again() {
-        for source in [
-            ConfigSource::Embedded("{\"providers\": 7}"),
-            ConfigSource::Embedded("{"),
-            ConfigSource::File("/nowhere/config.json".into()),
-        ] {
-            assert!(read_again(&source, &facts(), &Server::default()).is_none());
-        }
-        let right = read_again(&ConfigSource::Embedded("{}"), &facts(), &Server::default());
-        assert_eq!(right.unwrap().hash.len(), 16);
     }
 }

@@ -45,9 +45,10 @@ use book::{Book, BookRecord, BookSettings, Outbox};
 use demand::Demand;
 use ledger::Ledger;
 use message::{Item, Letter, ROWS_MAX, author, read, write};
+use serde::{Deserialize, Serialize};
 use shared::clock::Nanos;
 use shared::limit::LimitRing;
-use shares::units;
+use shares::{units, units_rounded_up};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,25 @@ pub struct LimitTerms {
     /// Units that an earlier process may have spent beyond what the ring knows; the rest of what it
     /// had at most.
     pub unknown_spend: u64,
+    /// What others had handed over when the ring's spend was written; what came later is not in the
+    /// ring. `None`: nothing is known of that, and nothing made up for.
+    pub handed_before: Option<Handed>,
+}
+
+/// Spent shares that other nodes handed over to an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    /// Of the account; another one begins anew.
+    pub life: u64,
+    /// In all.
+    pub shares: u128,
+}
+
+impl Handed {
+    /// What has come since `before`.
+    fn since(self, before: Self) -> u128 {
+        if self.life == before.life { self.shares.saturating_sub(before.shares) } else { self.shares }
+    }
 }
 
 /// Another node, as gossip knows it.
@@ -203,7 +223,7 @@ impl Escrow {
         self.charge_what_is_not_known(now);
         let lowered: Vec<_> = self.limits.values().map(|limit| (&limit.terms, self.entitled(&limit.terms))).collect();
         for (terms, entitlement) in lowered {
-            if entitlement < terms.ring.entitlement() {
+            if entitlement < terms.ring.granted() {
                 terms.ring.set_entitlement(entitlement);
             }
         }
@@ -215,7 +235,10 @@ impl Escrow {
             let terms = &limit.terms;
             if self.restored.remove(&(terms.policy, *key)) {
                 let rest = self.entitled(terms).saturating_sub(terms.ring.used());
-                terms.ring.charge(rest.min(terms.unknown_spend), now);
+                let handed = self.handed_over(*key).unwrap_or_default();
+                let handed = terms.handed_before.map_or(0, |before| handed.since(before));
+                let handed = units_rounded_up(i128::try_from(handed).unwrap_or(i128::MAX), terms.amount);
+                terms.ring.charge(rest.min(terms.unknown_spend.saturating_add(handed)), now);
             }
         }
     }
@@ -230,6 +253,13 @@ impl Escrow {
     fn entitled(&self, terms: &LimitTerms) -> u64 {
         let ledger = self.sides.get(&terms.policy).and_then(|side| side.ledgers.get(&terms.key));
         ledger.map_or(0, |ledger| units(ledger.balance(), terms.amount))
+    }
+
+    /// What others have handed over of a limit; `None` for one that is not configured.
+    pub fn handed_over(&self, key: LimitKey) -> Option<Handed> {
+        let side = self.sides.get(&self.limits.get(&key)?.terms.policy)?;
+        let shares = side.ledgers.get(&key).map_or(0, Ledger::handed);
+        Some(Handed { life: side.book.me().life, shares })
     }
 
     /// A message of another node, as it came; looked at in the next step.
@@ -344,7 +374,7 @@ impl Escrow {
         let mut raises = Vec::new();
         for limit in self.limits.values() {
             let (entitlement, ring) = (self.entitled(&limit.terms), &limit.terms.ring);
-            match entitlement.cmp(&ring.entitlement()) {
+            match entitlement.cmp(&ring.granted()) {
                 std::cmp::Ordering::Less => ring.set_entitlement(entitlement),
                 std::cmp::Ordering::Greater => raises.push((Arc::clone(ring), entitlement)),
                 std::cmp::Ordering::Equal => {}

@@ -44,6 +44,7 @@ pub mod resolver;
 mod shared_limits;
 mod signals;
 pub mod sources;
+mod spent;
 mod start;
 pub mod state;
 pub mod state_dir;
@@ -68,6 +69,7 @@ use crate::overload::Overload;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
 use crate::shared_limits::SharedLimits;
+use crate::spent::Spent;
 use crate::start::{Start, StartsFrom};
 use crate::state::{ClusterState, Outcome};
 use crate::watch::Watch;
@@ -190,6 +192,7 @@ async fn run(
     let shared_limits = cluster_config
         .enabled
         .then(|| SharedLimits::open(&cluster_config, &node_id, state_dir.clone(), seed, settings.clock.now()));
+    let spent = Spent::open(state_dir.clone(), settings.clock);
     let cluster = ClusterPart::begin(cluster, cluster_config, &sender);
 
     let cores_watched = facts.cores;
@@ -200,7 +203,7 @@ async fn run(
         version: settings.version,
         config: settings.config,
         server,
-        publisher: Publisher::new(cores, facts.lookup_key),
+        publisher: Publisher::new(cores, facts.lookup_key).remembering(spent),
         facts,
         phase,
         state: ClusterState::new(addresses).with_overload(overload),

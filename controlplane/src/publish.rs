@@ -2,9 +2,10 @@
 
 use crate::compile::{CompileError, TableSecret, limit_definitions};
 use crate::entitlements::{Others, Pace};
-use crate::escrow::{LimitKey, LimitTerms, Policy};
+use crate::escrow::{Handed, LimitKey, LimitTerms, Policy};
 use crate::learned::Learned;
 use crate::metrics::LimitRow;
+use crate::spent::{Followed, Spent};
 use shared::clock::Nanos;
 use shared::limit::{ChargeRule, LimitRing, LimitTable, TableError, UNITS_MAX};
 use shared::published::{ListenerIdentity, Live, Published};
@@ -106,6 +107,8 @@ pub struct Publisher {
     cores: Vec<CoreSender>,
     lookup_key: Arc<[u8; 32]>,
     limits: LimitTable,
+    /// `None`: what is spent is forgotten with the process, and nothing is said about it.
+    spent: Option<Spent>,
     /// The published limits, in the rings' order.
     rows: Vec<Row>,
     /// The longest that a request may take, as its provider's configuration has it.
@@ -122,11 +125,17 @@ impl Publisher {
             cores,
             lookup_key: Arc::new(lookup_key),
             limits: LimitTable::default(),
+            spent: None,
             rows: Vec::new(),
             longest_request: Duration::ZERO,
             secret_table: None,
             secrets: Arc::new([]),
         }
+    }
+
+    /// With what earlier processes spent, and for those that come.
+    pub(crate) fn remembering(self, spent: Spent) -> Self {
+        Self { spent: Some(spent), ..self }
     }
 
     /// Hands a configuration to every core, whole. What was `learned` to be no more there is nobody's.
@@ -157,6 +166,7 @@ impl Publisher {
             .max()
             .unwrap_or_default();
         self.keep_pace();
+        self.remember(sharing, now);
         if !self.secret_table.as_ref().is_some_and(|table| Arc::ptr_eq(table, secrets)) {
             self.secrets = secrets.iter().map(|entry| entry.secret.duplicate()).collect();
             self.secret_table = Some(Arc::clone(secrets));
@@ -172,6 +182,58 @@ impl Publisher {
             core.publish(Arc::clone(&published));
         }
         Ok(snapshot)
+    }
+
+    /// Before a core can use them: what was spent of the limits before.
+    fn remember(&mut self, sharing: Sharing<'_, '_>, now: Nanos) {
+        let Some(spent) = &mut self.spent else { return };
+        let rows = self.rows.iter().zip(self.limits.rings().iter());
+        let followed = rows
+            .filter(|(row, _)| row.paces.is_none() && row.unit != Unit::Concurrent)
+            .map(|(row, ring)| Followed {
+                key: row.key,
+                unit: row.unit,
+                ring: Arc::clone(ring),
+                is_shared: row.is_shared(sharing, ring.amount()),
+            })
+            .collect();
+        spent.follow(followed, now);
+    }
+
+    /// What is spent is written down where it is time. `handed` is what other nodes handed over.
+    pub(crate) fn look_at_spent(&mut self, handed: &dyn Fn(LimitKey) -> Option<Handed>, now: Nanos) {
+        if let Some(spent) = &mut self.spent {
+            spent.look(handed, now);
+        }
+    }
+
+    /// Waits for what is being written; for ever where nothing is.
+    pub(crate) async fn spent_written(&mut self) {
+        match &mut self.spent {
+            Some(spent) => spent.written().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The escrow has got the terms.
+    pub(crate) fn terms_are_set(&mut self) {
+        if let Some(spent) = &mut self.spent {
+            spent.is_charged();
+        }
+    }
+
+    /// Cores get nothing more, for good.
+    pub(crate) fn close(&mut self) {
+        if let Some(spent) = &mut self.spent {
+            spent.close();
+        }
+    }
+
+    /// Writes down what was spent when all is over.
+    pub(crate) async fn end(&mut self, handed: &dyn Fn(LimitKey) -> Option<Handed>) {
+        if let Some(spent) = &mut self.spent {
+            spent.end(handed).await;
+        }
     }
 
     /// Sets what this node may use of every limit, now that the others used what they did and
@@ -214,7 +276,10 @@ impl Publisher {
     pub(crate) fn terms(&self, sharing: Sharing<'_, '_>, policy: Policy) -> Vec<LimitTerms> {
         let rows = self.rows.iter().zip(self.limits.rings().iter());
         rows.filter(|(row, ring)| row.is_shared(sharing, ring.amount()))
-            .map(|(row, ring)| LimitTerms {
+            .map(|(row, ring)| {
+                (row, ring, self.spent.as_ref().map_or((u64::MAX, None), |spent| spent.not_known(row.key)))
+            })
+            .map(|(row, ring, (unknown_spend, handed_before))| LimitTerms {
                 key: row.key,
                 ring: Arc::clone(ring),
                 amount: ring.amount(),
@@ -223,7 +288,8 @@ impl Publisher {
                     OnNodeLoss::Reclaim => Policy::Reclaim,
                 }),
                 hold_max: if row.is_held { self.longest_request } else { Duration::ZERO },
-                unknown_spend: u64::MAX,
+                unknown_spend,
+                handed_before,
             })
             .collect()
     }
@@ -289,7 +355,7 @@ impl Publisher {
 /// After what time one unit, half and all of what is used is free again, where less is free than
 /// used. Nobody knows when what runs at once ends.
 fn back_ms(unit: Unit, ring: &LimitRing, now: Nanos) -> Vec<u64> {
-    let (used, free) = (ring.used(), ring.free());
+    let (used, free) = (ring.used(), ring.unused());
     if unit == Unit::Concurrent || used <= free || !ring.is_valid_at(now) {
         return Vec::new();
     }

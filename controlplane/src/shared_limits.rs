@@ -104,6 +104,7 @@ impl SharedLimits {
             has_news: false,
             stepped_at: now,
             expected,
+            most_nodes: 0,
             peers: Vec::new(),
             lines: LimitLines::default(),
         }

@@ -48,6 +48,7 @@ pub enum StateDirError {
 /// An opened and locked folder. The lock goes when this is dropped, or with the process.
 pub struct StateDir {
     path: PathBuf,
+    is_new: bool,
     _lock: Flock<File>,
 }
 
@@ -56,6 +57,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create", path))?;
         let lock_path = path.join(LOCK_FILE);
+        let is_new = !lock_path.exists();
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -67,12 +69,17 @@ impl StateDir {
             Errno::EWOULDBLOCK => StateDirError::InUse(path.to_owned()),
             other => failed("lock", &lock_path)(other.into()),
         })?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), is_new, _lock: lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// No process had it before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// The lookup key; made and kept at the first call ever.
@@ -179,9 +186,10 @@ pub(crate) mod tests {
     fn a_second_process_on_the_same_folder_is_refused_until_the_first_is_gone() {
         let scratch = Scratch::new();
         let first = StateDir::open(&scratch.0).unwrap();
+        assert!(first.is_new());
         assert!(matches!(StateDir::open(&scratch.0), Err(StateDirError::InUse(_))));
         drop(first);
-        StateDir::open(&scratch.0).unwrap();
+        assert!(!StateDir::open(&scratch.0).unwrap().is_new());
     }
 
     #[test]

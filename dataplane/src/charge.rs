@@ -247,7 +247,7 @@ impl Charged {
                     let ring = serving.slices.ring(charge.limit);
                     let beyond_entitlement = ring.map_or(0, |ring| {
                         let used = ring.used().saturating_add(beyond);
-                        used.saturating_sub(ring.entitlement()).min(beyond)
+                        used.saturating_sub(ring.granted()).min(beyond)
                     });
                     core.counters.estimated(&record.id, beyond, beyond_entitlement);
                 }

@@ -70,6 +70,13 @@ impl Clock {
         Nanos(u64::try_from(shown.saturating_sub(self.origin).as_nanos()).unwrap_or(u64::MAX))
     }
 
+    /// How long the machine had been running at `now`; compares readings of several processes, as
+    /// long as the machine was not started again in between.
+    #[must_use]
+    pub fn since_boot(&self, now: Nanos) -> Duration {
+        self.origin.saturating_add(Duration::from_nanos(now.0))
+    }
+
     /// Time of day, for log lines, file names, certificate checks and times that a provider states
     /// as times of day; never for what has to grow.
     #[must_use]

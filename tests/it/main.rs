@@ -35,6 +35,7 @@ mod restart;
 mod rig;
 mod slow_clients;
 mod source;
+mod spent;
 mod stand_ins;
 mod symptoms_cluster;
 mod symptoms_consul;

@@ -37,6 +37,8 @@ pub(super) struct Ledger {
     base: i128,
     sent: BTreeMap<Account, Totals>,
     seen: BTreeMap<Account, Totals>,
+    /// Grows with every row of spent shares, and with nothing else.
+    handed: u128,
 }
 
 impl Totals {
@@ -88,6 +90,7 @@ impl Ledger {
         let seen = self.seen.entry(from).or_default();
         let grown = |told: u128, seen: u128| i128::try_from(told.saturating_sub(seen)).unwrap_or(0);
         let credit = Credit { free: grown(told.free, seen.free), used: grown(told.used, seen.used) };
+        self.handed = self.handed.saturating_add(credit.used.unsigned_abs());
         seen.free = seen.free.max(told.free);
         seen.used = seen.used.max(told.used);
         credit
@@ -121,7 +124,12 @@ impl Ledger {
 
     /// Nothing of it is worth keeping.
     pub(super) fn is_blank(&self) -> bool {
-        self.base == 0 && self.sent.is_empty() && self.seen.is_empty()
+        self.base == 0 && self.sent.is_empty() && self.seen.is_empty() && self.handed == 0
+    }
+
+    /// All spent shares that others ever handed over to this account.
+    pub(super) fn handed(&self) -> u128 {
+        self.handed
     }
 
     /// Every row: what was given to whom, and what was got from whom.
@@ -159,6 +167,9 @@ mod tests {
         let mut taker = Ledger::default();
         assert_eq!(taker.credit(account("a"), Totals { free: 3, used: 4 }), Credit { free: 3, used: 4 });
         assert_eq!(taker.credit(account("a"), Totals { free: 5, used: 4 }), Credit { free: 2, used: 0 });
+        assert_eq!(taker.handed(), 4);
+        taker.fold(|_| false);
+        assert_eq!(taker.handed(), 4, "whoever is gone has handed it over all the same");
     }
 
     #[test]

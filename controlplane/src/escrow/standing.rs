@@ -141,7 +141,7 @@ impl Escrow {
             key,
             policy,
             amount,
-            entitlement: limit.terms.ring.entitlement(),
+            entitlement: limit.terms.ring.granted(),
             borrowed: whole(borrowed, amount),
             lent: whole(lent, amount),
             unconfirmed: unconfirmed as u64,

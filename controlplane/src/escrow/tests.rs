@@ -59,6 +59,7 @@ impl Cluster {
             policy: self.policy,
             hold_max: Duration::ZERO,
             unknown_spend: u64::MAX,
+            handed_before: None,
         }
     }
 
@@ -304,6 +305,37 @@ fn a_node_that_leaves_gives_everything_to_the_others() {
         // A part of a unit counts as a whole one.
         assert!((20..=21).contains(&used), "{used}");
     }
+}
+
+/// It was killed after its ledger was written and before what it spent was.
+#[test]
+fn units_handed_over_as_spent_stay_spent_where_the_record_of_spend_does_not_know_of_them() {
+    let mut cluster = Cluster::new(3, 900, Policy::Keep);
+    cluster.run(seconds(6));
+    let leaving = Arc::clone(&cluster.nodes[1].ring);
+    assert!(leaving.try_hold(20, cluster.now));
+    leaving.stamp(20, cluster.now);
+    cluster.nodes[1].escrow.end();
+    cluster.run(seconds(1));
+    cluster.nodes[1].is_up = false;
+    let mut handed = 0;
+    for index in [0, 2] {
+        let node = &cluster.nodes[index];
+        let known = node.escrow.handed_over(LimitKey(7)).unwrap();
+        let charged = |before| {
+            let (mut escrow, fault) = Escrow::open(&node.settings, Some(&node.disk), cluster.now);
+            assert_eq!(fault, Ok(()));
+            let ring = Arc::new(LimitRing::new(node.ring.window(), 0, cluster.now));
+            let terms = LimitTerms { unknown_spend: 0, handed_before: before, ..cluster.terms(&ring) };
+            escrow.configure(vec![terms], cluster.now);
+            ring.used()
+        };
+        assert_eq!(charged(Some(Handed::default())), node.ring.used());
+        assert_eq!(charged(Some(known)), 0);
+        assert_eq!(charged(None), 0);
+        handed += node.ring.used();
+    }
+    assert!(handed >= 20, "{handed}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Side {
 
     /// Units that this node can do without.
     fn grant(&self, to: Account, wish: Wish, limit: &Limit, now: Nanos) -> u64 {
-        let free = limit.terms.ring.free();
+        let free = limit.terms.ring.unused();
         let want = Want { units: wish.units, least: wish.least, is_refusing: wish.is_refusing };
         let spare = limit.demand.spare(free, wish.free, want, now);
         // Two with too little each serve nobody: one of them gets all.
@@ -198,7 +198,7 @@ impl Escrow {
                 if near.is_empty() {
                     continue;
                 }
-                let (amount, free) = (limit.terms.amount, limit.terms.ring.free());
+                let (amount, free) = (limit.terms.amount, limit.terms.ring.unused());
                 let target = near.get(self.turn % near.len()).copied().unwrap_or(me);
                 if self.is_ending {
                     if let Some(row) = side.give_all(target, limit, now) {

@@ -54,7 +54,15 @@ fn waiting() -> Escrow {
     escrow.expect(3);
     let ring = Arc::new(LimitRing::new(Window::new(60_000_000_000).unwrap(), 90, NOW));
     let (hold_max, unknown_spend) = (Duration::ZERO, 0);
-    let terms = LimitTerms { key: KEY, ring, amount: 90, policy: Policy::Reclaim, hold_max, unknown_spend };
+    let terms = LimitTerms {
+        key: KEY,
+        ring,
+        amount: 90,
+        policy: Policy::Reclaim,
+        hold_max,
+        unknown_spend,
+        handed_before: None,
+    };
     escrow.configure(vec![terms], NOW);
     escrow
 }

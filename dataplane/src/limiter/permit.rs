@@ -361,7 +361,7 @@ impl Holding {
             let standing = Standing {
                 limit: entry.limit,
                 amount: slice.ring().amount(),
-                remaining: slice.free(),
+                remaining: slice.left(),
                 reset: Duration::from_nanos(slice.ring().window().counted_ns_max()),
             };
             if tightest.is_none_or(|other| standing.is_tighter_than(other)) {

@@ -101,6 +101,12 @@ impl Slice {
         self.free.get() + self.ring.free()
     }
 
+    /// What this node has left, as far as this core sees it; some of it may have to be written
+    /// down as spent before it can be admitted.
+    pub(super) fn left(&self) -> u64 {
+        self.free.get() + self.ring.unused()
+    }
+
     /// Takes `amount`, from the slice or from the ring.
     #[inline]
     pub(super) fn take(&self, amount: u64, now: Nanos) -> bool {

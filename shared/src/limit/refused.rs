@@ -23,6 +23,8 @@ pub(super) struct Refusals {
     units: AtomicU64,
     requests: AtomicU64,
     largest: AtomicU64,
+    /// The same for another reader.
+    largest_again: AtomicU64,
 }
 
 impl Refusals {
@@ -31,6 +33,7 @@ impl Refusals {
         add(&self.units, units);
         add(&self.requests, 1);
         self.largest.fetch_max(units, Ordering::Relaxed);
+        self.largest_again.fetch_max(units, Ordering::Relaxed);
     }
 
     /// All since the last call. A request that is refused meanwhile may be here with one
@@ -41,6 +44,11 @@ impl Refusals {
             requests: self.requests.swap(0, Ordering::Relaxed),
             largest: self.largest.swap(0, Ordering::Relaxed),
         }
+    }
+
+    /// The largest since the last call of this, whatever [`Refusals::take`] took.
+    pub(super) fn take_largest(&self) -> u64 {
+        self.largest_again.swap(0, Ordering::Relaxed)
     }
 }
 

@@ -33,6 +33,13 @@
 //! An entitlement may be lent for a time: nothing is held after [`LimitRing::valid_until`],
 //! whatever is free. Whoever sees a later end also sees every entitlement that was set before
 //! it, so a node that comes back sets what it has left first and renews the lease then.
+//!
+//! # Caps
+//!
+//! Beside what a node is granted there may be a cap, below which it stays until it has written
+//! down what it spends. Holds know the lesser of the two and nothing else.
+
+use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
@@ -52,6 +59,9 @@ const LAP_MASK: u64 = (1 << (64 - AMOUNT_BITS)) - 1;
 /// would have to rest for nearly a whole wrap, and the control thread advances all rings.
 const LAPS_AHEAD_MAX: u64 = 1 << 16;
 
+/// How long raising a cap takes: the control thread looks, and a disk writes.
+const CAP_PAUSE: Duration = Duration::from_millis(200);
+
 /// One limit on one node.
 pub struct LimitRing {
     window: Window,
@@ -66,7 +76,12 @@ pub struct LimitRing {
 }
 
 struct Allowed {
+    /// The lesser of `granted` and `cap`: what holds are measured by.
     entitlement: AtomicU64,
+    /// What this node was given. Like `cap`, written and read by the control thread alone.
+    granted: AtomicU64,
+    /// No more than this is used before the control thread says so.
+    cap: AtomicU64,
     /// Nothing is held later than this, nanoseconds of the node's clock.
     valid_until: AtomicU64,
     /// What all nodes may use together; only told to clients, decides nothing.
@@ -111,6 +126,8 @@ impl LimitRing {
             window,
             allowed: CachePadded::new(Allowed {
                 entitlement: AtomicU64::new(entitlement.min(UNITS_MAX)),
+                granted: AtomicU64::new(entitlement.min(UNITS_MAX)),
+                cap: AtomicU64::new(u64::MAX),
                 valid_until: AtomicU64::new(u64::MAX),
                 amount: AtomicU64::new(entitlement.min(UNITS_MAX)),
                 elsewhere_at: AtomicU64::new(u64::MAX),
@@ -130,9 +147,19 @@ impl LimitRing {
         self.window
     }
 
-    /// What this node may use in a window.
+    /// What this node may use in a window, now: what it was granted, as far as the cap lets it.
     pub fn entitlement(&self) -> u64 {
         self.allowed.entitlement.load(Ordering::Acquire)
+    }
+
+    /// What this node may use in a window, whatever the cap is. For the control thread.
+    pub fn granted(&self) -> u64 {
+        self.allowed.granted.load(Ordering::Relaxed)
+    }
+
+    /// What this node was granted and has not used, whatever the cap is. For the control thread.
+    pub fn unused(&self) -> u64 {
+        self.granted().saturating_sub(self.used())
     }
 
     /// What all nodes together may use in a window.
@@ -189,21 +216,35 @@ impl LimitRing {
     /// Sets what this node may use; may be below what it uses, then nothing is admitted until
     /// it fits. When this returns, no hold above the new value can succeed any more.
     pub fn set_entitlement(&self, entitlement: u64) {
-        self.allowed.entitlement.store(entitlement.min(UNITS_MAX), Ordering::Release);
-        self.settle_race_with_holds();
+        self.grant(entitlement.min(UNITS_MAX));
     }
 
-    /// Gives `amount` of the entitlement away if it is not used; false changes nothing.
+    /// Uses no more than `cap` from now on, whatever this node is granted; `u64::MAX` for no cap.
+    /// As firm as [`LimitRing::set_entitlement`].
+    pub fn set_cap(&self, cap: u64) {
+        if self.allowed.cap.swap(cap, Ordering::Relaxed) != cap {
+            self.grant(self.granted());
+        }
+    }
+
+    /// Gives `amount` of what was granted away if it is not used; false changes nothing.
     pub fn try_lower_entitlement(&self, amount: u64) -> bool {
-        let entitlement = &self.allowed.entitlement;
-        let lowered = entitlement.fetch_update(Ordering::AcqRel, Ordering::Acquire, |all| all.checked_sub(amount));
-        let Ok(before) = lowered else { return false };
-        if self.settle_race_with_holds() <= before - amount {
+        let before = self.granted();
+        let Some(lower) = before.checked_sub(amount) else { return false };
+        if self.grant(lower) <= lower {
             return true;
         }
-        // Only the control thread writes entitlements, so nothing else was set meanwhile.
-        entitlement.fetch_add(amount, Ordering::AcqRel);
+        // Only the control thread grants, so nothing else was granted meanwhile.
+        self.grant(before);
         false
+    }
+
+    /// What is used when no hold above the new value can succeed any more.
+    fn grant(&self, granted: u64) -> u64 {
+        let Allowed { cap, entitlement, .. } = &*self.allowed;
+        self.allowed.granted.store(granted, Ordering::Relaxed);
+        entitlement.store(granted.min(cap.load(Ordering::Relaxed)), Ordering::Release);
+        self.settle_race_with_holds()
     }
 
     /// A read of `used` that is a write too. A hold whose exchange comes later in the order of
@@ -302,6 +343,12 @@ impl LimitRing {
         self.refusals.take()
     }
 
+    /// The most that a refused request asked for since the last call of this: for who keeps the
+    /// cap, beside [`LimitRing::take_refused`].
+    pub fn take_largest_refused(&self) -> u64 {
+        self.refusals.take_largest()
+    }
+
     /// Takes back up to `amount` of what was stamped at `stamped_at`, if it still counts as
     /// stamped there; returns how much. For amounts stamped with exactly that time only.
     pub fn refund(&self, amount: u64, stamped_at: Nanos) -> u64 {
@@ -351,6 +398,7 @@ impl LimitRing {
 
     /// When `amount` can be held, if no other request takes it first: `now` or later, `None`
     /// when that is not known: it is above the entitlement, or that is not valid any more.
+    /// Where only the cap is in the way, soon: it is raised as soon as somebody needs it.
     ///
     /// Units held by running requests have no end yet. Where stamped units do not suffice, the
     /// answer is when the held ones will have expired if they are spent now; they may come
@@ -361,6 +409,10 @@ impl LimitRing {
         }
         self.advance(now);
         let entitlement = self.entitlement();
+        if entitlement < self.used().saturating_add(amount) && self.unused() >= amount {
+            return Some(now.after(CAP_PAUSE));
+        }
+        let entitlement = self.granted();
         if amount > entitlement {
             return None;
         }
@@ -389,12 +441,7 @@ impl LimitRing {
         let used = self.used();
         let amount = |cell: &AtomicU64| Cell::unpack(cell.load(Ordering::Acquire)).amount;
         let stamped: u64 = self.cells.iter().map(amount).sum();
-        RingSnapshot {
-            amount: self.amount(),
-            entitlement: self.entitlement(),
-            used,
-            held: used.saturating_sub(stamped),
-        }
+        RingSnapshot { amount: self.amount(), entitlement: self.granted(), used, held: used.saturating_sub(stamped) }
     }
 
     fn place(&self, slot: u64) -> (&AtomicU64, u64) {

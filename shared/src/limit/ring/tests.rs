@@ -28,6 +28,44 @@ fn what_is_held_or_spent_is_not_free_until_its_slot_expires() {
 }
 
 #[test]
+fn a_cap_holds_back_what_was_granted_until_it_is_raised() {
+    let ring = LimitRing::new(minute(), 10, at(0.0));
+    ring.set_cap(3);
+    assert!(ring.try_hold(3, at(0.0)));
+    assert!(!ring.try_hold(1, at(0.0)));
+    assert_eq!((ring.entitlement(), ring.granted(), ring.unused()), (3, 10, 7));
+    assert_eq!(ring.available_at(7, at(1.0)), Some(at(1.2)), "it is about to be raised");
+    assert_eq!(ring.available_at(11, at(1.0)), None, "a cap does not stand for what is not granted");
+    ring.set_entitlement(8);
+    assert_eq!(ring.entitlement(), 3);
+    ring.set_cap(u64::MAX);
+    assert!(ring.try_hold(5, at(0.0)));
+    ring.set_cap(6);
+    assert!(!ring.try_hold(1, at(0.0)));
+    assert_eq!(ring.entitlement(), 6);
+}
+
+#[test]
+fn what_is_beyond_the_cap_can_be_given_away() {
+    let ring = LimitRing::new(minute(), 10, at(0.0));
+    ring.set_cap(3);
+    assert!(ring.try_hold(2, at(0.0)));
+    assert!(ring.try_lower_entitlement(7));
+    assert_eq!((ring.entitlement(), ring.granted()), (3, 3));
+    assert!(!ring.try_lower_entitlement(2));
+    assert!(ring.try_lower_entitlement(1));
+    assert_eq!((ring.entitlement(), ring.granted()), (2, 2));
+}
+
+#[test]
+fn who_keeps_the_cap_hears_of_refusals_too() {
+    let ring = LimitRing::new(minute(), 10, at(0.0));
+    ring.count_refused(4);
+    assert_eq!(ring.take_refused().largest, 4);
+    assert_eq!((ring.take_largest_refused(), ring.take_largest_refused()), (4, 0));
+}
+
+#[test]
 fn a_lowered_entitlement_admits_nothing_until_it_fits() {
     let ring = LimitRing::new(minute(), 10, at(0.0));
     assert!(ring.try_hold(8, at(0.0)));

@@ -155,6 +155,7 @@ impl Machine {
                 policy: scenario.policy,
                 hold_max: scenario.hold_max(),
                 unknown_spend: u64::MAX,
+                handed_before: None,
             }
         });
         process.escrow.configure(terms.collect(), now);

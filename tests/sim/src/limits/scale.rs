@@ -80,6 +80,7 @@ impl Cluster {
                     policy: Policy::Reclaim,
                     hold_max: Duration::ZERO,
                     unknown_spend: u64::MAX,
+                    handed_before: None,
                 });
                 escrow.configure(terms.collect(), now);
                 Node { name: name(number), escrow, rings }
