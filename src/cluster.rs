@@ -147,7 +147,7 @@ fn table(status: &Value) -> String {
 }
 
 /// The part of `deepintshield-ID-PORT` that tells nodes apart.
-fn own_id(status: &Value) -> String {
+pub(crate) fn own_id(status: &Value) -> String {
     let name = cell(&status["local_node"]);
     let id = name.strip_prefix("deepintshield-").and_then(|rest| rest.rsplit_once('-')).map(|(id, _)| id.to_owned());
     id.unwrap_or(name)
@@ -161,7 +161,7 @@ fn configuration(mark: &Value, is_ours: bool) -> String {
     format!("{epoch} {hash}{differs}").trim().to_owned()
 }
 
-fn ago(ms: u64) -> String {
+pub(crate) fn ago(ms: u64) -> String {
     match ms {
         0..10_000 => format!("{ms} ms"),
         10_000..600_000 => format!("{} s", ms / 1_000),
@@ -170,7 +170,7 @@ fn ago(ms: u64) -> String {
 }
 
 /// Columns as wide as their widest cell, two blanks apart.
-fn lay_out<const COLUMNS: usize>(text: &mut String, rows: &[[String; COLUMNS]]) {
+pub(crate) fn lay_out<const COLUMNS: usize>(text: &mut String, rows: &[[String; COLUMNS]]) {
     for row in rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
@@ -183,12 +183,12 @@ fn lay_out<const COLUMNS: usize>(text: &mut String, rows: &[[String; COLUMNS]]) 
     }
 }
 
-fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     plain(value).chars().take(CELL_MAX).collect()
 }
 
 /// A value as a person reads it, without control characters.
-fn plain(value: &Value) -> String {
+pub(crate) fn plain(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

@@ -6,6 +6,7 @@ mod check;
 mod cluster;
 mod demo;
 mod doctor;
+mod limits;
 mod node;
 mod process;
 mod provider_sim;
@@ -42,6 +43,8 @@ enum Command {
     Check,
     /// Shows the cluster as a running node sees it.
     Cluster(cluster::Options),
+    /// Shows every limit: what each node has of it, used and refused, and what is in the way.
+    Limits(limits::Options),
     /// Finds out what keeps this node out of its cluster, and says what to do about it.
     Doctor(doctor::Options),
     /// Runs three nodes with a simulated provider behind them, says what to try, and shows what happens.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
             Err(why) => fail(69, &why),
         },
         Some(Command::Doctor(options)) => doctor::run(&line.config, &options),
+        Some(Command::Limits(options)) => limits::run(&line.config, &options),
         Some(Command::ProviderSim(options)) => simulate(options),
     }
 }

@@ -15,6 +15,7 @@ use crate::compile::{Compiled, NodeFacts, compile};
 use crate::drain::{Drain, Finished};
 use crate::entitlements::Others;
 use crate::event::Event;
+use crate::foretold::foretold;
 use crate::gossip::values::{About, ConfigurationMark};
 use crate::keep::Keeper;
 use crate::last_good::Content;
@@ -308,7 +309,11 @@ impl ControlLoop {
         let own = Own { about: self.about(), configuration: self.configuration.clone(), is_overloaded };
         if self.collector.is_due(now) {
             self.cluster.settle_keys(self.state.view());
-            let own = self.collector.collect(own, &mut self.state, &self.publisher.limits(now), now);
+            let rows = self.limit_rows(now);
+            if let Some(limits) = &self.shared_limits {
+                self.publisher.foretell(&foretold(&rows, limits.escrow(), self.state.view(), now));
+            }
+            let own = self.collector.collect(own, &mut self.state, &rows, now);
             let outcome = self.state.looked(own, now);
             self.remember(outcome);
         } else if !self.collector.renew(own, &self.state, now) {

@@ -98,6 +98,11 @@ impl<'v> Others<'v> {
         Self { used, nodes: known.max(expected), are_all_heard }
     }
 
+    /// Nodes that share the limits, this one included.
+    pub fn nodes(&self) -> u64 {
+        self.nodes
+    }
+
     /// Units of this limit that the node may have in a window; of small ones a node that is cut
     /// off may have none.
     pub fn entitlement(&self, id: &str, unit: &str, amount: u64) -> u64 {
@@ -115,7 +120,8 @@ mod tests {
     use shared::clock::Nanos;
 
     fn member(id: &str, health: Health, used: u64) -> Member {
-        let limits = vec![LimitUse { id: "l".to_owned(), unit: "requests".to_owned(), used, amount: 90 }];
+        let limits =
+            vec![LimitUse { id: "l".to_owned(), unit: "requests".to_owned(), used, amount: 90, ..LimitUse::default() }];
         Member {
             id: id.to_owned(),
             generation: 1,

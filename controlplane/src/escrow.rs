@@ -131,6 +131,8 @@ pub struct Escrow {
     is_ending: bool,
     /// Turns the order in which peers are asked.
     turn: usize,
+    /// How often this node has added to a base, since it was started.
+    minted: u64,
 }
 
 impl Escrow {
@@ -149,7 +151,9 @@ impl Escrow {
                 let me = Account { node: settings.node, life };
                 (BookRecord { me, roster: None, acceptor: decree::Acceptor::default() }, BTreeMap::new())
             });
-            let opened = BookSettings { policy, lease: settings.lease, is_new: settings.is_new };
+            // Who has kept something, or something that is damaged, is not there for the first time.
+            let is_new = settings.is_new && state.is_none();
+            let opened = BookSettings { policy, lease: settings.lease, is_new, salt: settings.seed };
             // What was given and not confirmed is not known any more: all of it is told again.
             let rows = ledgers.iter().flat_map(|(limit, ledger)| ledger.receivers().map(|to| ((*limit, to), None)));
             let unconfirmed = rows.collect();
@@ -169,6 +173,7 @@ impl Escrow {
             is_leaving: false,
             is_ending: false,
             turn: 0,
+            minted: 0,
         };
         (escrow, fault)
     }
@@ -252,7 +257,7 @@ impl Escrow {
             if self.limits.values().any(|limit| limit.terms.policy == *policy) {
                 side.book.step(&others, now, out.entry(*policy).or_default());
             }
-            self.must_persist |= side.follow(&self.limits);
+            self.must_persist |= side.follow(&self.limits, out.entry(*policy).or_default());
         }
         self.inherit(now);
         self.trade(peers, now, &mut out);
@@ -297,8 +302,8 @@ impl Escrow {
                 let bases = |after| bases_after(ledgers, after);
                 side.book.heard((sender, letter.chain, letter.epoch), item, &bases, now, out);
                 // What follows is judged by the roster that holds now.
-                self.must_persist |= side.follow(&self.limits);
-            } else if letter.to != 0 && side.book.trades_with(sender, letter.chain) {
+                self.must_persist |= side.follow(&self.limits, out);
+            } else if letter.to != 0 && side.book.trades_with(sender, (letter.chain, letter.epoch)) {
                 self.must_persist |= side.heard(sender, item, &mut self.limits, now, out);
             }
         }
@@ -310,13 +315,11 @@ impl Escrow {
             let terms = &limit.terms;
             let Some(side) = self.sides.get_mut(&terms.policy) else { continue };
             let base = side.ledgers.get(&terms.key).map_or(0, Ledger::base);
-            let window = Duration::from_nanos(terms.ring.window().counted_ns_max()).min(longest_wait(&terms.ring));
-            // Nodes that have nothing to remember are new processes; what ran in the former ones ended.
-            let hold = if side.book.epoch() > 1 { terms.hold_max } else { Duration::ZERO };
-            let due = side.book.due(terms.key, base, window.saturating_add(hold), now);
+            let due = side.book.due(terms.key, base, wait_before_minting(side, terms), now);
             if due > 0 {
                 side.ledgers.entry(terms.key).or_default().add(due);
                 self.must_persist = true;
+                self.minted = self.minted.saturating_add(1);
             }
         }
     }
@@ -366,6 +369,14 @@ impl Escrow {
     }
 }
 
+/// So long after nobody can spend it any more, a lost part of a limit may still count.
+fn wait_before_minting(side: &Side, terms: &LimitTerms) -> Duration {
+    let window = Duration::from_nanos(terms.ring.window().counted_ns_max()).min(longest_wait(&terms.ring));
+    // Nodes that have nothing to remember are new processes; what ran in the former ones ended.
+    let hold = if side.book.epoch() > 1 { terms.hold_max } else { Duration::ZERO };
+    window.saturating_add(hold)
+}
+
 /// Where nobody remembers what was spent in a long window, it is not waited for: a month would be
 /// blocked. Windows up to a minute are.
 fn longest_wait(ring: &LimitRing) -> Duration {
@@ -385,5 +396,7 @@ fn bases_after(ledgers: &BTreeMap<LimitKey, Ledger>, after: Option<LimitKey>) ->
     (page, rows.next().is_none())
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

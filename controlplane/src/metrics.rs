@@ -3,6 +3,7 @@
 
 mod cluster;
 mod exposition;
+mod limits;
 pub mod process;
 mod render;
 mod totals;

@@ -6,11 +6,12 @@ use crate::escrow::{LimitKey, LimitTerms, Policy};
 use crate::learned::Learned;
 use crate::metrics::LimitRow;
 use shared::clock::Nanos;
-use shared::limit::{ChargeRule, LimitTable, TableError, UNITS_MAX};
+use shared::limit::{ChargeRule, LimitRing, LimitTable, TableError, UNITS_MAX};
 use shared::published::{ListenerIdentity, Live, Published};
 use shared::ring::CoreSender;
 use shared::secret::Secret;
 use shared::snapshot::{Enforcement, LimitRecord, OnNodeLoss, Snapshot, SnapshotError, SnapshotRecord, Unit};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub enum PublishError {
 struct Row {
     id: String,
     unit: Unit,
+    key: LimitKey,
+    /// The amount is what the provider says.
+    is_learned: bool,
     /// Units in a window, as configured.
     configured: u64,
     window_ns: u64,
@@ -57,6 +61,8 @@ impl Row {
         Self {
             id: limit.id.clone(),
             unit: limit.unit,
+            key: LimitKey::new(&limit.id, unit_name(limit.unit), limit.window_ns),
+            is_learned: limit.is_learned,
             configured: limit.amount,
             window_ns: limit.window_ns,
             enforcement: limit.enforcement,
@@ -140,8 +146,7 @@ impl Publisher {
             let (id, unit) = (&definition.id, unit_name(definition.unit));
             definition.amount = learned.effective(id, unit, definition.amount, now);
             let is_shared = row.is_shared(sharing, definition.amount);
-            definition.entitlement =
-                (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
+            definition.entitlement = (!is_shared).then(|| sharing.left_by_others(id, unit, definition.amount));
         }
         let rings = self.limits.apply(&definitions, now)?;
         self.rows = rows;
@@ -210,7 +215,7 @@ impl Publisher {
         let rows = self.rows.iter().zip(self.limits.rings().iter());
         rows.filter(|(row, ring)| row.is_shared(sharing, ring.amount()))
             .map(|(row, ring)| LimitTerms {
-                key: LimitKey::new(&row.id, unit_name(row.unit), row.window_ns),
+                key: row.key,
                 ring: Arc::clone(ring),
                 amount: ring.amount(),
                 policy: row.on_node_loss.map_or(policy, |loss| match loss {
@@ -240,20 +245,67 @@ impl Publisher {
         }
     }
 
-    /// Every limit as it stands now, as far as metrics show them. Paces are this node's own affair.
-    pub fn limits(&self, now: Nanos) -> Vec<LimitRow> {
-        let rows = self.rows.iter().zip(self.limits.rings().iter()).filter(|(row, _)| row.paces.is_none());
-        rows.take(LIMITS_SHOWN_MAX)
-            .map(|(row, ring)| {
+    /// Every limit as it stands now, as far as metrics show them, of a cluster of so many `nodes`.
+    /// Paces are this node's own affair.
+    pub fn limits(&self, nodes: u64, now: Nanos) -> Vec<LimitRow> {
+        let rings = self.limits.rings();
+        let rows = || self.rows.iter().zip(rings.iter());
+        let paces: HashMap<u32, u64, ahash::RandomState> =
+            rows().filter_map(|(row, ring)| Some((row.paces?, ring.entitlement()))).collect();
+        let shown = (0_u32..).zip(rows()).filter(|(_, (row, _))| row.paces.is_none()).take(LIMITS_SHOWN_MAX);
+        shown
+            .map(|(index, (row, ring))| {
                 ring.advance(now);
+                let each = paces.get(&index).copied().unwrap_or_else(|| ring.amount());
+                let is_gossip = row.enforcement == Enforcement::Gossip;
                 LimitRow {
                     id: row.id.clone(),
                     unit: unit_name(row.unit),
+                    key: row.key,
+                    configured: (!row.is_learned).then_some(row.configured),
+                    window_ns: row.window_ns,
+                    enforcement: enforcement_name(row.enforcement),
                     ring: ring.snapshot(),
+                    is_valid: ring.is_valid_at(now),
+                    overshoot_bound: if is_gossip { each.saturating_mul(nodes.saturating_sub(1)) } else { 0 },
                     overshoot_probability: row.overshoot_probability,
+                    is_shared: false,
+                    refused: 0,
+                    back_ms: back_ms(row.unit, ring, now),
                 }
             })
             .collect()
+    }
+
+    /// Tells the cores when units that this node has not can be here: one instant for each shared
+    /// limit, by its key.
+    pub(crate) fn foretell(&self, at: &HashMap<LimitKey, Nanos, ahash::RandomState>) {
+        for (row, ring) in self.rows.iter().zip(self.limits.rings().iter()) {
+            ring.set_elsewhere_at(at.get(&row.key).copied());
+        }
+    }
+}
+
+/// After what time one unit, half and all of what is used is free again, where less is free than
+/// used. Nobody knows when what runs at once ends.
+fn back_ms(unit: Unit, ring: &LimitRing, now: Nanos) -> Vec<u64> {
+    let (used, free) = (ring.used(), ring.free());
+    if unit == Unit::Concurrent || used <= free || !ring.is_valid_at(now) {
+        return Vec::new();
+    }
+    let after = |units: u64| {
+        let at = ring.available_at(free.saturating_add(units), now)?;
+        u64::try_from(at.since(now).as_nanos().div_ceil(1_000_000)).ok()
+    };
+    [1, used / 2, used].into_iter().map_while(after).collect()
+}
+
+fn enforcement_name(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Strict => "strict",
+        Enforcement::Admission => "admission",
+        Enforcement::Statistical => "statistical",
+        Enforcement::Gossip => "gossip",
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::escrow::{Escrow, EscrowSettings, LimitTerms, NodeName, Peer, Policy, Step};
 use crate::gossip::wire::NodeMessage;
+use crate::limit_lines::LimitLines;
 use crate::member::{Health, View};
 use crate::state_dir::{StateDir, StateDirError};
 use shared::clock::{Clock, Nanos};
@@ -43,6 +44,7 @@ pub(crate) struct SharedLimits {
     stepped_at: Nanos,
     expected: Expected,
     peers: Vec<(Peer, std::net::SocketAddr)>,
+    lines: LimitLines,
 }
 
 struct Writing {
@@ -92,8 +94,17 @@ impl SharedLimits {
         if let Expected::Known(nodes) = expected {
             escrow.expect(nodes);
         }
-        let peers = Vec::new();
-        Self { escrow, dir, writing: None, is_kept: true, has_news: false, stepped_at: now, expected, peers }
+        Self {
+            escrow,
+            dir,
+            writing: None,
+            is_kept: true,
+            has_news: false,
+            stepped_at: now,
+            expected,
+            peers: Vec::new(),
+            lines: LimitLines::default(),
+        }
     }
 
     /// What becomes of a lost node's part where a limit does not say; `None` while it is not known
@@ -174,6 +185,7 @@ impl SharedLimits {
         self.has_news = false;
         let peers: Vec<Peer> = self.peers.iter().map(|(peer, _)| *peer).collect();
         let step = self.escrow.step(&peers, now);
+        self.lines.look(&self.escrow, now);
         match &self.dir {
             Some(dir) if step.must_persist => {
                 let (dir, state) = (Arc::clone(dir), self.escrow.state());
@@ -245,6 +257,11 @@ impl SharedLimits {
     /// For operators.
     pub(crate) fn escrow(&self) -> &Escrow {
         &self.escrow
+    }
+
+    /// What this node has survives its restart.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept && self.dir.is_some()
     }
 }
 

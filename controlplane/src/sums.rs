@@ -90,7 +90,13 @@ mod tests {
 
     fn values(used: u64) -> NodeValues {
         NodeValues {
-            limits: vec![LimitUse { id: "team".into(), unit: "tokens".into(), used, amount: 100 }],
+            limits: vec![LimitUse {
+                id: "team".into(),
+                unit: "tokens".into(),
+                used,
+                amount: 100,
+                ..LimitUse::default()
+            }],
             providers: vec![ProviderTraffic { provider: "openai".into(), attempts: used, ..Default::default() }],
             ..NodeValues::default()
         }

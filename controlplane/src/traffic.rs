@@ -96,14 +96,18 @@ impl Traffic {
     }
 }
 
-/// Use of every limit of which something is in use.
+/// Use of every limit of which something is in use, and what this node has of those that nodes hold
+/// parts of.
 pub fn limits(rows: &[LimitRow]) -> Vec<LimitUse> {
-    let used = rows.iter().filter(|row| row.ring.used > 0);
+    let used = rows.iter().filter(|row| row.is_shared || row.ring.used > 0);
     let shown = used.map(|row| LimitUse {
         id: row.id.clone(),
         unit: row.unit.to_owned(),
         used: row.ring.used,
         amount: row.ring.amount,
+        entitlement: row.is_shared.then_some(if row.is_valid { row.ring.entitlement } else { 0 }),
+        refused: row.refused,
+        back_ms: if row.is_shared { row.back_ms.clone() } else { Vec::new() },
     });
     shown.collect()
 }

@@ -64,6 +64,7 @@ fn the_admin_listener_shows_a_node_in_full() {
         "configuration",
         "load",
         "limits",
+        "escrow",
         "learned_limits",
         "resting_keys",
         "demoted_providers",

@@ -44,12 +44,18 @@ impl Scene {
                 "rate_limits": [{ "id": "l", "request_max_limit": amount, "request_reset_duration": window }],
                 "virtual_keys": [virtual_key],
             },
-            "cluster_config": { "peers": peers },
+            "cluster_config": { "peers": peers, "expected_nodes": 2, "initial_state": "new" },
         });
         (0..2).for_each(|number| cluster.extend(number, &config));
         cluster.start_all();
         cluster.wait_together(&[0, 1]);
-        Self { provider, cluster }
+        let scene = Self { provider, cluster };
+        // The first one of each node, so that both have a part of the limit.
+        let mut clients = [scene.client(0), scene.client(1)];
+        for client in &mut clients {
+            until("the limit's units are there", || (ask(client, VIRTUAL_KEY).0 == 200).then_some(()));
+        }
+        scene
     }
 
     /// A client of a node; of the provider itself above those.
@@ -92,15 +98,18 @@ fn ask(client: &mut Client, fields: &str) -> (u16, String) {
 fn a_providers_limit_is_that_of_both_nodes_after_one_answer() {
     for amount in [json!(1000), json!("auto")] {
         let mut scene = Scene::new("requests=30,window=60s,scope=key", &amount, "1m", Place::Key);
-        let (status, text) = ask(&mut scene.client(0), VIRTUAL_KEY);
-        assert_eq!(status, 200, "{text}");
         let configured = if amount == "auto" { Value::Null } else { amount };
         scene.wait_learned("the provider's limit", |learned| {
             let limit = &learned[0];
             limit["effective"] == 30 && limit["why"] == "provider_limit" && limit["configured"] == configured
         });
-        let (status, head) = ask(&mut scene.client(1), VIRTUAL_KEY);
-        assert!(status == 200 && head.contains("\r\nx-ratelimit-limit-requests: 30\r\n"), "{head}");
+        // Of so small a limit one node holds all units, and lends.
+        let mut client = scene.client(1);
+        let head = until("the second node has one", || {
+            let (status, head) = ask(&mut client, VIRTUAL_KEY);
+            (status == 200).then_some(head)
+        });
+        assert!(head.contains("\r\nx-ratelimit-limit-requests: 30\r\n"), "{head}");
         let (_, metrics) = scene.cluster.get(1, "/metrics");
         let line = "deepintshield_limit_effective{limit=\"l/requests\",unit=\"requests\",why=\"provider_limit\"} 30";
         assert!(metrics.contains(line), "{metrics}");
@@ -116,18 +125,16 @@ fn what_somebody_else_uses_one_node_hears_and_the_other_leaves_alone() {
     for _ in 0..40 {
         assert_eq!(ask(&mut somebody, SHARED_KEY).0, 200);
     }
-    for _ in 0..5 {
-        assert_eq!(ask(&mut scene.client(0), VIRTUAL_KEY).0, 200);
-    }
-    scene.wait_learned("foreign use", |learned| learned[0]["foreign_use"] == 40 && learned[0]["effective"] == 20);
-    // The second node has asked nothing yet, and what the first one used has reached it.
-    let entitled = "deepintshield_limit_entitlement{limit=\"l/requests\",unit=\"requests\"} 15\n";
-    until("its part is known to the second node", || {
-        scene.cluster.get(1, "/metrics").1.contains(entitled).then_some(())
+    // The first node is told of it, and the second one hears that.
+    let mut client = scene.client(0);
+    let mut answered = 2 + (0..3).filter(|_| ask(&mut client, VIRTUAL_KEY).0 == 200).count();
+    scene.wait_learned("foreign use", |learned| {
+        learned[0]["effective"].as_u64().is_some_and(|units| units.abs_diff(20) <= 1)
     });
     let mut client = scene.client(1);
-    let answered = (0..40).filter(|_| ask(&mut client, VIRTUAL_KEY).0 == 200).count();
-    assert_eq!((answered, scene.refused()), (15, 0), "all that was left, and not one refusal of the provider");
+    answered += (0..40).filter(|_| ask(&mut client, VIRTUAL_KEY).0 == 200).count();
+    assert!((6..=21).contains(&answered), "{answered} of the 20 that were left");
+    assert_eq!(scene.refused(), 0, "the provider did not have to refuse any");
     scene.wait_learned("nothing of it when it is over", |learned| *learned == json!([]));
     assert_eq!(ask(&mut client, VIRTUAL_KEY).0, 200);
     scene.cluster.stop(0);
@@ -136,7 +143,7 @@ fn what_somebody_else_uses_one_node_hears_and_the_other_leaves_alone() {
 
 /// For three windows somebody else takes four of the six requests a second that the provider fills
 /// up, while each node is asked for ten a second: what the provider had to refuse the nodes in the
-/// second half of that. In the first one nobody can know better; then it was 4 against 21.
+/// second half of that. In the first one nobody can know better; then it was 5 against 24.
 fn refused_beside_somebody(place: Place) -> u64 {
     const STEP: Duration = Duration::from_millis(50);
     const STEPS: usize = 600;

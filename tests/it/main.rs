@@ -24,6 +24,7 @@ mod fallbacks;
 mod learned_limits;
 mod limit_modes;
 mod limit_waits;
+mod limits_shown;
 mod name_server;
 mod namespaces;
 mod node_pages;

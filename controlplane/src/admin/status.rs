@@ -8,9 +8,9 @@
 use crate::discovery::SourceName;
 use crate::gossip::values::{ConfigurationMark, Load, NodeValues};
 use crate::learned::LearnedLimit;
+use crate::limit_status::{EscrowStatus, LimitStatus};
 use crate::member::{Member, View};
 use crate::state::SourceSight;
-use crate::sums::LimitSum;
 use serde::Serialize;
 use shared::clock::Nanos;
 use shared::published::{Live, Readiness};
@@ -60,8 +60,10 @@ pub struct Status {
     pub configuration: ConfigurationMark,
     /// How this node is; the parts are explained at the type.
     pub load: Load,
-    /// Limits of which something is in use, here or at a peer.
-    pub limits: Vec<LimitSum>,
+    /// Every limit of this node, and those of which only peers tell.
+    pub limits: Vec<LimitStatus>,
+    /// How nodes share them; `null` where this node is alone.
+    pub escrow: Option<EscrowStatus>,
     /// Limits of which their providers leave less than is configured, and why.
     pub learned_limits: Vec<LearnedLimit>,
     /// Provider keys that this node passes over now, whoever learned of it.

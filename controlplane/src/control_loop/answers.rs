@@ -1,12 +1,14 @@
 //! What the control loop answers to the admin listener.
 
-use super::ControlLoop;
+use super::{ControlLoop, SharedLimits};
 use crate::admin::Question;
 use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
 use crate::admin::status::{Status, cluster_health, demoted_of, discovery_of, peers_of, resting_of, state_of};
+use crate::limit_status::{self, EscrowStatus, LimitStatus, Sight};
+use crate::metrics::LimitRow;
 use crate::metrics::process::Process;
 use crate::metrics::{ClusterFacts, Facts, render};
-use crate::sums;
+use shared::clock::Nanos;
 
 impl ControlLoop {
     pub(super) fn answer(&mut self, question: Question) {
@@ -25,7 +27,36 @@ impl ControlLoop {
         Ok(status)
     }
 
+    /// Every limit as it stands on this node.
+    pub(super) fn limit_rows(&self, now: Nanos) -> Vec<LimitRow> {
+        let nodes = if self.shared_limits.is_some() { self.cluster.others(self.state.view()).nodes() } else { 1 };
+        let mut rows = self.publisher.limits(nodes, now);
+        for row in &mut rows {
+            row.refused = self.state.totals().refused_by(&row.id);
+            row.is_shared = self.shared_limits.as_ref().is_some_and(|limits| limits.escrow().has(row.key));
+        }
+        rows
+    }
+
+    fn limits(&self, rows: &[LimitRow], now: Nanos) -> Vec<LimitStatus> {
+        limit_status::limits(&Sight {
+            node: &self.facts.node_id,
+            rows,
+            escrow: self.shared_limits.as_ref().map(SharedLimits::escrow),
+            learned: &self.state.learned().shown(now),
+            view: self.state.view(),
+            now,
+        })
+    }
+
+    fn escrow(&self, now: Nanos) -> Option<EscrowStatus> {
+        let limits = self.shared_limits.as_ref()?;
+        Some(limit_status::escrow(limits.escrow(), limits.is_kept(), now))
+    }
+
     fn metrics(&self) -> String {
+        let now = self.clock.now();
+        let rows = self.limit_rows(now);
         let facts = Facts {
             build: self.version,
             region: self.state.region().to_owned(),
@@ -33,8 +64,9 @@ impl ControlLoop {
             readiness: self.state.readiness(),
             started_at: self.started_at,
             process: Process::read(),
+            limits: self.limits(&rows, now),
+            escrow: self.escrow(now),
         };
-        let now = self.clock.now();
         let around = ClusterFacts {
             live: self.state.live(),
             view: self.state.view(),
@@ -43,7 +75,7 @@ impl ControlLoop {
             discovered: self.state.discovered().collect(),
             now,
         };
-        render(self.state.totals(), &self.publisher.limits(now), &around, &facts)
+        render(self.state.totals(), &rows, &around, &facts)
     }
 
     fn status(&self) -> Box<Status> {
@@ -67,7 +99,8 @@ impl ControlLoop {
             digest_bytes: view.digest_bytes,
             configuration: own.configuration.clone(),
             load: own.load.clone(),
-            limits: sums::limits(own, &view.members),
+            limits: self.limits(&self.limit_rows(now), now),
+            escrow: self.escrow(now),
             learned_limits: self.state.learned().shown(now),
             resting_keys: resting_of(&live, now),
             demoted_providers: demoted_of(&live),

@@ -56,6 +56,8 @@ pub(super) struct BookSettings {
     pub(super) lease: Duration,
     /// Nobody has spent anything before this start.
     pub(super) is_new: bool,
+    /// Another one for every process.
+    pub(super) salt: u64,
 }
 
 /// What has to be on disk.
@@ -83,20 +85,25 @@ struct Heard {
     chain: u64,
     holds_lease: bool,
     may_vote: bool,
+    is_new: bool,
 }
 
 /// See the module.
 pub(super) struct Book {
     policy: Policy,
     is_new: bool,
+    /// Nobody whom we knew at the first decision can have forgotten an earlier one.
+    is_first_of_all: bool,
+    /// On every time that is told, so that an answer to a former process is none to this one.
+    salt: u64,
     me: Account,
     /// Nodes that there should be; 0 while that is not known.
     expected: u16,
     roster: Option<Roster>,
     acceptor: Acceptor,
     leases: Leases,
-    /// Left out by a roster that is being decided.
-    doomed: BTreeSet<Account>,
+    /// Left out by a roster that somebody wants, and when we heard of it.
+    doomed: (BTreeSet<Account>, Nanos),
     heard: BTreeMap<Account, Heard>,
     attempt: Option<Attempt>,
     /// Since when something should be decided.
@@ -113,17 +120,19 @@ pub(super) type Outbox = Vec<(Account, Item)>;
 
 impl Book {
     pub(super) fn open(settings: &BookSettings, record: BookRecord, now: Nanos) -> Self {
-        let BookSettings { policy, lease, is_new } = *settings;
+        let BookSettings { policy, lease, is_new, salt } = *settings;
         let BookRecord { me, roster, acceptor } = record;
         let mut book = Self {
             policy,
             is_new,
+            is_first_of_all: false,
+            salt,
             me,
             expected: roster.as_ref().map_or(0, |roster| roster.expected),
             roster,
             acceptor,
             leases: Leases::new(lease, now),
-            doomed: BTreeSet::new(),
+            doomed: (BTreeSet::new(), now),
             heard: BTreeMap::new(),
             attempt: None,
             wanted_since: None,
@@ -162,15 +171,14 @@ impl Book {
         self.expected = nodes;
     }
 
-    pub(super) fn knows_expected(&self) -> bool {
-        self.expected > 0
-    }
-
-    /// Whether rows may go to and come from this account.
-    pub(super) fn trades_with(&self, account: Account, chain: u64) -> bool {
-        let Some(roster) = &self.roster else { return false };
+    /// Whether rows may go to and come from this account, in this chain and epoch. What was sent in an
+    /// earlier epoch is in no base; it is sent again.
+    pub(super) fn trades_with(&self, account: Account, (chain, epoch): (u64, u64)) -> bool {
+        let Some(roster) = self.roster.as_ref().filter(|roster| (roster.chain, roster.epoch) == (chain, epoch)) else {
+            return false;
+        };
         match self.policy {
-            Policy::Keep => chain == roster.chain,
+            Policy::Keep => true,
             Policy::Reclaim => roster.members.contains(&account) && roster.members.contains(&self.me),
         }
     }
@@ -206,11 +214,13 @@ impl Book {
     ) {
         let is_same_epoch = chain == self.chain() && epoch == self.epoch();
         match item {
-            Item::Beat { sent_at, holds_lease, may_vote } => {
-                self.note(from, Heard { at: now, chain, holds_lease, may_vote });
-                self.answer_beat(from, (chain, epoch), sent_at, now, out);
+            Item::Beat { sent_at, holds_lease, may_vote, is_new } => {
+                self.note(from, Heard { at: now, chain, holds_lease, may_vote, is_new });
+                self.answer_beat(from, (chain, epoch), (sent_at, holds_lease), now, out);
             }
-            Item::Grant { sent_at } if is_same_epoch => self.leases.got(from, Nanos(sent_at), now),
+            Item::Grant { sent_at } if is_same_epoch => {
+                self.leases.got(from, Nanos(sent_at.wrapping_sub(self.salt)), now);
+            }
             Item::Decided(roster) => self.consider(roster, now),
             Item::AskBases(after) if is_same_epoch => {
                 let (rows, is_last) = bases(after);
@@ -222,7 +232,12 @@ impl Book {
                 }
             }
             // Only members decide what follows their own epoch; without a chain, everybody.
-            Item::Prepare(ballot) if is_same_epoch && self.may_vote(now) => {
+            Item::Prepare(ballot, left_out) if is_same_epoch && self.may_vote(now) => {
+                // Better no promise than a roster that is accepted by some and never decided: who has
+                // accepted one grants nothing any more.
+                if !self.doom(left_out.into_iter().collect(), now) {
+                    return;
+                }
                 let answer = match self.acceptor.prepare(ballot) {
                     Ok(accepted) => {
                         self.let_others(now);
@@ -247,8 +262,11 @@ impl Book {
                 }
             }
             Item::Accepted(ballot) if is_same_epoch && self.counts(from) => self.was_accepted(from, ballot, now, out),
-            Item::Outbid(ballot) if is_same_epoch => {
-                // Known from now on, so that the next attempt goes above it.
+            Item::Outbid(ballot)
+                if is_same_epoch && self.attempt.as_ref().is_some_and(|attempt| attempt.ballot() < ballot) =>
+            {
+                // Known from now on, so that the next attempt goes above it; not at once, or two could
+                // outbid each other for ever.
                 let _ = self.acceptor.promise(ballot);
                 self.changes.must_persist = true;
                 self.attempt = None;
@@ -266,14 +284,19 @@ impl Book {
             let is_eager = !self.leases.is_held(now) && self.policy == Policy::Reclaim || self.roster.is_none();
             let pause = if is_eager { EAGER_BEAT } else { self.leases.length() / BEATS_PER_LEASE };
             self.beat_at = now.after(pause);
-            let beat =
-                Item::Beat { sent_at: now.0, holds_lease: self.leases.is_held(now), may_vote: self.may_vote(now) };
+            let beat = Item::Beat {
+                sent_at: now.0.wrapping_add(self.salt),
+                holds_lease: self.leases.is_held(now),
+                may_vote: self.may_vote(now),
+                is_new: self.is_new,
+            };
             out.extend(others.iter().map(|(node, _)| (Account { node: *node, life: 0 }, beat.clone())));
         }
         if let Some(roster) = &self.roster
             && self.policy == Policy::Reclaim
         {
-            let grants_itself = self.acceptor.accepted().is_none() && !self.doomed.contains(&self.me);
+            let is_doomed = self.is_doomed(self.me, self.leases.is_held(now), now);
+            let grants_itself = self.acceptor.accepted().is_none() && !is_doomed;
             self.leases.renew(self.me, roster, grants_itself, now);
         }
         self.give_up_if_stuck(now);
@@ -303,17 +326,25 @@ impl Book {
     }
 
     /// A grant, or what the sender has not heard yet.
-    fn answer_beat(&mut self, from: Account, (chain, epoch): (u64, u64), sent_at: u64, now: Nanos, out: &mut Outbox) {
+    fn answer_beat(
+        &mut self,
+        from: Account,
+        (chain, epoch): (u64, u64),
+        (sent_at, holds_lease): (u64, bool),
+        now: Nanos,
+        out: &mut Outbox,
+    ) {
         let Some(roster) = &self.roster else { return };
         let is_behind = chain == roster.chain && epoch < roster.epoch;
-        let is_new_here = chain == 0 && (roster.members.contains(&from) || self.policy == Policy::Keep);
+        let concerns_it = roster.members.contains(&from) || roster.gone.contains(&from);
+        let is_new_here = chain == 0 && (concerns_it || self.policy == Policy::Keep);
         if is_behind || is_new_here {
             out.push((from, Item::Decided(roster.clone())));
         } else if self.policy == Policy::Reclaim
             && (chain, epoch) == (roster.chain, roster.epoch)
             && roster.members.contains(&from)
             && self.acceptor.accepted().is_none()
-            && !self.doomed.contains(&from)
+            && !self.is_doomed(from, holds_lease, now)
         {
             self.leases.give(from, now);
             out.push((from, Item::Grant { sent_at }));
@@ -346,22 +377,35 @@ impl Book {
     /// Accepts, if those that it leaves out can count on us no longer; they get no more grants.
     fn accept(&mut self, ballot: Ballot, roster: Roster, now: Nanos) -> bool {
         self.changes.must_persist = true;
-        if !self.follows(&roster) {
+        let left_out = self.roster.iter().flat_map(|current| current.left_out_by(&roster)).collect();
+        if !self.follows(&roster) || !self.doom(left_out, now) {
             return false;
-        }
-        if let Some(current) = &self.roster {
-            self.doomed = current.left_out_by(&roster).collect();
-            if !self.doomed.iter().all(|account| self.leases.has_run_out(*account, now)) {
-                return false;
-            }
         }
         self.acceptor.accept(ballot, roster);
         true
     }
 
+    /// Somebody wants to leave these out. Whether none of them can count on us any more.
+    fn doom(&mut self, left_out: BTreeSet<Account>, now: Nanos) -> bool {
+        let have_run_out = left_out.iter().all(|account| self.leases.has_run_out(*account, now));
+        self.doomed = (left_out, now);
+        have_run_out
+    }
+
+    /// Whether it gets no more grants, so that it can be left out: as long as somebody wants that. Who
+    /// holds a lease has a quorum that hears it, whatever others may think.
+    fn is_doomed(&self, account: Account, holds_lease: bool, now: Nanos) -> bool {
+        let (doomed, since) = &self.doomed;
+        !holds_lease && doomed.contains(&account) && now.since(*since) <= self.leases.length() * 2
+    }
+
     fn follows(&self, next: &Roster) -> bool {
         let fits = match &self.roster {
-            Some(current) => next.chain == current.chain && next.epoch == current.epoch + 1,
+            Some(current) => {
+                next.chain == current.chain
+                    && next.epoch == current.epoch + 1
+                    && next.gone == current.gone_after(&next.members)
+            }
             None => next.epoch == 1,
         };
         fits && next.is_sound()
@@ -373,7 +417,10 @@ impl Book {
             return;
         };
         let mut told = decided.members.clone();
-        told.extend(self.roster.iter().flat_map(|roster| roster.members.iter().copied()));
+        told.extend(self.electorate(now));
+        if self.roster.is_none() {
+            self.is_first_of_all = self.heard.values().all(|heard| heard.is_new && heard.chain == 0);
+        }
         told.remove(&self.me);
         out.extend(told.into_iter().map(|account| (account, Item::Decided(decided.clone()))));
         self.consider(decided, now);
@@ -388,6 +435,11 @@ impl Book {
             Some(current) if current.chain != roster.chain || current.epoch >= roster.epoch => {}
             Some(_) => self.enter(roster, now),
             None if self.policy == Policy::Keep || roster.members.contains(&self.me) => self.enter(roster, now),
+            // It was decided for accounts that are no more, and all who accepted it would decide it again
+            // and again.
+            None if self.acceptor.accepted() == Some(&roster) || roster.gone.contains(&self.me) => {
+                self.begin_anew(now);
+            }
             None => {}
         }
     }
@@ -397,13 +449,16 @@ impl Book {
         if is_left_out {
             return self.begin_anew(now);
         }
-        let has_closed = self.roster.as_ref().is_none_or(|current| current.left_out_by(&roster).next().is_some());
+        let has_closed = self.roster.as_ref().is_none_or(|current| {
+            // Who missed an epoch does not know whom that one left out.
+            current.left_out_by(&roster).next().is_some() || current.gone != roster.gone
+        });
         let is_same_heir = self.roster.as_ref().is_some_and(|current| current.heir == roster.heir);
         self.roster = Some(roster);
         self.acceptor = Acceptor::default();
         self.attempt = None;
         self.wanted_since = None;
-        self.doomed.clear();
+        self.doomed.0.clear();
         self.leases.enter(now);
         self.beat_at = now;
         self.begin_inheritance(has_closed || !is_same_heir, now);
@@ -416,7 +471,7 @@ impl Book {
         let Some(roster) = self.roster.as_ref().filter(|roster| roster.heir == self.me) else { return };
         if self.policy == Policy::Reclaim {
             let since = former.filter(|_| !is_fresh).map_or(now, |former| former.since());
-            let is_first = self.is_new && roster.epoch == 1;
+            let is_first = self.is_new && self.is_first_of_all && roster.epoch == 1;
             self.inheritance = Some(Inheritance::new(since, is_first));
         }
     }
@@ -429,7 +484,7 @@ impl Book {
         self.acceptor = Acceptor::default();
         self.attempt = None;
         self.wanted_since = None;
-        self.doomed.clear();
+        self.doomed.0.clear();
         self.leases.forget(now);
         self.inheritance = None;
         self.is_new = false;
@@ -455,7 +510,14 @@ impl Book {
             self.heard.range(lives).any(|(account, _)| account != *member) && !self.heard.contains_key(*member)
         };
         let left = roster.members.len() - roster.members.iter().filter(is_gone).count();
-        if now.since(lapsed_at) > patience && (other_lives || left < roster.quorum()) {
+        // Too few members are here to go on, and enough nodes to begin anew; giving up is always safe.
+        let recent = self.recent();
+        let here = || self.heard.iter().filter(|(_, heard)| now.since(heard.at) < recent);
+        let idle = here().filter(|(_, heard)| !heard.holds_lease).map(|(account, _)| account.node);
+        let idle: BTreeSet<_> = idle.chain([self.me.node]).collect();
+        let members = here().filter(|(account, _)| roster.members.contains(account)).count() + 1;
+        let could_begin = members < roster.quorum() && idle.len() >= roster.quorum();
+        if now.since(lapsed_at) > patience && (other_lives || left < roster.quorum() || could_begin) {
             self.begin_anew(now);
         }
     }
@@ -500,12 +562,14 @@ impl Book {
             let ballot = attempt.ballot();
             match attempt.say(now) {
                 Say::Nothing => return,
-                Say::Prepare => {
+                Say::Prepare(wanted) => {
                     if let Ok(accepted) = self.acceptor.prepare(ballot) {
                         self.changes.must_persist = true;
                         attempt.promised(me, ballot, accepted, quorum);
                     }
-                    out.extend(self.electorate(now).map(|account| (account, Item::Prepare(ballot))));
+                    let left_out: Vec<Account> =
+                        self.roster.iter().flat_map(|current| current.left_out_by(&wanted)).collect();
+                    out.extend(self.electorate(now).map(|account| (account, Item::Prepare(ballot, left_out.clone()))));
                 }
                 Say::Accept(roster) => {
                     out.extend(self.electorate(now).map(|account| (account, Item::Accept(ballot, roster.clone()))));
@@ -555,6 +619,7 @@ impl Book {
         let joins = self.heard.iter().filter(|(account, heard)| {
             // A node counts once: its former account has to be left out before, or with it.
             heard.chain == 0
+                && !current.gone.contains(account)
                 && now.since(heard.at) < recent
                 && !members.iter().any(|member| member.node == account.node)
         });
@@ -569,7 +634,8 @@ impl Book {
         }
         let heir = if members.contains(&current.heir) { current.heir } else { self.me };
         let before = current.members.iter().filter(|account| **account < self.me && is_recent(account)).count();
-        let next = Roster { chain: current.chain, epoch: current.epoch + 1, members, heir, expected };
+        let gone = current.gone_after(&members);
+        let next = Roster { chain: current.chain, epoch: current.epoch + 1, members, heir, expected, gone };
         Some((next, u32::try_from(before).unwrap_or(u32::MAX)))
     }
 
@@ -591,7 +657,7 @@ impl Book {
         let before = members.iter().filter(|account| **account < self.me).count();
         let turn = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(u32::from(is_gathering));
         let chain = next_life(self.me.life ^ now.0);
-        Some((Roster { chain, epoch: 1, members, heir: self.me, expected: self.expected }, turn))
+        Some((Roster { chain, epoch: 1, members, heir: self.me, expected: self.expected, gone: Vec::new() }, turn))
     }
 }
 
@@ -602,6 +668,8 @@ pub(super) fn next_life(life: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (mixed ^ (mixed >> 31)).max(1)
 }
+
+mod standing;
 
 #[cfg(test)]
 mod tests;

@@ -73,7 +73,8 @@ enum Stage {
 /// What an attempt wants to be said to all members now.
 pub(super) enum Say {
     Nothing,
-    Prepare,
+    /// What is wanted.
+    Prepare(Roster),
     Accept(Roster),
 }
 
@@ -125,7 +126,7 @@ impl Attempt {
         }
         self.asked_at = Some(now);
         match &self.stage {
-            Stage::Preparing { .. } => Say::Prepare,
+            Stage::Preparing { wanted, .. } => Say::Prepare(wanted.clone()),
             Stage::Accepting { roster, .. } => Say::Accept(roster.clone()),
         }
     }
@@ -142,7 +143,7 @@ mod tests {
 
     fn roster(chain: u64) -> Roster {
         let members = ["a", "b", "c"].map(account).into();
-        Roster { chain, epoch: 2, members, heir: account("a"), expected: 3 }
+        Roster { chain, epoch: 2, members, heir: account("a"), expected: 3, gone: Vec::new() }
     }
 
     #[test]
@@ -167,7 +168,7 @@ mod tests {
         for _ in 0..2 {
             attempt.promised(account("a"), ballot(1, "a"), None, 2);
         }
-        assert!(matches!(attempt.say(Nanos(0)), Say::Prepare), "one member is not two");
+        assert!(matches!(attempt.say(Nanos(0)), Say::Prepare(_)), "one member is not two");
         attempt.promised(account("b"), ballot(1, "a"), None, 2);
         assert_eq!(attempt.accepted(account("a"), ballot(1, "a"), 2), None);
         assert_eq!(attempt.accepted(account("b"), ballot(0, "a"), 2), None, "an answer to another attempt");
@@ -177,9 +178,9 @@ mod tests {
     #[test]
     fn an_attempt_repeats_itself_and_ends() {
         let mut attempt = Attempt::new(ballot(1, "a"), roster(1), Nanos(0));
-        assert!(matches!(attempt.say(Nanos(0)), Say::Prepare));
+        assert!(matches!(attempt.say(Nanos(0)), Say::Prepare(_)));
         assert!(matches!(attempt.say(Nanos(1)), Say::Nothing));
-        assert!(matches!(attempt.say(Nanos(0).after(REPEAT)), Say::Prepare));
+        assert!(matches!(attempt.say(Nanos(0).after(REPEAT)), Say::Prepare(_)));
         assert!(!attempt.is_over(Nanos(0).after(REPEAT)) && attempt.is_over(Nanos(0).after(ATTEMPT_TIMEOUT)));
     }
 }

@@ -21,6 +21,8 @@ const URGENT_PAUSE: Duration = Duration::from_millis(100);
 const REST_PARTS: u64 = 4;
 /// And asks for it this often.
 const REST_PAUSE: Duration = Duration::from_secs(2);
+/// Who was refused and told when units will be free is waited for so long after that time.
+const PROMISE_KEPT: Duration = Duration::from_millis(2_500);
 /// Requests of a size are remembered for about this long.
 const GRAIN_SECONDS: f64 = 10.0;
 
@@ -38,6 +40,14 @@ pub(super) struct Demand {
     asked_at: Option<Nanos>,
     rested_at: Option<Nanos>,
     returned_at: Nanos,
+    promise: Option<Promise>,
+}
+
+/// Clients that were refused come back then, and want so much.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    at: Nanos,
+    units: u64,
 }
 
 /// What to ask of the others.
@@ -59,15 +69,22 @@ impl Demand {
             asked_at: None,
             rested_at: None,
             returned_at: now,
+            promise: None,
         }
     }
 
     /// Takes in what happened since the last look.
     pub(super) fn look(&mut self, ring: &LimitRing, now: Nanos) {
+        // No core looks at the ring of a limit at rest; what has expired is free to be given away.
+        ring.advance(now);
         let Refused { units, requests, largest } = ring.take_refused();
         self.refused = self.refused.saturating_add(units);
         self.is_refusing |= requests > 0;
         self.grain = self.grain.max(largest as f64);
+        if largest > 0 {
+            let units = self.promised(now).max(largest);
+            self.promise = Some(Promise { at: ring.elsewhere_at().unwrap_or(now).max(now), units });
+        }
         let passed = now.since(self.looked_at);
         if passed < LOOK {
             return;
@@ -91,15 +108,29 @@ impl Demand {
         self.grain.ceil() as u64
     }
 
-    /// What this node wants to have free.
-    fn stock(&self) -> u64 {
-        if self.rate < RATE_MIN { 0 } else { (self.rate * STOCK_SECONDS).ceil() as u64 + self.grain() }
+    /// What this node wants to have free at `now`.
+    fn stock(&self, now: Nanos) -> u64 {
+        let next = if self.rate < RATE_MIN { 0 } else { (self.rate * STOCK_SECONDS).ceil() as u64 + self.grain() };
+        if self.is_promise_due(now) { next.max(self.promised(now)) } else { next }
+    }
+
+    /// Units that somebody was told of and has not come back for; 0 where there is nobody.
+    fn promised(&self, now: Nanos) -> u64 {
+        let kept = self.promise.filter(|promise| now.since(promise.at) < PROMISE_KEPT);
+        kept.map_or(0, |promise| promise.units)
+    }
+
+    fn is_promise_due(&self, now: Nanos) -> bool {
+        self.promise.is_some_and(|promise| now >= promise.at)
     }
 
     /// What to ask for, now that `free` units are left of an even share of `even`. Remembers that it
     /// was asked.
     pub(super) fn want(&mut self, free: u64, even: u64, now: Nanos) -> Option<Want> {
-        let stock = self.stock();
+        if self.is_promise_due(now) {
+            self.is_refusing |= free < self.promised(now);
+        }
+        let stock = self.stock(now);
         let is_low = self.is_refusing || free < stock.div_ceil(2);
         let pause = if self.is_refusing { URGENT_PAUSE } else { ASK_PAUSE };
         let units = if is_low { stock.max(self.grain()).saturating_sub(free) } else { 0 };
@@ -119,8 +150,8 @@ impl Demand {
     }
 
     /// What this node can do without, of `free` units, for one that has `theirs` left.
-    pub(super) fn spare(&self, free: u64, theirs: u64, wish: Want) -> u64 {
-        let beyond_stock = free.saturating_sub(self.stock());
+    pub(super) fn spare(&self, free: u64, theirs: u64, wish: Want, now: Nanos) -> u64 {
+        let beyond_stock = free.saturating_sub(self.stock(now));
         let spare = if wish.is_refusing {
             beyond_stock
         } else {
@@ -137,7 +168,7 @@ impl Demand {
 
     /// What goes to the holder of a small limit.
     pub(super) fn surplus(&mut self, free: u64, even: u64, now: Nanos) -> u64 {
-        let surplus = free.saturating_sub(self.stock().max(even / REST_PARTS).max(1));
+        let surplus = free.saturating_sub(self.stock(now).max(even / REST_PARTS).max(1));
         if surplus == 0 || now.since(self.returned_at) < ASK_PAUSE {
             return 0;
         }

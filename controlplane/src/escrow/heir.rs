@@ -12,9 +12,10 @@ use std::time::Duration;
 /// Members that did not answer are asked again this often.
 const REPEAT: Duration = Duration::from_secs(1);
 /// On top of the window: what clocks may differ by over it, and more.
-const MARGIN: Duration = Duration::from_secs(1);
+pub(super) const MARGIN: Duration = Duration::from_secs(1);
 
 /// Of one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Inheritance {
     /// Since when nobody who was left out can spend.
     since: Nanos,
@@ -101,7 +102,7 @@ mod tests {
 
     fn roster() -> Roster {
         let members = ["a", "b", "c"].map(account).into();
-        Roster { chain: 1, epoch: 2, members, heir: account("a"), expected: 3 }
+        Roster { chain: 1, epoch: 2, members, heir: account("a"), expected: 3, gone: Vec::new() }
     }
 
     fn due(inheritance: &Inheritance, base: i128, seconds: u64) -> i128 {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 const TOTAL_MAX: u128 = 1 << 120;
 
 /// What was given in all, shares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Totals {
     /// Free to be spent by whoever gets it.
     pub free: u128,
@@ -32,7 +32,7 @@ pub(super) struct Credit {
 
 /// See the module. The sum of all nodes' balances, and of what is on its way, is at most
 /// [`super::shares::FULL`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Ledger {
     base: i128,
     sent: BTreeMap<Account, Totals>,

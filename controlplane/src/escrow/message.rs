@@ -42,6 +42,8 @@ pub(super) enum Item {
         holds_lease: bool,
         /// It may take part in a first decision.
         may_vote: bool,
+        /// It cannot have forgotten anything.
+        is_new: bool,
     },
     /// The receiver may count on us for a lease from `sent_at` on.
     Grant {
@@ -50,8 +52,8 @@ pub(super) enum Item {
     },
     /// This is the roster now.
     Decided(Roster),
-    /// Asks for a promise to take no lower ballot.
-    Prepare(Ballot),
+    /// Asks for a promise to take no lower ballot, in order to leave these out.
+    Prepare(Ballot, Vec<Account>),
     /// Promised, and what was accepted before.
     Promise(Ballot, Option<(Ballot, Roster)>),
     /// Asks to accept.

@@ -4,6 +4,8 @@ use super::account::Account;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
+/// Accounts that were left out lately, which a roster remembers.
+const GONE_MAX: usize = 128;
 /// The most members; a roster has to fit into one frame.
 pub(super) const MEMBERS_MAX: usize = 2_048;
 
@@ -29,6 +31,9 @@ pub(super) struct Roster {
     pub heir: Account,
     /// How many nodes there should be.
     pub expected: u16,
+    /// Left out lately, oldest first. None of them may ever be a member again: what it gave and got is
+    /// in the bases of some and in the rows of others.
+    pub gone: Vec<Account>,
 }
 
 impl Roster {
@@ -42,12 +47,20 @@ impl Roster {
         self.members.difference(&next.members).copied()
     }
 
+    /// Those gone before, and those that a roster of `members` leaves out now; the newest of them.
+    pub(super) fn gone_after(&self, members: &BTreeSet<Account>) -> Vec<Account> {
+        let all: Vec<Account> = self.gone.iter().chain(self.members.difference(members)).copied().collect();
+        all.get(all.len().saturating_sub(GONE_MAX)..).unwrap_or_default().to_vec()
+    }
+
     /// Whether it can be decided at all, whoever proposes it.
     pub(super) fn is_sound(&self) -> bool {
         self.chain != 0
             && self.epoch > 0
             && self.members.contains(&self.heir)
             && self.members.len() <= MEMBERS_MAX
+            && self.gone.len() <= GONE_MAX
+            && !self.gone.iter().any(|account| self.members.contains(account))
             && self.members.iter().all(|member| member.life != 0)
     }
 }

@@ -18,7 +18,7 @@ const _: () = assert!(UNITS_MAX <= 1 << 40, "units are cut exactly");
 
 /// Names a limit on the wire and on disk: first bytes of a hash of what it counts, for whom, and
 /// for how long. The same on every node of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LimitKey(pub u64);
 
 impl LimitKey {

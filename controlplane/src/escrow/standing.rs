@@ -3,8 +3,8 @@
 use super::account::Account;
 use super::ledger::Ledger;
 use super::roster::Policy;
-use super::shares::{LimitKey, units};
-use super::{Escrow, Side};
+use super::shares::{FULL, LimitKey, units};
+use super::{Escrow, Side, wait_before_minting};
 use shared::clock::Nanos;
 
 /// Why a node may not spend.
@@ -13,9 +13,21 @@ pub enum Obstacle {
     /// It is not known how many nodes there should be.
     ExpectedUnknown,
     /// Too few of them have met to decide anything.
-    NoRoster,
+    NoRoster {
+        /// Nodes that could.
+        met: usize,
+        /// Of them are needed.
+        needed: usize,
+        /// This node itself takes no part before: it may have granted something and forgotten it.
+        votes_at: Option<Nanos>,
+    },
     /// Too few members of the roster answer.
-    NoLease,
+    NoLease {
+        /// Members that have to.
+        needed: usize,
+        /// When the last lease ended; `None`: there was none.
+        since: Option<Nanos>,
+    },
 }
 
 /// One policy's roster.
@@ -23,8 +35,12 @@ pub enum Obstacle {
 pub struct BookStanding {
     /// Whose.
     pub policy: Policy,
+    /// Limits that go by it.
+    pub limits: usize,
     /// This node's account.
     pub account: Account,
+    /// How many nodes there should be; 0: not known.
+    pub expected: u16,
     /// 0: there is none.
     pub epoch: u64,
     /// Accounts that may hold shares.
@@ -56,6 +72,11 @@ pub struct LimitStanding {
     pub unconfirmed: u64,
     /// Asked of this node, thousandths of units a second.
     pub rate_milli: u64,
+    /// Units of the largest request that it could not serve lately; 1 where there was none.
+    pub grain: u64,
+    /// When what nobody has comes into being again at the latest; `None`: at once, or nothing is
+    /// missing as far as this node can tell.
+    pub mints_at: Option<Nanos>,
 }
 
 /// What a node's books say of one limit, in shares: for auditors, who add up those of all nodes.
@@ -77,7 +98,7 @@ pub struct Holdings {
 
 impl Holdings {
     /// A whole limit.
-    pub const WHOLE: i128 = super::shares::FULL;
+    pub const WHOLE: i128 = FULL;
 }
 
 impl Escrow {
@@ -94,16 +115,28 @@ impl Escrow {
 
     /// Every policy's roster.
     pub fn books(&self, now: Nanos) -> Vec<BookStanding> {
-        self.sides.values().map(|side| side.standing(now)).collect()
+        let limits = |policy| self.limits.values().filter(|limit| limit.terms.policy == policy).count();
+        self.sides.values().map(|side| side.standing(limits(side.policy), now)).collect()
+    }
+
+    /// Whether nodes hold parts of a limit.
+    pub fn has(&self, key: LimitKey) -> bool {
+        self.limits.contains_key(&key)
+    }
+
+    /// How often this node, as the heir, has taken over what nobody had of a limit.
+    pub fn minted(&self) -> u64 {
+        self.minted
     }
 
     /// A limit; `None` for one that is not configured.
-    pub fn standing(&self, key: LimitKey) -> Option<LimitStanding> {
+    pub fn standing(&self, key: LimitKey, now: Nanos) -> Option<LimitStanding> {
         let limit = self.limits.get(&key)?;
         let (policy, amount) = (limit.terms.policy, limit.terms.amount);
         let side = self.sides.get(&policy)?;
         let (borrowed, lent) = side.ledgers.get(&key).map_or((0, 0), Ledger::flows);
-        let unconfirmed = side.unconfirmed.keys().filter(|(limit, _)| *limit == key).count() as u64;
+        let first = Account { node: super::NodeName::default(), life: 0 };
+        let unconfirmed = side.unconfirmed.range((key, first)..).take_while(|((limit, _), _)| *limit == key).count();
         Some(LimitStanding {
             key,
             policy,
@@ -111,32 +144,41 @@ impl Escrow {
             entitlement: limit.terms.ring.entitlement(),
             borrowed: whole(borrowed, amount),
             lent: whole(lent, amount),
-            unconfirmed,
+            unconfirmed: unconfirmed as u64,
             rate_milli: (limit.demand.rate() * 1_000.0) as u64,
+            grain: limit.demand.grain(),
+            mints_at: side.book.mints_at(wait_before_minting(side, &limit.terms), now),
         })
     }
 }
 
 /// Sums of rows may be many times the limit.
 fn whole(shares: i128, amount: u64) -> u64 {
-    let times = shares / super::shares::FULL;
-    let times = u64::try_from(times).unwrap_or(u64::MAX);
-    times.saturating_mul(amount).saturating_add(units(shares % super::shares::FULL, amount))
+    let times = u64::try_from(shares / FULL).unwrap_or(u64::MAX);
+    times.saturating_mul(amount).saturating_add(units(shares % FULL, amount))
 }
 
 impl Side {
-    fn standing(&self, now: Nanos) -> BookStanding {
+    fn standing(&self, limits: usize, now: Nanos) -> BookStanding {
         let roster = self.book.roster();
         let spends_until = self.book.spends_until();
+        let needed = self.book.needed();
         let obstacle = match roster {
-            None if !self.book.knows_expected() => Some(Obstacle::ExpectedUnknown),
-            None => Some(Obstacle::NoRoster),
-            Some(_) if spends_until.is_none_or(|until| until < now) => Some(Obstacle::NoLease),
+            None if self.book.expected() == 0 => Some(Obstacle::ExpectedUnknown),
+            None => {
+                let votes_at = self.book.votes_at(now);
+                Some(Obstacle::NoRoster { met: self.book.met(now), needed, votes_at })
+            }
+            Some(_) if spends_until.is_none_or(|until| until < now) => {
+                Some(Obstacle::NoLease { needed, since: spends_until })
+            }
             Some(_) => None,
         };
         BookStanding {
             policy: self.policy,
+            limits,
             account: self.book.me(),
+            expected: self.book.expected(),
             epoch: self.book.epoch(),
             members: roster.map(|roster| roster.members.iter().copied().collect()).unwrap_or_default(),
             heir: roster.map(|roster| roster.heir),

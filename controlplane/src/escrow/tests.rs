@@ -169,6 +169,61 @@ fn what_is_needed_goes_where_it_is_needed() {
 }
 
 #[test]
+fn who_was_told_when_to_come_back_finds_units_there_and_then() {
+    let mut cluster = Cluster::new(3, 1, Policy::Reclaim);
+    cluster.run(seconds(6));
+    let rings: Vec<_> = cluster.nodes.iter().map(|node| Arc::clone(&node.ring)).collect();
+    let has_it = rings.iter().position(|ring| ring.entitlement() == 1).unwrap();
+    let (spends, refuses) = (&rings[has_it], &rings[(has_it + 1) % 3]);
+    assert!(spends.try_hold(1, cluster.now));
+    spends.stamp(1, cluster.now);
+    let free_at = spends.available_at(1, cluster.now).unwrap();
+    let told = free_at.after(Duration::from_millis(300));
+    refuses.set_elsewhere_at(Some(told));
+    refuses.count_refused(1);
+    cluster.run(told.since(cluster.now));
+    for _ in 0..2 {
+        cluster.run(seconds(1));
+        assert_eq!(refuses.free(), 1, "and it stays for a while");
+    }
+}
+
+#[test]
+fn a_book_says_what_is_in_the_way_and_until_when() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.nodes[1].is_up = false;
+    cluster.nodes[2].is_up = false;
+    cluster.run(seconds(3));
+    let book = |cluster: &Cluster| {
+        cluster.nodes[0].escrow.books(cluster.now).into_iter().find(|book| book.policy == Policy::Reclaim).unwrap()
+    };
+    assert_eq!(book(&cluster).obstacle, Some(Obstacle::NoRoster { met: 1, needed: 2, votes_at: None }));
+    cluster.nodes[1].is_up = true;
+    cluster.run(seconds(6));
+    assert_eq!((book(&cluster).obstacle, book(&cluster).members.len()), (None, 2));
+    cluster.nodes[1].is_up = false;
+    cluster.run(LEASE + seconds(1));
+    assert!(matches!(book(&cluster).obstacle, Some(Obstacle::NoLease { needed: 2, since: Some(_) })));
+    cluster.restart(0, false);
+    let votes_at = cluster.now.after(LEASE);
+    assert!(matches!(book(&cluster).obstacle, Some(Obstacle::NoRoster { votes_at: Some(at), .. }) if at > votes_at));
+}
+
+#[test]
+fn what_a_lost_node_had_is_told_to_come_back_when_it_does() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    let standing = |cluster: &Cluster| cluster.nodes[0].escrow.standing(LimitKey(7), cluster.now).unwrap();
+    assert_eq!(standing(&cluster).mints_at, None);
+    cluster.nodes[1].is_up = false;
+    cluster.run(LEASE + seconds(5));
+    let mints_at = standing(&cluster).mints_at.unwrap();
+    cluster.run(mints_at.since(cluster.now).saturating_add(seconds(1)));
+    assert_eq!(cluster.spenders().map(|node| node.ring.entitlement()).sum::<u64>(), 900);
+    assert_eq!(cluster.nodes.iter().filter(|node| node.is_up).map(|node| node.escrow.minted()).max(), Some(2));
+}
+
+#[test]
 fn a_dead_nodes_part_is_taken_over_after_lease_and_window_only() {
     let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
     cluster.run(seconds(6));
@@ -275,4 +330,103 @@ fn a_damaged_state_is_no_state() {
     assert!(matches!(Escrow::open(&other, Some(&state), cluster.now).1, Err(RecordError::OtherNode(_))));
     state[20] ^= 1;
     assert_eq!(Escrow::open(&settings, Some(&state), cluster.now).1, Err(RecordError::Damaged));
+}
+
+#[test]
+fn one_link_that_is_cut_costs_nobody_its_lease() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    cluster.cut = [(0, 1)].into();
+    for _ in 0..40 {
+        cluster.run(seconds(1));
+        assert_eq!(cluster.total(), 900, "at {:?}", cluster.now);
+    }
+}
+
+#[test]
+fn a_late_first_decision_of_nodes_that_forgot_the_first_one_waits_for_the_window() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.cut = [(0, 2), (1, 2)].into();
+    cluster.run(seconds(8));
+    assert_eq!(cluster.total(), 900);
+    cluster.cut = [(0, 1), (0, 2)].into();
+    cluster.restart(1, false);
+    cluster.run(LEASE + seconds(9));
+    assert_eq!(cluster.total(), 0, "the third node is new, and what it decides is not");
+    cluster.run(seconds(20));
+    assert_eq!(cluster.total(), 900);
+}
+
+#[test]
+fn members_that_cannot_go_on_begin_anew_with_those_that_forgot() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    cluster.nodes[2].is_up = false;
+    cluster.restart(1, false);
+    cluster.run(seconds(60));
+    assert_eq!(cluster.total(), 900, "{:?}", cluster.nodes[0].escrow.books(cluster.now));
+}
+
+#[test]
+fn nodes_that_forget_again_and_again_decide_in_the_end() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    for step in 0..60_u32 {
+        cluster.run(Duration::from_millis(u64::from(150 * (step % 7) + 50)));
+        cluster.restart(step as usize * 7 % 3, false);
+    }
+    cluster.run(seconds(60));
+    assert_eq!(cluster.total(), 900, "{:?}", cluster.nodes[0].escrow.books(cluster.now));
+}
+
+/// Node 1 of three as its disk has it, in epoch 1, with 70 shares that node 2 gave it.
+fn member() -> (Escrow, [Account; 3], impl Fn(u64, Vec<Item>) -> Vec<u8>) {
+    let accounts = [0, 1, 2].map(|index| Account { node: name(index), life: 9 });
+    let roster = first_roster(accounts);
+    let mut ledger = Ledger::default();
+    ledger.credit(accounts[2], ledger::Totals { free: 70, used: 0 });
+    let book = BookRecord { me: accounts[1], roster: Some(roster), acceptor: decree::Acceptor::default() };
+    let ledgers = BTreeMap::from([(LimitKey(7), ledger)]);
+    let state = record::write([(Policy::Reclaim, book, &ledgers)].into_iter());
+    let mut cluster = Cluster::new(1, 900, Policy::Reclaim);
+    let node = cluster.open(1, false, Some(&state));
+    let letter = |epoch, items| {
+        write(vec![Letter { policy: Policy::Reclaim, from: 9, to: 9, chain: 5, epoch, items }]).remove(0)
+    };
+    (node.escrow, accounts, letter)
+}
+
+fn first_roster(accounts: [Account; 3]) -> roster::Roster {
+    let gone = Vec::new();
+    roster::Roster { chain: 5, epoch: 1, members: accounts.into(), heir: accounts[0], expected: 3, gone }
+}
+
+fn without_the_last(accounts: [Account; 3]) -> roster::Roster {
+    let [first, second, third] = accounts;
+    roster::Roster { epoch: 2, members: [first, second].into(), gone: vec![third], ..first_roster(accounts) }
+}
+
+#[test]
+fn what_was_said_in_one_epoch_is_not_sent_as_of_the_next() {
+    let (mut escrow, accounts, letter) = member();
+    escrow.heard(name(0), letter(1, vec![Item::AskBases(None)]));
+    escrow.heard(name(0), letter(1, vec![Item::Decided(without_the_last(accounts))]));
+    let sent = Escrow::kept(escrow.step(&[], Nanos(2 * SECOND)));
+    let items: Vec<Item> = sent.iter().flat_map(|(_, bytes)| read(bytes).unwrap()).flat_map(|one| one.items).collect();
+    assert!(!items.iter().any(|item| matches!(item, Item::Bases(..))), "a base of before: {items:?}");
+    escrow.heard(name(0), letter(2, vec![Item::AskBases(None)]));
+    let sent = Escrow::kept(escrow.step(&[], Nanos(3 * SECOND)));
+    let items: Vec<Item> = sent.iter().flat_map(|(_, bytes)| read(bytes).unwrap()).flat_map(|one| one.items).collect();
+    assert!(items.contains(&Item::Bases(None, vec![(LimitKey(7), 70)], true)), "{items:?}");
+}
+
+#[test]
+fn rows_of_an_earlier_epoch_are_credited_no_more() {
+    let (mut escrow, accounts, letter) = member();
+    let rows = |free| Item::Rows(vec![message::Row { limit: LimitKey(7), totals: ledger::Totals { free, used: 0 } }]);
+    escrow.heard(name(0), letter(1, vec![Item::Decided(without_the_last(accounts))]));
+    for (epoch, free, balance) in [(1, 10, 70), (2, 10, 80), (1, 50, 80), (3, 50, 80)] {
+        escrow.heard(name(0), letter(epoch, vec![rows(free)]));
+        let _ = Escrow::kept(escrow.step(&[], Nanos(2 * SECOND)));
+        assert_eq!(escrow.sides[&Policy::Reclaim].ledgers[&LimitKey(7)].balance(), balance);
+    }
 }

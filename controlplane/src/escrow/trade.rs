@@ -28,8 +28,13 @@ fn send<T: Clone>(lists: Lists<T>, item: impl Fn(Vec<T>) -> Item, out: &mut Outb
 impl Side {
     /// After the book has changed: rows of those left out go into the bases, or all is lost. True:
     /// to be kept.
-    pub(super) fn follow(&mut self, limits: &BTreeMap<LimitKey, Limit>) -> bool {
+    pub(super) fn follow(&mut self, limits: &BTreeMap<LimitKey, Limit>, out: &mut Outbox) -> bool {
         let changes = self.book.changes();
+        if changes.has_lost_all || changes.has_entered {
+            // Letters name the epoch that they are sent in. What was said in the one before, such as a
+            // base or a promise, is not true of this one.
+            out.retain(|(_, item)| matches!(item, Item::Decided(_)));
+        }
         if changes.has_lost_all {
             self.ledgers.clear();
             self.unconfirmed.clear();
@@ -76,7 +81,7 @@ impl Side {
                 let mut rows = Vec::new();
                 for wish in wishes {
                     let Some(limit) = limits.get_mut(&wish.limit) else { continue };
-                    let given = self.grant(from, wish, limit);
+                    let given = self.grant(from, wish, limit, now);
                     rows.extend(self.give(from, limit, given, now));
                 }
                 let has_given = !rows.is_empty();
@@ -102,10 +107,10 @@ impl Side {
     }
 
     /// Units that this node can do without.
-    fn grant(&self, to: Account, wish: Wish, limit: &Limit) -> u64 {
+    fn grant(&self, to: Account, wish: Wish, limit: &Limit, now: Nanos) -> u64 {
         let free = limit.terms.ring.free();
         let want = Want { units: wish.units, least: wish.least, is_refusing: wish.is_refusing };
-        let spare = limit.demand.spare(free, wish.free, want);
+        let spare = limit.demand.spare(free, wish.free, want, now);
         // Two with too little each serve nobody: one of them gets all.
         let me = self.book.me();
         let loses = limit.demand.is_useless(free) && wish.limit.weight_of(to) > wish.limit.weight_of(me);
@@ -153,7 +158,9 @@ impl Side {
     pub(super) fn repeat_rows(&mut self, now: Nanos, out: &mut Outbox) {
         let mut rows = Lists::new();
         for ((limit, to), sent_at) in &mut self.unconfirmed {
-            if sent_at.is_some_and(|at| now.since(at) < REPEAT) || !self.book.trades_with(*to, self.book.chain()) {
+            if sent_at.is_some_and(|at| now.since(at) < REPEAT)
+                || !self.book.trades_with(*to, (self.book.chain(), self.book.epoch()))
+            {
                 continue;
             }
             *sent_at = Some(now);

@@ -223,8 +223,10 @@ impl Shared {
             self.meet_namesake(state, &opened, is_new.is_ok(), via, now);
             return Err(Refusal::Namesake);
         }
-        if is_new == Err(Refusal::OlderGeneration) {
-            self.tell_of_later_life(state, &opened, via, now);
+        match is_new {
+            Err(Refusal::OlderGeneration) => self.tell_of_later_life(state, &opened, 0, via, now),
+            Err(Refusal::Replayed) => self.meet_again(state, &opened, via, now),
+            _ => {}
         }
         is_new.map(|()| opened)
     }

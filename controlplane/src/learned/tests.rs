@@ -81,7 +81,13 @@ impl Node {
 
 /// Another node, that has used so many requests.
 fn other(used: u64, told: Vec<ToldRow>) -> crate::member::Member {
-    let limits = vec![LimitUse { id: "minute/requests".into(), unit: "requests".into(), used, amount: 100 }];
+    let limits = vec![LimitUse {
+        id: "minute/requests".into(),
+        unit: "requests".into(),
+        used,
+        amount: 100,
+        ..LimitUse::default()
+    }];
     member("b", Health::Healthy, NodeValues { limits, told, ..NodeValues::default() })
 }
 

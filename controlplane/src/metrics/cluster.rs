@@ -215,7 +215,13 @@ mod tests {
             configuration: ConfigurationMark { epoch: 4, author: String::new(), hash: hash.into() },
             load: Load { cpu_permille: 250, ..Load::default() },
             providers: vec![ProviderTraffic { provider: "openai".into(), attempts: 5, ..Default::default() }],
-            limits: vec![LimitUse { id: "team".into(), unit: "tokens".into(), used: 7, amount: 100 }],
+            limits: vec![LimitUse {
+                id: "team".into(),
+                unit: "tokens".into(),
+                used: 7,
+                amount: 100,
+                ..LimitUse::default()
+            }],
             ..NodeValues::default()
         }
     }

@@ -4,25 +4,47 @@
 use super::cluster::{ClusterFacts, cluster};
 pub use super::exposition::CONTENT_TYPE;
 use super::exposition::Exposition;
+use super::limits::limits as shared_limits;
 use super::process::Process;
 use super::totals::{Counts, Latencies, Totals};
+use crate::escrow::LimitKey;
+use crate::limit_status::{EscrowStatus, LimitStatus};
 use shared::limit::RingSnapshot;
 use shared::published::Readiness;
 use shared::report::{AttemptLabels, Estimates, Gauges, Histogram, LimitWaits, TrafficLabels};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// One limit as it stands.
-#[derive(Clone, Debug)]
+/// One limit as it stands on this node.
+#[derive(Clone, Debug, Default)]
 pub struct LimitRow {
     /// The rate limit's id and what it counts.
     pub id: String,
-    /// `requests` or `tokens`.
+    /// `requests`, `tokens` or `concurrent`.
     pub unit: &'static str,
+    /// Its name in the escrow.
+    pub key: LimitKey,
+    /// Units in a window as configured; `None` where only the provider knows.
+    pub configured: Option<u64>,
+    /// Length of the window, nanoseconds.
+    pub window_ns: u64,
+    /// How firmly it holds, as the configuration calls it.
+    pub enforcement: &'static str,
     /// Entitlement, use and reservations of this node.
     pub ring: RingSnapshot,
+    /// The entitlement may be spent now.
+    pub is_valid: bool,
+    /// By so much all nodes may exceed it at most.
+    pub overshoot_bound: u64,
     /// Part of the answers that may need more than was reserved; 0 where nothing is estimated.
     pub overshoot_probability: f64,
+    /// Nodes hold parts of it.
+    pub is_shared: bool,
+    /// Requests refused for it since the start.
+    pub refused: u64,
+    /// After what time one unit, half and all of what is used here is free again, milliseconds;
+    /// empty while there is plenty.
+    pub back_ms: Vec<u64>,
 }
 
 /// What is known besides the counts.
@@ -40,6 +62,10 @@ pub struct Facts {
     pub started_at: Duration,
     /// What the operating system says.
     pub process: Process,
+    /// How every limit stands, here and on all nodes.
+    pub limits: Vec<LimitStatus>,
+    /// How nodes share them; `None`: this node is alone.
+    pub escrow: Option<EscrowStatus>,
 }
 
 /// The whole text. Costs O(rows), which `totals` bounds.
@@ -47,6 +73,7 @@ pub fn render(totals: &Totals, limits: &[LimitRow], around: &ClusterFacts<'_>, f
     let mut text = Exposition::default();
     traffic(&mut text, totals);
     attempts_and_limits(&mut text, totals, limits);
+    shared_limits(&mut text, &facts.limits, facts.escrow.as_ref());
     sums(&mut text, totals);
     cores(&mut text, totals);
     cluster(&mut text, around);
@@ -297,6 +324,8 @@ mod tests {
             readiness: Readiness::Ready,
             started_at: Duration::from_secs(1_700_000_000),
             process: Process::read(),
+            limits: Vec::new(),
+            escrow: None,
         }
     }
 
@@ -342,7 +371,13 @@ mod tests {
     #[test]
     fn what_was_reported_is_shown() {
         let ring = RingSnapshot { amount: 100, entitlement: 100, used: 30, held: 5 };
-        let limits = [LimitRow { id: "team-a/tokens".into(), unit: "tokens", ring, overshoot_probability: 0.01 }];
+        let limits = [LimitRow {
+            id: "team-a/tokens".into(),
+            unit: "tokens",
+            ring,
+            overshoot_probability: 0.01,
+            ..LimitRow::default()
+        }];
         let text = shown(&totals(), &limits);
         for line in [
             "deepintshield_requests_total{provider=\"openai\",model=\"gpt-4o\",endpoint=\"chat\",status=\"200\",code=\"\"} 3",

@@ -71,6 +71,11 @@ pub(crate) struct CoreView {
 }
 
 impl Totals {
+    /// Requests that a limit refused since the start.
+    pub fn refused_by(&self, limit: &str) -> u64 {
+        self.refusals.get(limit).copied().unwrap_or(0)
+    }
+
     /// Adds one core's report.
     pub fn add(&mut self, report: &Report) {
         for (labels, traffic) in &report.traffic {

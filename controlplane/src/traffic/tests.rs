@@ -163,8 +163,15 @@ fn limits_of_which_nothing_is_used_are_left_out() {
         id: id.into(),
         unit: "tokens",
         ring: RingSnapshot { amount: 100, entitlement: 100, used, held: 0 },
-        overshoot_probability: 0.0,
+        ..LimitRow::default()
     };
     let shown = limits(&[row("a", 0), row("b", 7)]);
-    assert_eq!(shown, [LimitUse { id: "b".into(), unit: "tokens".into(), used: 7, amount: 100 }]);
+    assert_eq!(
+        shown,
+        [LimitUse { id: "b".into(), unit: "tokens".into(), used: 7, amount: 100, ..LimitUse::default() }]
+    );
+    let shared = LimitRow { is_shared: true, is_valid: true, ..row("c", 0) };
+    let lapsed = LimitRow { is_valid: false, ..shared.clone() };
+    let entitlements = limits(&[shared, lapsed]).into_iter().map(|limit| limit.entitlement);
+    assert_eq!(entitlements.collect::<Vec<_>>(), [Some(100), Some(0)]);
 }

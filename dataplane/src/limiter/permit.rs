@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use shared::bounds::LIMITS_PER_REQUEST_MAX;
 use shared::clock::Nanos;
-use shared::limit::{COUNTING_SPREAD_NS, ChargeRule, LimitIndex, Unit};
+use shared::limit::{COUNTING_SPREAD_NS, ChargeRule, LimitIndex, LimitRing, Unit};
 
 use super::slice::Slice;
 use super::slices::Slices;
@@ -187,18 +187,14 @@ impl Slices {
         refused.amount = slice.ring().amount();
         if !slice.ring().is_valid_at(now) {
             // Nothing is ours to give out until the cluster is heard again.
-            refused.retry_after = (charge.amount <= refused.amount).then_some(UNFORETOLD);
+            refused.retry_after = (charge.amount <= refused.amount).then(|| elsewhere(slice.ring(), now));
             return refused;
         }
-        if slice.is_wanted() {
-            // What there is belongs to those who wait for it, and to whom next nobody knows.
-            refused.retry_after = Some(UNFORETOLD);
-        } else {
-            refused.remaining = slice.free();
-            if refused.remaining >= charge.amount {
-                refused.retry_after = Some(Duration::ZERO);
-                return refused;
-            }
+        // What there is belongs to those who wait for it.
+        refused.remaining = if slice.is_wanted() { 0 } else { slice.free() };
+        if refused.remaining >= charge.amount {
+            refused.retry_after = Some(Duration::ZERO);
+            return refused;
         }
         if charge.unit == Unit::Concurrent {
             refused.retry_after = Some(UNFORETOLD);
@@ -206,13 +202,26 @@ impl Slices {
         }
         refused.reset = slice.ring().empty_at(now).since(now);
         let available_at = slice.available_at(charge.amount, now);
-        refused.retry_after = available_at.map(|at| at.since(now).max(refused.retry_after.unwrap_or_default()));
-        if refused.retry_after.is_none() && charge.amount <= refused.amount {
-            // Other nodes have what is missing; it comes back to us as their use expires.
-            refused.retry_after = Some(refused.reset.max(UNFORETOLD));
+        refused.retry_after = available_at.map(|at| at.since(now));
+        if charge.amount <= refused.amount {
+            // Other nodes may have what is missing, and have it earlier than it is free here.
+            let heard = slice.ring().elsewhere_at().map(|_| elsewhere(slice.ring(), now));
+            refused.retry_after = match (refused.retry_after, heard) {
+                (Some(here), Some(there)) => Some(here.min(there)),
+                (None, None) => Some(UNFORETOLD),
+                (here, there) => here.or(there),
+            };
+        }
+        if slice.is_wanted() {
+            refused.retry_after = refused.retry_after.map(|after| after.max(UNFORETOLD));
         }
         refused
     }
+}
+
+/// After what time units of other nodes can be here. Those that they have now are on their way.
+fn elsewhere(ring: &LimitRing, now: Nanos) -> Duration {
+    ring.elsewhere_at().map_or(UNFORETOLD, |at| at.since(now).max(UNFORETOLD))
 }
 
 impl Permit {

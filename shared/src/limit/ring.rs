@@ -71,6 +71,8 @@ struct Allowed {
     valid_until: AtomicU64,
     /// What all nodes may use together; only told to clients, decides nothing.
     amount: AtomicU64,
+    /// See [`LimitRing::elsewhere_at`]; decides nothing either.
+    elsewhere_at: AtomicU64,
 }
 
 struct History {
@@ -81,7 +83,7 @@ struct History {
 }
 
 /// A ring at one moment, for metrics. The fields are read one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingSnapshot {
     /// What all nodes may use in a window.
     pub amount: u64,
@@ -111,6 +113,7 @@ impl LimitRing {
                 entitlement: AtomicU64::new(entitlement.min(UNITS_MAX)),
                 valid_until: AtomicU64::new(u64::MAX),
                 amount: AtomicU64::new(entitlement.min(UNITS_MAX)),
+                elsewhere_at: AtomicU64::new(u64::MAX),
             }),
             used: CachePadded::new(AtomicU64::new(0)),
             history: CachePadded::new(History {
@@ -140,6 +143,18 @@ impl LimitRing {
     /// Sets what all nodes together may use. The entitlement stays as it is.
     pub fn set_amount(&self, amount: u64) {
         self.allowed.amount.store(amount.min(UNITS_MAX), Ordering::Relaxed);
+    }
+
+    /// When units that this node does not have can be here, from what other nodes say of theirs;
+    /// `None`: not known. Only for what a refusal says.
+    pub fn elsewhere_at(&self) -> Option<Nanos> {
+        let at = self.allowed.elsewhere_at.load(Ordering::Relaxed);
+        (at < u64::MAX).then_some(Nanos(at))
+    }
+
+    /// Sets what [`LimitRing::elsewhere_at`] answers.
+    pub fn set_elsewhere_at(&self, at: Option<Nanos>) {
+        self.allowed.elsewhere_at.store(at.map_or(u64::MAX, |at| at.0), Ordering::Relaxed);
     }
 
     /// The last instant at which anything may be held.

@@ -130,7 +130,13 @@ fn described(world: &World<'_>) -> String {
         let (epoch, members) = book.map_or((0, 0), |book| (book.epoch, book.members.len()));
         let is_heir = book.is_some_and(|book| book.heir == Some(book.account));
         let ring = &process.rings[0];
-        let mark = if machine.is_paused { "~" } else if !ring.is_valid_at(now) { "!" } else { "" };
+        let mark = if machine.is_paused {
+            "~"
+        } else if !ring.is_valid_at(now) {
+            "!"
+        } else {
+            ""
+        };
         let heir = if is_heir { "*" } else { "" };
         text += &format!(" {mark}{}/{}@{epoch}.{members}{heir}", ring.used(), ring.entitlement());
     }

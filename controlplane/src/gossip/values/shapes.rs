@@ -144,6 +144,13 @@ pub struct LimitUse {
     pub used: u64,
     /// Amount of the limit.
     pub amount: u64,
+    /// Units that the node may use in a window, now; `None` where it does not say so.
+    pub entitlement: Option<u64>,
+    /// Requests that it refused for this limit since its start.
+    pub refused: u64,
+    /// After what time one unit, half and all of what is used there does not count any more,
+    /// milliseconds from when it was published; empty where that is not known.
+    pub back_ms: Vec<u64>,
 }
 
 /// What a provider said last of the limits of one key and model.

@@ -96,6 +96,31 @@ fn every_limit_without_room_knows_once_what_was_asked_of_it() {
 }
 
 #[test]
+fn units_of_other_nodes_are_told_of_where_they_come_earlier() {
+    let rings = rings(&[1]);
+    let slices = Slices::new(&rings);
+    rings[0].set_amount(10);
+    slices.admit(&[requests(0)], at(1.0)).unwrap().sent(at(1.0)).settle(0, at(1.0));
+    slices.tick(at(1.01));
+    let told = |amount: u64, now: f64| {
+        let charge = Charge { amount, ..tokens(0, ChargeRule::Settlement, amount) };
+        slices.admit(&[charge], at(now)).err().unwrap().retry_after.map(|after| after.as_secs_f64().ceil())
+    };
+    assert_eq!((told(1, 2.0), told(2, 2.0)), (Some(60.0), Some(1.0)), "nobody knows of two");
+    rings[0].set_elsewhere_at(Some(at(12.0)));
+    assert_eq!((told(1, 2.0), told(2, 2.0)), (Some(10.0), Some(10.0)));
+    rings[0].set_elsewhere_at(Some(at(300.0)));
+    assert_eq!((told(1, 2.0), told(2, 2.0)), (Some(60.0), Some(298.0)));
+    rings[0].set_elsewhere_at(Some(at(1.5)));
+    assert_eq!((told(1, 2.0), told(11, 2.0)), (Some(1.0), None), "on their way, and never");
+    rings[0].set_valid_until(at(2.5));
+    rings[0].set_elsewhere_at(Some(at(7.0)));
+    assert_eq!(told(1, 3.0), Some(4.0), "the lease has ended");
+    rings[0].set_elsewhere_at(None);
+    assert_eq!(told(1, 3.0), Some(1.0));
+}
+
+#[test]
 fn a_slice_in_hand_is_worth_nothing_after_the_lease() {
     let rings = rings(&[10_000]);
     let slices = Slices::new(&rings);

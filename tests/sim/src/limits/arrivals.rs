@@ -90,7 +90,12 @@ impl Arrivals {
         if self.weights.len() != nodes {
             let mut sum = 0.0;
             let weight = |rank: usize| 1.0 / ((rank + 1) as f64).powf(self.skew);
-            self.weights = (0..nodes).map(|rank| { sum += weight(rank); sum }).collect();
+            self.weights = (0..nodes)
+                .map(|rank| {
+                    sum += weight(rank);
+                    sum
+                })
+                .collect();
         }
         let all = self.weights.last().copied().unwrap_or(1.0);
         let drawn = self.random.random_range(0.0..all);

@@ -78,7 +78,10 @@ pub(crate) enum Decision {
     /// Spent at once.
     Spent,
     /// Runs for this long; to be settled by its number then.
-    Runs { request: u64, lasts_ns: u64 },
+    Runs {
+        request: u64,
+        lasts_ns: u64,
+    },
 }
 
 impl Machine {
@@ -105,7 +108,14 @@ impl Machine {
     }
 
     /// Begins a process, with what is on the disk.
-    pub(crate) fn start(&mut self, scenario: &Scenario, windows: &[Window], (is_new, expected): (bool, u16), at_ns: u64, random: &mut StdRng) {
+    pub(crate) fn start(
+        &mut self,
+        scenario: &Scenario,
+        windows: &[Window],
+        (is_new, expected): (bool, u16),
+        at_ns: u64,
+        random: &mut StdRng,
+    ) {
         // Another zero with every process.
         self.clock.offset_ns = NodeClock::new(random).offset_ns;
         self.life += 1;

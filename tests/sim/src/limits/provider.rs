@@ -68,8 +68,8 @@ fn bucket(log: &[Counted], terms: Terms, bounds: &Bounds) -> Option<Excess> {
     let (mut taken, mut at_ns) = (0_u128, 0_u64);
     for counted in log {
         // What was taken under a larger amount flows back within a window.
-        let amount = bound_at(bounds, counted.at_ns)
-            .max(bound_at(bounds, counted.at_ns.saturating_sub(terms.window_ns)));
+        let amount =
+            bound_at(bounds, counted.at_ns).max(bound_at(bounds, counted.at_ns.saturating_sub(terms.window_ns)));
         taken = taken.saturating_sub(u128::from(counted.at_ns - at_ns) * u128::from(amount));
         at_ns = counted.at_ns;
         taken += u128::from(counted.cost) * window_ns;

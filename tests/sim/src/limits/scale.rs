@@ -1,2 +1,4 @@
 //! Placeholder replaced below.
-pub(crate) fn run(_nodes: usize, _limits: usize) -> bool { true }
+pub(crate) fn run(_nodes: usize, _limits: usize) -> bool {
+    true
+}

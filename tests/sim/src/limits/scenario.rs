@@ -134,11 +134,8 @@ impl Scenario {
         let amount = log_uniform(random, 10.0, 1e6);
         let offered = [0.5, 0.9, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 50.0][random.random_range(0..9)];
         let costs = costs(random, offered * amount as f64 / window_s as f64, amount);
-        let charge = if random.random_bool(0.3) {
-            Charge::Settlement { lasts_max_ns: LASTS_MAX_NS }
-        } else {
-            Charge::Admission
-        };
+        let charge =
+            if random.random_bool(0.3) { Charge::Settlement { lasts_max_ns: LASTS_MAX_NS } } else { Charge::Admission };
         let mut limits = vec![Terms { amount, window_ns }];
         let sub_amount = amount / window_s;
         if charge == Charge::Admission && sub_amount as f64 >= costs.mean().max(2.0) && random.random_bool(0.15) {

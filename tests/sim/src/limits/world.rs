@@ -382,7 +382,8 @@ impl<'s> World<'s> {
             let spendable = audit::spendable(&self.machines, place, self.now_ns);
             let amount = audit::largest_amount(&self.machines, place);
             if spendable > amount {
-                self.progress.is_wrong(self.now_ns, format!("{spendable} units of {amount} may be spent, limit {place}"));
+                self.progress
+                    .is_wrong(self.now_ns, format!("{spendable} units of {amount} may be spent, limit {place}"));
             }
         }
     }

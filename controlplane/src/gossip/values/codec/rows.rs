@@ -11,6 +11,9 @@ use std::cmp::Reverse;
 /// three quarters of all texts always fit.
 const ROW_BYTES_MAX: usize = TEXT_BYTES_MAX / 4;
 
+/// One unit, half and all of what is used.
+const BACK_MAX: usize = 3;
+
 /// A row of one list.
 pub(super) trait Row: Sized + Clone {
     /// Name of the list: its texts are `LIST/0`, `LIST/1` …
@@ -232,13 +235,32 @@ impl Row for LimitUse {
     const REPEATED: usize = 1;
 
     fn cells(&self) -> Vec<Value> {
-        let Self { id, unit, used, amount } = self;
-        vec![json!(unit), json!(id), json!(used), json!(amount)]
+        let Self { id, unit, used, amount, entitlement, refused, back_ms } = self;
+        let entitlement = entitlement.map_or(0, |units| units.saturating_add(1));
+        let back_ms = back_ms.get(..BACK_MAX).unwrap_or(back_ms);
+        vec![
+            json!(unit),
+            json!(id),
+            json!(used),
+            json!(amount),
+            // One more, as of other figures that may be missing.
+            json!(entitlement),
+            json!(refused),
+            json!(back_ms),
+        ]
     }
 
     fn read(cells: &mut Cells<'_>) -> Self {
         let unit = cells.text();
-        Self { id: cells.text(), unit, used: cells.number(), amount: cells.number() }
+        Self {
+            id: cells.text(),
+            unit,
+            used: cells.number(),
+            amount: cells.number(),
+            entitlement: cells.number().checked_sub(1),
+            refused: cells.number(),
+            back_ms: cells.numbers(BACK_MAX),
+        }
     }
 
     fn names(&self) -> [&str; 3] {
