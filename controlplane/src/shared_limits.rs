@@ -85,14 +85,10 @@ impl SharedLimits {
         if let Err(error) = fault {
             tracing::error!(%error, "this node begins with nothing of the shared limits and gets its part from the others");
         }
-        let expected = match cluster.expected_nodes {
-            Some(nodes) => Expected::Known(nodes.get()),
-            // A list may name this node too, so that it tells the least there can be.
-            None => {
-                let listed = u16::try_from(cluster.peers.len()).unwrap_or(u16::MAX).max(1);
-                Expected::Counting { listed, members: 0, since: now }
-            }
-        };
+        // A list may name this node too, so that it tells the least there can be.
+        let listed = u16::try_from(cluster.peers.len()).unwrap_or(u16::MAX).max(1);
+        let counting = Expected::Counting { listed, members: 0, since: now };
+        let expected = cluster.expected_nodes.map_or(counting, |nodes| Expected::Known(nodes.get()));
         if let Expected::Known(nodes) = expected {
             escrow.expect(nodes);
         }

@@ -56,6 +56,9 @@ impl Totals {
     }
 }
 
+/// Shares, by account.
+type Sums = Vec<(Account, i128)>;
+
 impl Ledger {
     /// Shares that this node has.
     pub(super) fn balance(&self) -> i128 {
@@ -133,7 +136,7 @@ impl Ledger {
     }
 
     /// Every row: what was given to whom, and what was got from whom.
-    pub(super) fn rows(&self) -> (Vec<(Account, i128)>, Vec<(Account, i128)>) {
+    pub(super) fn rows(&self) -> (Sums, Sums) {
         let sums = |rows: &BTreeMap<Account, Totals>| rows.iter().map(|(account, row)| (*account, row.sum())).collect();
         (sums(&self.sent), sums(&self.seen))
     }

@@ -190,15 +190,11 @@ impl Slices {
             refused.retry_after = (charge.amount <= refused.amount).then(|| elsewhere(slice.ring(), now));
             return refused;
         }
-        if slice.is_wanted() {
-            // What there is belongs to those who wait for it, and to whom next nobody knows.
-            refused.retry_after = Some(UNFORETOLD);
-        } else {
-            refused.remaining = slice.free();
-            if refused.remaining >= charge.amount {
-                refused.retry_after = Some(Duration::ZERO);
-                return refused;
-            }
+        // What there is belongs to those who wait for it.
+        refused.remaining = if slice.is_wanted() { 0 } else { slice.free() };
+        if refused.remaining >= charge.amount {
+            refused.retry_after = Some(Duration::ZERO);
+            return refused;
         }
         if charge.unit == Unit::Concurrent {
             refused.retry_after = Some(UNFORETOLD);
@@ -206,8 +202,7 @@ impl Slices {
         }
         refused.reset = slice.ring().empty_at(now).since(now);
         let available_at = slice.available_at(charge.amount, now);
-        let first = refused.retry_after.unwrap_or_default();
-        refused.retry_after = available_at.map(|at| at.since(now).max(first));
+        refused.retry_after = available_at.map(|at| at.since(now));
         if charge.amount <= refused.amount {
             // Other nodes may have what is missing, and have it earlier than it is free here.
             let heard = slice.ring().elsewhere_at().map(|_| elsewhere(slice.ring(), now));
@@ -216,6 +211,9 @@ impl Slices {
                 (None, None) => Some(UNFORETOLD),
                 (here, there) => here.or(there),
             };
+        }
+        if slice.is_wanted() {
+            refused.retry_after = refused.retry_after.map(|after| after.max(UNFORETOLD));
         }
         refused
     }

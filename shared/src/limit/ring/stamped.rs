@@ -118,6 +118,15 @@ mod tests {
     }
 
     #[test]
+    fn there_is_no_room_before_what_is_stamped_has_expired_whatever_is_held() {
+        let ring = ring(60, at(100));
+        ring.charge(900, at(110));
+        assert!(ring.try_hold(100, at(110)));
+        assert!(ring.may_have_room_at(100, at(111)) && !ring.may_have_room_at(101, at(170)));
+        assert!(ring.may_have_room_at(1_000, at(171)) && !ring.may_have_room_at(1_001, at(171)));
+    }
+
+    #[test]
     fn a_restart_forgets_no_spend() {
         let before = ring(3_600, at(90_000));
         before.charge(400, at(90_000));
