@@ -23,13 +23,8 @@ mod failover;
 mod fallbacks;
 mod learned_limits;
 mod limit_modes;
-<<<<<<< HEAD
 mod limits_shown;
 mod limit_waits;
-=======
-mod limit_waits;
-mod limits_shown;
->>>>>>> h-wait
 mod name_server;
 mod namespaces;
 mod node_pages;

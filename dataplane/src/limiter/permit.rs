@@ -207,7 +207,7 @@ impl Slices {
             // Other nodes may have what is missing, and have it earlier than it is free here.
             let heard = slice.ring().elsewhere_at().map(|_| elsewhere(slice.ring(), now));
             refused.retry_after = match (refused.retry_after, heard) {
-                (Some(here), Some(there)) => Some(here.min(there.max(first))),
+                (Some(here), Some(there)) => Some(here.min(there)),
                 (None, None) => Some(UNFORETOLD),
                 (here, there) => here.or(there),
             };
