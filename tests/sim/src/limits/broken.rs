@@ -97,21 +97,23 @@ mod tests {
     }
 
     fn one_node(seed: u64) -> Scenario {
-        let terms = Terms { amount: 3_000, window_ns: 20 * SECOND_NS };
-        Scenario::calm(seed, 1, terms, 5.0, 90 * SECOND_NS)
+        let terms = Terms { amount: 3_000, window_ns: 60 * SECOND_NS };
+        Scenario::calm(seed, 1, terms, 5.0, 400 * SECOND_NS)
     }
 
     #[test]
     fn crediting_before_the_debit_is_kept_is_noticed() {
         let faults = |seed: u64| {
             let slow = (0..3).map(|node| fault(3_000, 50_000, Kind::SlowDisk { node, write_ns: 200 * MILLISECOND_NS }));
-            let kills = (0..12).map(move |number| {
+            let kills = (0..28).map(move |number| {
                 let node = ((seed + number) % 3) as usize;
-                fault(10_000 + 3_000 * number, 300, Kind::Kill { node, keeps_its_state: true })
+                fault(10_000 + 1_630 * number, 100, Kind::Kill { node, keeps_its_state: true })
             });
             slow.chain(kills).collect()
         };
-        assert_noticed(|seed| cluster(seed, 10, 4, faults(seed)), Breakage::CreditBeforeDebit, None);
+        // Not so much load that nobody has anything to give.
+        let scenario = |seed| Scenario { offered: 0.8, ..cluster(seed, 10, 4, faults(seed)) };
+        assert_noticed(scenario, Breakage::CreditBeforeDebit, None);
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl Machine {
             }
             assert!(ring.used() <= ring.entitlement(), "{} used of {}", ring.used(), ring.entitlement());
         }
-        let later_ns = random.random_range(0..=counted_later_ns);
+        let later_ns = lateness(at_ns, counted_later_ns, random);
         let Some((used, lasts_ns)) = arrival.settles else {
             process.rings.iter().for_each(|ring| ring.stamp(arrival.cost, now));
             log.push(Counted { at_ns: at_ns + later_ns, cost: arrival.cost });
@@ -282,6 +282,18 @@ impl NodeClock {
     fn new(random: &mut StdRng) -> Self {
         let offset_ns = random.random_range(0..1_000_000_000_000_u64);
         Self { offset_ns: offset_ns.into(), parts_per_million: random.random_range(-200..=200_i64).into() }
+    }
+}
+
+/// How much later than stamped something is counted: for some time everything as late as can be, then
+/// everything at once, or anything between. It hurts most where that changes within a window.
+fn lateness(at_ns: u64, most_ns: u64, random: &mut StdRng) -> u64 {
+    const LASTS_NS: u64 = 3_000 * MILLISECOND_NS;
+    // In no order that could fit a window.
+    match ((at_ns / LASTS_NS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 3 {
+        0 => most_ns - random.random_range(0..=most_ns / 50),
+        1 => random.random_range(0..=most_ns / 50),
+        _ => random.random_range(0..=most_ns),
     }
 }
 
