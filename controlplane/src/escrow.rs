@@ -405,9 +405,10 @@ impl Escrow {
 fn wait_before_minting(side: &Side, terms: &LimitTerms) -> Duration {
     let window = Duration::from_nanos(terms.ring.window().counted_ns_max()).min(longest_wait(&terms.ring));
     // Where every node that there should be began with nothing, nothing of the former processes runs.
-    let all_are_new = side.book.roster().is_some_and(|roster| {
-        roster.epoch == 1 && roster.members.len() >= usize::from(roster.expected)
-    });
+    let all_are_new = side
+        .book
+        .roster()
+        .is_some_and(|roster| roster.epoch == 1 && roster.members.len() >= usize::from(roster.expected));
     let hold = if all_are_new { Duration::ZERO } else { terms.hold_max };
     window.saturating_add(hold)
 }

@@ -165,8 +165,7 @@ impl Demand {
         let is_short = self.refused_at.is_some_and(|at| now.since(at) < SHORT_AFTER_REFUSAL);
         // One that is short asks for what it will spend at once; one that only runs low, for so much
         // that it need not ask again soon: nobody is short of it.
-        let wanted =
-            if is_short { (2 * self.short_stock(now) + self.grain()).max(promised) } else { stock.max(even) };
+        let wanted = if is_short { (2 * self.short_stock(now) + self.grain()).max(promised) } else { stock.max(even) };
         let is_low = is_short || free < stock.div_ceil(2);
         // Who got nothing for it asks less often.
         let pause = match (is_short, entitled > self.entitled) {

@@ -138,7 +138,8 @@ fn described(world: &World<'_>) -> String {
             ""
         };
         let heir = if is_heir { "*" } else { "" };
-        text += &format!(" {mark}{}/{}@{epoch}.{members}{heir}", ring.used(), ring.entitlement());
+        let figures = format!(" {mark}{}/{}@{epoch}.{members}{heir}", ring.used(), ring.entitlement());
+        text.push_str(&figures);
     }
     text
 }

@@ -1,6 +1,7 @@
 //! What the nodes of `escrow::tests` do not come to.
 
 use super::super::account::tests::account;
+use super::super::roster::Ballot;
 use super::*;
 
 const LEASE: Duration = Duration::from_secs(4);

@@ -27,9 +27,7 @@ impl Breakage {
     pub(crate) fn window(self, window_ns: u64) -> Window {
         let window = match self {
             #[cfg(test)]
-            Self::NoSlotRounding => {
-                Window::new(window_ns).and_then(|right| Window::new(window_ns - right.slot_ns()))
-            }
+            Self::NoSlotRounding => Window::new(window_ns).and_then(|right| Window::new(window_ns - right.slot_ns())),
             #[cfg(test)]
             Self::NoSpread => Window::with_spread(window_ns, 0),
             _ => Window::new(window_ns),

@@ -62,7 +62,8 @@ impl Cluster {
         let window = Window::new(WINDOW_NS).expect("a window");
         let nodes: Vec<Node> = (0..count)
             .map(|number| {
-                let settings = EscrowSettings { node: name(number), lease: LEASE, is_new: true, seed: number as u64 + 1 };
+                let settings =
+                    EscrowSettings { node: name(number), lease: LEASE, is_new: true, seed: number as u64 + 1 };
                 let (mut escrow, _) = Escrow::open(&settings, None, now);
                 escrow.expect(u16::try_from(count).unwrap_or(u16::MAX));
                 let rings: Vec<_> = (0..limits)
@@ -175,6 +176,7 @@ fn cpu_seconds() -> f64 {
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // Behind the name, which may hold anything: state, and ten numbers, then this one.
-    let ticks = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(11)).and_then(|ticks| ticks.parse().ok());
+    let ticks =
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(11)).and_then(|ticks| ticks.parse().ok());
     ticks.unwrap_or(0.0) / TICKS_PER_SECOND
 }

@@ -257,11 +257,9 @@ impl<'s> World<'s> {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Step { node, life } if self.lives(node, life) => {
-                if !self.machines[node].is_paused {
-                    self.step(node);
-                    self.after(STEP_NS, Event::Step { node, life });
-                }
+            Event::Step { node, life } if self.lives(node, life) && !self.machines[node].is_paused => {
+                self.step(node);
+                self.after(STEP_NS, Event::Step { node, life });
             }
             Event::Written { node, life } if self.lives(node, life) => {
                 self.machines[node].written();
