@@ -10,6 +10,9 @@ const ANSWERED: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nc
     {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5},\"x\":[]}";
 
 /// A request to a provider by name, for an answer of at most so many tokens.
+/// Tokens that count while a request of this body runs, and after it.
+type HeldThenSpent = fn(&str) -> [u64; 2];
+
 fn body(provider: &str, max_tokens: u64) -> String {
     format!(r#"{{"model":"{provider}/m","messages":[],"max_tokens":{max_tokens}}}"#)
 }
@@ -43,7 +46,7 @@ fn refusal(client: &mut Wire) -> String {
 
 #[test]
 fn every_way_to_charge_counts_its_own_tokens_and_holds_its_own_until_then() {
-    let ways: [(&str, &str, fn(&str) -> [u64; 2]); 6] = [
+    let ways: [(&str, &str, HeldThenSpent); 6] = [
         ("openai", r#""charge": "admission""#, |body| [bound(body) + 100; 2]),
         ("groq", r#""charge": "input""#, |body| [bound(body), PROMPT]),
         ("mistral", r#""charge": "produced""#, |body| [bound(body) + 100, PROMPT + OUTPUT]),
