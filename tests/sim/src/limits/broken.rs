@@ -36,6 +36,7 @@ impl Breakage {
     }
 
     /// Rows leave without waiting for the disk.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "nothing is broken outside of tests"))]
     pub(crate) fn sends_early(self) -> bool {
         #[cfg(test)]
         return self == Self::CreditBeforeDebit;
@@ -44,6 +45,7 @@ impl Breakage {
     }
 
     /// Leases are as good as without an end.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "nothing is broken outside of tests"))]
     pub(crate) fn ignores_leases(self) -> bool {
         #[cfg(test)]
         return self == Self::LeaseIgnored;
