@@ -8,7 +8,8 @@
 //! exceeded by at most (N − 1)(c · L · D/W + b). A node that does not hear everybody who counts
 //! keeps to its own part, which needs no news.
 //!
-//! Absent: limits that are never exceeded; they need entitlements that are handed over, not heard of.
+//! For `enforcement: gossip` only. Limits that are never exceeded need parts that are handed over, not
+//! heard of: see [`crate::escrow`].
 
 use crate::collect;
 use crate::control_loop;

@@ -3,7 +3,7 @@
 //!
 //! A [`Gossip`] is told what to publish and whom to try, and answers with [`Event::Gossiped`].
 //! Its task is watched: when it ends, another one starts under a higher generation. Absent: limits
-//! that are never exceeded (they need transfers, not gossip), secrets.
+//! that are never exceeded (they go by messages between two nodes), secrets.
 
 pub(crate) mod frame;
 pub mod gate;

@@ -24,7 +24,8 @@ impl Limits {
         let counted_elsewhere = counted_elsewhere(config);
         let staleness = config.cluster.enabled.then(|| staleness(config.cluster.gossip.interval));
         for limit in &config.governance.rate_limits {
-            if limit.region.as_ref().is_some_and(|region| *region != config.cluster.region) {
+            let is_elsewhere = limit.region.as_ref().is_some_and(|region| *region != config.cluster.region);
+            if is_elsewhere && !config.cluster.enabled {
                 continue;
             }
             let base = base(limit, counted_elsewhere.contains(limit.id.as_str()));
@@ -53,6 +54,11 @@ impl Limits {
                     ..base
                 };
                 limits.add(&limit.id, at_once, staleness);
+            }
+            if is_elsewhere {
+                // Nobody here falls under it. It is there all the same, for this node may be the one
+                // that what a lost node of that region had comes to.
+                limits.by_id.remove(&limit.id);
             }
         }
         limits
