@@ -55,6 +55,12 @@ pub(super) struct NotStarted {
     pub(super) log_end: String,
 }
 
+/// Whether a node has its part of every limit, as its metrics say.
+fn may_spend(metrics: &str) -> bool {
+    let mut limits = metrics.lines().filter(|line| line.starts_with("deepintshield_limit_may_spend{")).peekable();
+    limits.peek().is_some() && limits.all(|line| line.ends_with(" 1"))
+}
+
 impl Display<'_> {
     /// Shows until a signal comes.
     pub(super) fn run(&self, nodes: &mut Nodes) -> Result<(), NotStarted> {
@@ -96,6 +102,7 @@ impl Display<'_> {
         let seen = get(self.ports.admin_address(index), "/cluster/status").and_then(|answer| Seen::read(&answer));
         seen.is_some_and(|seen| seen.healthy_members == NODES as u64)
             && get(self.ports.node_address(index), "/ready").is_some()
+            && get(self.ports.admin_address(index), "/metrics").is_some_and(|page| may_spend(&page))
     }
 
     /// Samples every second: a panel on a terminal; elsewhere a line every few seconds, when it says

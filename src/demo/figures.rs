@@ -115,12 +115,13 @@ impl Figures {
         for (id, uses) in self.wanted(owners) {
             let (owner, unit) = id.split_once('/').unwrap_or((id, ""));
             let refused: u64 = uses.iter().map(|limit| limit.refused).sum();
-            let fullest = uses.iter().max_by_key(|limit| limit.used).copied().unwrap_or_default();
+            let amount = uses.iter().map(|limit| limit.amount).max().unwrap_or(0);
+            let together = LimitUse { amount, used: uses.iter().map(|limit| limit.used).sum(), refused };
             lines.push(format!(
-                "  {owner:<13} [{}] {} of {} {unit} on each node, {refused} refused",
-                bar(fullest),
+                "  {owner:<13} [{}] {} of {} {unit}, {refused} refused",
+                bar(together),
                 used(&uses),
-                fullest.entitlement
+                amount
             ));
         }
         lines.push("  Ctrl-C ends all of it".to_owned());
@@ -140,8 +141,8 @@ impl Figures {
             format!("p50 {half}, p99 {most}"),
         ];
         for (id, uses) in self.wanted(owners) {
-            let entitlement = uses.iter().map(|limit| limit.entitlement).max().unwrap_or(0);
-            parts.push(format!("{id} {} of {entitlement} each", used(&uses)));
+            let amount = uses.iter().map(|limit| limit.amount).max().unwrap_or(0);
+            parts.push(format!("{id} {} of {amount}", used(&uses)));
         }
         if let Some((number, seen)) =
             (1..).zip(&self.nodes).find_map(|(number, node)| Some((number, node.seen.as_ref()?)))
@@ -195,11 +196,11 @@ fn rate(before: u64, now: u64, oldest: &Moment, newest: &Moment) -> f64 {
 
 /// How full a limit is. One unit is seen, and only a limit that is used up is full.
 fn bar(limit: LimitUse) -> String {
-    let LimitUse { entitlement, used, .. } = limit;
-    let full = if used >= entitlement {
+    let LimitUse { amount, used, .. } = limit;
+    let full = if used >= amount {
         BAR_CELLS
     } else {
-        (used.saturating_mul(BAR_CELLS) / entitlement.max(1)).max(u64::from(used > 0)).min(BAR_CELLS - 1)
+        (used.saturating_mul(BAR_CELLS) / amount.max(1)).max(u64::from(used > 0)).min(BAR_CELLS - 1)
     };
     (0..BAR_CELLS).map(|cell| if cell < full { '#' } else { '.' }).collect()
 }
@@ -224,8 +225,8 @@ mod tests {
     fn node(answered: u64, limits: &[(&str, u64, u64)]) -> NodeNow {
         let limits = limits
             .iter()
-            .map(|(id, used, entitlement)| {
-                ((*id).to_owned(), LimitUse { entitlement: *entitlement, used: *used, refused: 1 })
+            .map(|(id, used, amount)| {
+                ((*id).to_owned(), LimitUse { amount: *amount, used: *used, refused: 1 })
             })
             .collect();
         NodeNow {
@@ -291,11 +292,11 @@ mod tests {
         let limits = [("a/requests", 5, 10), ("b/requests", 1, 2), ("ab/requests", 1, 3)];
         figures.add(vec![node(0, &limits), dead(), node(0, &[("a/requests", 2, 10)])], Nanos(0));
         let line = figures.line(&["b", "a"]);
-        assert!(line.contains(", b/requests 1 of 2 each, a/requests 5+2 of 10 each, node 1 sees HEALTHY"), "{line}");
+        assert!(line.contains(", b/requests 1 of 2, a/requests 5+2 of 10, node 1 sees HEALTHY"), "{line}");
         let panel = figures.panel(&["a"]);
         assert!(
             panel.contains(
-                &"  a             [############............] 5+2 of 10 requests on each node, 2 refused".to_owned()
+                &"  a             [################........] 5+2 of 10 requests, 2 refused".to_owned()
             ),
             "{panel:?}"
         );
@@ -304,8 +305,8 @@ mod tests {
 
     #[test]
     fn a_bar_is_full_when_nothing_is_left_and_empty_when_nothing_is_used() {
-        let cells = |used, entitlement| {
-            let bar = bar(LimitUse { entitlement, used, refused: 0 });
+        let cells = |used, amount| {
+            let bar = bar(LimitUse { amount, used, refused: 0 });
             bar.matches('#').count()
         };
         assert_eq!(

@@ -34,7 +34,7 @@ pub(super) struct Sample {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LimitUse {
     /// Units allowed in a window.
-    pub(super) entitlement: u64,
+    pub(super) amount: u64,
     /// Units used, reserved ones included.
     pub(super) used: u64,
     /// Requests it refused.
@@ -74,7 +74,7 @@ impl Sample {
             "deepintshield_request_duration_seconds_bucket" => self.whole_answer.add(labels, value),
             "deepintshield_time_to_first_byte_seconds_bucket" => self.first_byte.add(labels, value),
             "deepintshield_overhead_seconds_bucket" => self.own_part.add(labels, value),
-            "deepintshield_limit_entitlement" => self.limits.entry(limit()).or_default().entitlement = value,
+            "deepintshield_limit_amount" => self.limits.entry(limit()).or_default().amount = value,
             "deepintshield_limit_used" => self.limits.entry(limit()).or_default().used = value,
             "deepintshield_limit_refusals_total" => self.limits.entry(limit()).or_default().refused = value,
             _ => {}
@@ -180,7 +180,7 @@ deepintshield_overhead_seconds_bucket{provider="openai",model="b",le="0.0001"} 1
 deepintshield_overhead_seconds_bucket{provider="openai",model="b",le="0.00025"} 10
 deepintshield_overhead_seconds_bucket{provider="openai",model="b",le="+Inf"} 10
 deepintshield_limit_refusals_total{limit="demo/tokens"} 75
-deepintshield_limit_entitlement{limit="demo/tokens",unit="tokens"} 5000
+deepintshield_limit_amount{limit="demo/tokens",unit="tokens"} 5000
 deepintshield_limit_used{limit="demo/tokens",unit="tokens"} 4776
 deepintshield_core_requests_in_flight{core="0"} 2
 deepintshield_core_requests_in_flight{core="1"} 3
@@ -194,7 +194,7 @@ deepintshield_ready 1
         assert!(sample.is_ready);
         assert_eq!((sample.answered, sample.refused, sample.failed, sample.finished()), (18, 75, 2, 95));
         assert_eq!(sample.in_flight, 5);
-        let used = LimitUse { entitlement: 5000, used: 4776, refused: 75 };
+        let used = LimitUse { amount: 5000, used: 4776, refused: 75 };
         assert_eq!(sample.limits, BTreeMap::from([("demo/tokens".to_owned(), used)]));
     }
 

@@ -80,7 +80,7 @@ fn the_figures_show_the_load_that_was_asked_for() {
     let is_answering = |line: &str| line.contains(" requests/s, ") && !line.contains(" 0 answered");
     let line = demo.next_line(is_answering);
     assert!(line.contains(" 0 failed, p50 "), "{line}");
-    assert!(line.contains("sk-bf-demo/requests 0+0+0 of 60 each, "), "{line}");
+    assert!(line.contains("sk-bf-demo/requests 0+0+0 of 60, "), "{line}");
     assert!(!line.contains("sk-bf-load/requests 0+0+0 of "), "{line}");
     assert!(line.ends_with("node 1 sees HEALTHY, 3 of 3 healthy\n"), "{line}");
     let (status, _) = demo.terminate();
