@@ -51,6 +51,7 @@ use shared::limit::LimitRing;
 use shares::{units, units_rounded_up};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Messages that wait for the next step.
@@ -123,6 +124,8 @@ pub struct Step {
     pub must_persist: bool,
     messages: Vec<(NodeName, Vec<u8>)>,
     raises: Vec<(Arc<LimitRing>, u64)>,
+    /// Which configuration the raises go by, and which one holds.
+    configuration: (u64, Arc<AtomicU64>),
 }
 
 struct Limit {
@@ -147,6 +150,8 @@ pub struct Escrow {
     limits: BTreeMap<LimitKey, Limit>,
     /// Ledgers of an earlier process that were not taken up yet.
     restored: BTreeSet<(Policy, LimitKey)>,
+    /// Counts configurations.
+    configuration: Arc<AtomicU64>,
     inbox: Vec<(NodeName, Vec<u8>)>,
     must_persist: bool,
     is_leaving: bool,
@@ -190,6 +195,7 @@ impl Escrow {
             restored: restored.collect(),
             sides,
             limits: BTreeMap::new(),
+            configuration: Arc::default(),
             inbox: Vec::new(),
             must_persist: true,
             is_leaving: false,
@@ -214,6 +220,7 @@ impl Escrow {
 
     /// These are the limits from now on. What a node has of the others stays in its books.
     pub fn configure(&mut self, terms: Vec<LimitTerms>, now: Nanos) {
+        self.configuration.fetch_add(1, Ordering::Relaxed);
         let mut before = std::mem::take(&mut self.limits);
         for terms in terms {
             let former = before.remove(&terms.key).filter(|former| former.terms.policy == terms.policy);
@@ -300,14 +307,23 @@ impl Escrow {
         }
         self.renew_leases();
         let raises = self.settle_entitlements();
-        Step { must_persist: std::mem::take(&mut self.must_persist), messages: self.address(out), raises }
+        Step {
+            must_persist: std::mem::take(&mut self.must_persist),
+            messages: self.address(out),
+            raises,
+            configuration: (self.configuration.load(Ordering::Relaxed), Arc::clone(&self.configuration)),
+        }
     }
 
     /// The state of this step is kept, or did not need to be: cores may spend what it raised, and
     /// the messages may leave.
     pub fn kept(step: Step) -> Vec<(NodeName, Vec<u8>)> {
-        for (ring, entitlement) in step.raises {
-            ring.set_entitlement(entitlement);
+        let (of_step, current) = step.configuration;
+        // Another amount may hold by now; the next step raises to that.
+        if of_step == current.load(Ordering::Relaxed) {
+            for (ring, entitlement) in step.raises {
+                ring.set_entitlement(entitlement);
+            }
         }
         step.messages
     }

@@ -354,6 +354,22 @@ fn the_amount_may_change_at_any_time() {
 }
 
 #[test]
+fn a_step_that_is_kept_late_does_not_undo_a_lower_amount() {
+    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
+    cluster.run(seconds(6));
+    let ring = Arc::clone(&cluster.nodes[0].ring);
+    cluster.amount = 1_800;
+    let more = cluster.terms(&ring);
+    cluster.nodes[0].escrow.configure(vec![more], cluster.now);
+    let step = cluster.nodes[0].escrow.step(&[], cluster.now);
+    cluster.amount = 30;
+    let less = cluster.terms(&ring);
+    cluster.nodes[0].escrow.configure(vec![less], cluster.now);
+    Escrow::kept(step);
+    assert!(ring.entitlement() <= 30, "{}", ring.entitlement());
+}
+
+#[test]
 fn a_damaged_state_is_no_state() {
     let cluster = &mut Cluster::new(1, 900, Policy::Reclaim);
     let mut state = cluster.nodes[0].escrow.state();

@@ -23,8 +23,8 @@ const ACTIVE_LIMITS: usize = 20;
 const OFFERED: f64 = 1.5;
 /// Units of a request.
 const COST: u64 = 100;
-const FORMS_NS: u64 = 30 * SECOND_NS;
-const PHASE_NS: u64 = 20 * SECOND_NS;
+const FORMS_NS: u64 = 15 * SECOND_NS;
+const PHASE_NS: u64 = 10 * SECOND_NS;
 
 struct Node {
     name: NodeName,
