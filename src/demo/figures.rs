@@ -225,9 +225,7 @@ mod tests {
     fn node(answered: u64, limits: &[(&str, u64, u64)]) -> NodeNow {
         let limits = limits
             .iter()
-            .map(|(id, used, amount)| {
-                ((*id).to_owned(), LimitUse { amount: *amount, used: *used, refused: 1 })
-            })
+            .map(|(id, used, amount)| ((*id).to_owned(), LimitUse { amount: *amount, used: *used, refused: 1 }))
             .collect();
         NodeNow {
             address: "127.0.0.1:8080".parse().expect("an address"),
@@ -295,9 +293,7 @@ mod tests {
         assert!(line.contains(", b/requests 1 of 2, a/requests 5+2 of 10, node 1 sees HEALTHY"), "{line}");
         let panel = figures.panel(&["a"]);
         assert!(
-            panel.contains(
-                &"  a             [################........] 5+2 of 10 requests, 2 refused".to_owned()
-            ),
+            panel.contains(&"  a             [################........] 5+2 of 10 requests, 2 refused".to_owned()),
             "{panel:?}"
         );
         assert!(!panel.iter().any(|line| line.starts_with("  b")), "{panel:?}");
