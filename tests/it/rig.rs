@@ -219,7 +219,7 @@ pub(crate) fn entry(port: u16, network: &str) -> String {
 /// Limits of that provider, wide enough to never refuse.
 pub(crate) const LIMITS: &str = r#""governance": {
     "rate_limits": [{ "id": "l", "request_max_limit": 1000, "request_reset_duration": "1h",
-                      "token_max_limit": 1000000, "token_reset_duration": "1h", "charge": "produced" }],
+                      "token_max_limit": 1000000000, "token_reset_duration": "1h", "charge": "produced" }],
     "providers": [{ "name": "openai", "rate_limit_id": "l" }] },"#;
 
 /// A node with one core; killed if a test fails before it has stopped.
