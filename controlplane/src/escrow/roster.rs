@@ -53,12 +53,13 @@ impl Roster {
         all.get(all.len().saturating_sub(GONE_MAX)..).unwrap_or_default().to_vec()
     }
 
-    /// Whether it can be decided at all, whoever proposes it.
+    /// Whether it can be decided at all, whoever proposes it. One that is smaller than its own quorum
+    /// would be the last: nobody could spend by it, and nothing could follow it.
     pub(super) fn is_sound(&self) -> bool {
         self.chain != 0
             && self.epoch > 0
             && self.members.contains(&self.heir)
-            && self.members.len() <= MEMBERS_MAX
+            && (self.quorum()..=MEMBERS_MAX).contains(&self.members.len())
             && self.gone.len() <= GONE_MAX
             && !self.gone.iter().any(|account| self.members.contains(account))
             && self.members.iter().all(|member| member.life != 0)

@@ -201,7 +201,10 @@ impl Book {
         let before = current.members.iter().filter(|account| **account < self.me && is_recent(account)).count();
         let gone = current.gone_after(&members);
         let next = Roster { chain: current.chain, epoch: current.epoch + 1, members, heir, expected, gone };
-        Some((next, u32::try_from(before).unwrap_or(u32::MAX)))
+        // What has been accepted has to come to an end, if only in the same members as now.
+        let same = || Roster { epoch: current.epoch + 1, ..current.clone() };
+        let next = if next.is_sound() { Some(next) } else { is_pending.then(same) };
+        Some((next?, u32::try_from(before).unwrap_or(u32::MAX)))
     }
 
     /// The first roster of a new chain: once a quorum of nodes without one has met, and no other

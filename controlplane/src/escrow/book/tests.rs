@@ -108,6 +108,8 @@ fn a_roster_that_cannot_be_is_not_entered() {
         Roster { heir: account("x"), ..roster(2, &["a", "b"]) },
         Roster { chain: 6, ..roster(2, &["a", "b"]) },
         roster(1, &["b"]),
+        // Of three that there should be, one is no quorum.
+        roster(2, &["b"]),
     ] {
         say(&mut book, "a", 1, Item::Decided(wrong), at(1));
         assert_eq!(book.roster(), Some(&roster(1, &["a", "b"])));

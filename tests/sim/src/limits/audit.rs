@@ -13,6 +13,14 @@ pub(crate) fn spendable(machines: &[Machine], place: usize, true_ns: u64) -> u64
     rings.sum()
 }
 
+/// What a node may spend of limit `place`, and what its books say.
+pub(crate) fn described(machine: &Machine, place: usize) -> Option<String> {
+    let process = machine.process.as_ref()?;
+    let holdings = process.escrow.holdings(key(place))?;
+    let ring = process.rings.get(place)?;
+    Some(format!("{}: {} of {} at {}", machine.name, ring.entitlement(), holdings.units, machine.amounts[place]))
+}
+
 /// Shares of limit `place` that nodes with a lease have, or that are on their way between them.
 pub(crate) fn shares(machines: &[Machine], place: usize, true_ns: u64) -> i128 {
     let holdings: Vec<Holdings> = machines

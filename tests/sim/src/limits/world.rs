@@ -380,8 +380,10 @@ impl<'s> World<'s> {
             let spendable = audit::spendable(&self.machines, place, self.now_ns);
             let amount = audit::largest_amount(&self.machines, place);
             if spendable > amount {
-                self.progress
-                    .is_wrong(self.now_ns, format!("{spendable} units of {amount} may be spent, limit {place}"));
+                let nodes = self.machines.iter().filter_map(|machine| audit::described(machine, place));
+                let nodes: Vec<String> = nodes.collect();
+                let what = format!("{spendable} units of {amount} may be spent, limit {place}: {}", nodes.join(", "));
+                self.progress.is_wrong(self.now_ns, what);
             }
         }
     }
