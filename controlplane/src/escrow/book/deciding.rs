@@ -193,18 +193,20 @@ impl Book {
         // One voice for this, or nodes of different configurations would go on for ever.
         let is_heir = current.heir == self.me;
         let expected = if is_heir && self.expected > 0 { self.expected } else { current.expected };
-        let is_pending = self.acceptor.accepted().is_some();
-        if members == current.members && expected == current.expected && !is_pending {
+        let before = current.members.iter().filter(|account| **account < self.me && is_recent(account)).count();
+        let before = u32::try_from(before).unwrap_or(u32::MAX);
+        // It may have been decided, so nothing else comes of an attempt; and who hears of the attempt
+        // has to hear whom that leaves out, not whom we would leave out, who grant nothing any more.
+        if let Some(accepted) = self.acceptor.accepted() {
+            return Some((accepted.clone(), before));
+        }
+        if members == current.members && expected == current.expected {
             return None;
         }
         let heir = if members.contains(&current.heir) { current.heir } else { self.me };
-        let before = current.members.iter().filter(|account| **account < self.me && is_recent(account)).count();
         let gone = current.gone_after(&members);
         let next = Roster { chain: current.chain, epoch: current.epoch + 1, members, heir, expected, gone };
-        // What has been accepted has to come to an end, if only in the same members as now.
-        let same = || Roster { epoch: current.epoch + 1, ..current.clone() };
-        let next = if next.is_sound() { Some(next) } else { is_pending.then(same) };
-        Some((next?, u32::try_from(before).unwrap_or(u32::MAX)))
+        next.is_sound().then_some((next, before))
     }
 
     /// The first roster of a new chain: once a quorum of nodes without one has met, and no other

@@ -64,6 +64,15 @@ fn who_accepted_what_follows_grants_nothing_any_more() {
 }
 
 #[test]
+fn who_has_accepted_something_proposes_that() {
+    let mut book = book("b", Some(roster(1, &["a", "b", "c"])), false);
+    let with_d = roster(2, &["a", "b", "c", "d"]);
+    say(&mut book, "a", 1, Item::Accept(ballot(1), with_d.clone()), at(1));
+    // All grants have run out by then.
+    assert_eq!(book.wanted(at(9)).map(|(next, _)| next), Some(with_d));
+}
+
+#[test]
 fn a_restart_counts_as_a_grant_to_everybody() {
     let mut book = book("b", Some(roster(1, &["a", "b", "c"])), false);
     let without_c = Item::Accept(ballot(1), roster(2, &["a", "b"]));

@@ -6,7 +6,6 @@ use super::audit;
 use super::provider::{Counted, Excess, judge};
 use super::scenario::SECOND_NS;
 use super::world::World;
-use controlplane::escrow::Holdings;
 
 /// Written while it runs. Units by the second in which the request came.
 #[derive(Clone, Debug, Default)]
@@ -27,8 +26,6 @@ pub(crate) struct Progress {
 pub(crate) struct Outcome {
     pub(crate) progress: Progress,
     pub(crate) excesses: Vec<Excess>,
-    /// Part of the limits' shares that nodes have which may spend, the worst limit's.
-    pub(crate) whole: f64,
     /// Everything that the provider counted, as one number.
     pub(crate) trace: u64,
 }
@@ -89,11 +86,8 @@ impl Outcome {
             let lag_ns = terms.window_ns + terms.window_ns / 50 + hold_ns + SECOND_NS;
             excesses.extend(judge(&world.log, *terms, &audit::bounds(largest, lag_ns)));
         }
-        let wholes = (0..world.scenario.limits.len())
-            .map(|place| audit::shares(&world.machines, place, world.now_ns) as f64 / Holdings::WHOLE as f64);
-        let whole = wholes.fold(f64::INFINITY, f64::min);
         let trace = traced(&world.log, world.progress.messages);
-        Self { progress: world.progress, excesses, whole, trace }
+        Self { progress: world.progress, excesses, trace }
     }
 }
 

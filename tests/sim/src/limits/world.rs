@@ -388,6 +388,13 @@ impl<'s> World<'s> {
         }
     }
 
+    /// Part of a limit's shares that nodes have which may spend, the worst limit's.
+    pub(crate) fn whole(&self) -> f64 {
+        let whole = controlplane::escrow::Holdings::WHOLE as f64;
+        let parts = (0..self.scenario.limits.len()).map(|place| audit::shares(&self.machines, place, self.now_ns));
+        parts.map(|shares| shares as f64 / whole).fold(f64::INFINITY, f64::min)
+    }
+
     fn audit(&mut self) {
         if self.machines.len() > AUDITED_NODES_MAX {
             return;
