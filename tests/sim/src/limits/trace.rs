@@ -13,8 +13,8 @@
 //! escrow, entitlements by news and paces. Of this simulation are clocks, wires, disks, how late
 //! gossip is, the clients, and how fast answers come.
 
-mod clustered;
 mod cluster;
+mod clustered;
 mod cores;
 mod counts;
 mod course;
@@ -74,10 +74,12 @@ fn tables(trace: &[Recorded], nodes: &[usize]) -> bool {
     for count in [Count::Produced, Count::Door, Count::Prompt] {
         let amount = amount_for(trace, count);
         say(&format!("\n{}; {} requests, {amount} tokens a minute\n", count.described(), trace.len()));
-        say("| kept by | nodes | fullest window | overshoot | used | of a central one's | refused | needed more | tokens beyond | reserved for a token used |");
+        say(
+            "| kept by | nodes | fullest window | overshoot | used | of a central one's | refused | needed more | tokens beyond | reserved for a token used |",
+        );
         say("|---|---|---|---|---|---|---|---|---|---|");
         for keeper in Keeper::all_for(count) {
-            for nodes in nodes {
+            for nodes in keeper.worth_a_row(nodes) {
                 let figures = measured(trace, keeper, *nodes, count, amount);
                 say(&row(&keeper.named(), *nodes, amount, &figures));
                 holds &= figures.fault.is_none() && !(keeper.is_firm() && figures.fullest > amount);
@@ -100,6 +102,14 @@ impl Keeper {
     fn all_for(count: Count) -> impl Iterator<Item = Self> {
         let rules = RULES.iter().filter(move |rule| rule.count == count).map(Keeper::Rule);
         rules.chain([true, false].map(|is_shared| Self::AtTheEnd { is_shared }))
+    }
+
+    /// Of these numbers of nodes: one counter of all does not know how many there are.
+    fn worth_a_row(self, nodes: &[usize]) -> &[usize] {
+        match self {
+            Self::AtTheEnd { is_shared: true } => nodes.get(..1).unwrap_or_default(),
+            Self::AtTheEnd { is_shared: false } | Self::Rule(_) => nodes,
+        }
     }
 
     fn named(self) -> String {

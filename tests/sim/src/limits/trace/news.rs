@@ -57,7 +57,8 @@ impl News {
             let view = View::default();
             let others = others(&view, count);
             let (learned, now) = (Learned::default(), Nanos(offset_ns));
-            let published = publisher.publish(Sharing::Cluster(&others), &learned, &compiled.record, &secrets, None, now);
+            let published =
+                publisher.publish(Sharing::Cluster(&others), &learned, &compiled.record, &secrets, None, now);
             published.expect("a compiled record can be published");
             let rings = receiver.newest().expect("it was published").limits.clone();
             Node {

@@ -81,9 +81,8 @@ pub(crate) fn placed(trace: &[Recorded], spread: Spread, answers: Answers) -> Ve
     let mut random = StdRng::seed_from_u64(spread.seed);
     let of_nodes = sums(spread.nodes, spread.skew);
     let of_clients = sums(spread.clients, spread.skew);
-    let clients: Vec<(usize, usize)> = (0..spread.clients)
-        .map(|_| (drawn(&of_nodes, &mut random), random.random_range(0..spread.cores)))
-        .collect();
+    let clients: Vec<(usize, usize)> =
+        (0..spread.clients).map(|_| (drawn(&of_nodes, &mut random), random.random_range(0..spread.cores))).collect();
     let place = |recorded: &Recorded| {
         let (node, core) = clients[drawn(&of_clients, &mut random)];
         let lasts_ns = answers.first_after_ns + recorded.output_tokens * answers.token_ns;

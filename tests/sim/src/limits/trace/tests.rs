@@ -13,8 +13,10 @@ fn rule(enforcement: &str, charge: Option<&str>) -> Keeper {
 
 #[test]
 fn a_trace_is_read_as_it_was_recorded() {
-    let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.5,396,109\n";
-    let read = |speed| recorded::read(text, speed).map(|all| all.iter().map(|one| one.at_ns / 1_000_000).collect::<Vec<_>>());
+    let text =
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.5,396,109\n";
+    let read =
+        |speed| recorded::read(text, speed).map(|all| all.iter().map(|one| one.at_ns / 1_000_000).collect::<Vec<_>>());
     assert_eq!(read(1.0), Ok(vec![0, 3_819]));
     assert_eq!(read(10.0), Ok(vec![0, 381]));
     for wrong in ["h\n2023-11-16 18:15,1,1", "h\n2023-11-16 18:15:46,1", "h\n2023-11-16 18:15:46,1,x"] {
