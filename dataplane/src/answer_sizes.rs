@@ -52,10 +52,13 @@ impl SizeClass {
     }
 }
 
+/// Of a model; those that were never met take no room.
+type Classes = [Option<Box<Sizes>>; CLASSES];
+
 /// See the module.
 #[derive(Default)]
 pub struct AnswerSizes {
-    by_model: RefCell<HashMap<Box<str>, [Option<Box<Sizes>>; CLASSES], ahash::RandomState>>,
+    by_model: RefCell<HashMap<Box<str>, Classes, ahash::RandomState>>,
 }
 
 impl AnswerSizes {

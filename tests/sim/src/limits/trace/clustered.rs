@@ -62,7 +62,9 @@ impl Limiter for Clustered<'_> {
         self.cluster.run_until(now_ns);
         for (node, cores) in self.cores.iter().enumerate() {
             let now = self.cluster.reading(node, now_ns);
-            cores.iter().for_each(|core| core.tick(now));
+            for core in cores {
+                core.tick(now);
+            }
         }
     }
 
