@@ -264,6 +264,22 @@ fn a_cluster_is_taken_for_one_that_ran_before_unless_the_file_says_otherwise() {
 }
 
 #[test]
+fn a_cluster_that_shares_limits_should_say_how_many_nodes_it_has() {
+    let warnings = |fields: &str, enforcement: &str| {
+        let text = format!(
+            r#"{{"cluster_config": {{"enabled": true, "peers": ["127.0.0.2:10101"], "bind_address": "127.0.0.1"{fields}}},
+                "governance": {{"rate_limits": [{{"id": "a", "request_max_limit": 5, "request_reset_duration": "1m",
+                                                 "enforcement": "{enforcement}"}}]}}}}"#
+        );
+        let warnings = loaded(&text).warnings;
+        warnings.iter().filter(|warning| warning.message.contains("expected_nodes")).count()
+    };
+    assert_eq!(warnings("", "strict"), 1);
+    assert_eq!(warnings(r#", "expected_nodes": 2"#, "strict"), 0);
+    assert_eq!(warnings("", "gossip"), 0);
+}
+
+#[test]
 fn numbers_and_switches_may_be_references() {
     let config = loaded(r#"{"server": {"port": "env.PORT"}}"#).config;
     assert_eq!(config.server.listen.port(), 9_090);
