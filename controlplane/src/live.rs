@@ -9,9 +9,11 @@
 //! their way in, from a file or a writer, until they are sealed.
 
 pub mod entity;
+mod handle;
 pub mod revision;
 pub mod store;
 
 pub use entity::{Entity, EntityId, EntityKind};
+pub use handle::{ASKS_WAITING_MAX, Accepted, Ask, Document, EntityFault, Live, Proposal, Refused};
 pub use revision::{Change, Digest, Head, Revision};
 pub use store::{Recorded, Store, StoreError};
