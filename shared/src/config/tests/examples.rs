@@ -113,12 +113,13 @@ fn the_store_of_the_page_loads_with_its_port_in_quotes() {
     let text = r#"{"config_store": {"enabled": true, "type": "postgres", "config": {
         "host": "postgres.deepintshield.svc.cluster.local", "port": "5432",
         "user": "deepintshield", "password": "changeme", "db_name": "deepintshield",
-        "ssl_mode": "require"}}}"#;
+        "ssl_mode": "require", "ssl_root_cert": "/etc/ssl/store.pem"}}}"#;
     let loaded = loaded(text);
     let Some(ConfigStore::Postgres(store)) = loaded.config.config_store else {
         panic!("a PostgreSQL store");
     };
     assert_eq!((store.port, store.ssl_mode), (5_432, SslMode::Require));
+    assert_eq!(store.ssl_root_cert.as_deref(), Some("/etc/ssl/store.pem"));
     let warned: Vec<_> = loaded.warnings.iter().map(|w| w.path.as_str()).collect();
     assert_eq!(warned, ["config_store.enabled", "config_store.config.password"]);
 }
