@@ -5,7 +5,6 @@
 //! customers).
 
 mod limits;
-mod quantile;
 
 use limits::Limits;
 use ring::hmac;

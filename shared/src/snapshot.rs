@@ -230,7 +230,8 @@ pub enum Reserve {
     Bound,
     /// What a provider takes them for at its door.
     Formula,
-    /// What they have been for prompts of this size, and some deviations more.
+    /// What they have been for prompts of this size: on the average for a pace, and otherwise so
+    /// that no larger part than its probability needs more.
     Learned,
 }
 
@@ -268,8 +269,6 @@ pub struct LimitRecord {
     pub max_wait_ns: u64,
     /// Part of the answers that may need more than was reserved; 0 unless that is learned.
     pub overshoot_probability: f64,
-    /// Deviations above the mean that are reserved so that no larger part does.
-    pub deviations: f64,
     /// The amount is what the provider's answers say; until one does, it is as large as can be.
     pub is_learned: bool,
     /// It is about a part of the window of a limit of its own, which the provider counts as well.

@@ -2,7 +2,7 @@
 //! provider counts on its own, and one for the pace of each limit that is kept by news alone.
 //! And the table of how tokens are charged.
 
-use super::{index, quantile};
+use super::index;
 use crate::entitlements::{Pace, staleness};
 use shared::bounds::LIMITS_PER_REQUEST_MAX;
 use shared::config::model as config;
@@ -176,7 +176,6 @@ fn base(limit: &RateLimit, is_counted_elsewhere: bool) -> LimitRecord {
         }),
         max_wait_ns: nanos(limit.max_wait),
         overshoot_probability,
-        deviations: if is_statistical { quantile::deviations(overshoot_probability) } else { 0.0 },
         is_learned: false,
         is_part: false,
         paces: None,
@@ -368,7 +367,6 @@ mod tests {
         assert_eq!((limits[1].amount, limits[1].window_ns), (pace.units, pace.window_ns));
         let charge = limits[1].charge;
         assert_eq!((charge.reserve, charge.rule), (Reserve::Learned, ChargeRule::AdmissionRefunded));
-        assert!(limits[1].deviations.abs() < f64::EPSILON, "at the mean");
         let definitions = crate::compile::limit_definitions(&limits).unwrap();
         assert_eq!((definitions[0].window.spread_ns() > 0, definitions[1].window.spread_ns()), (true, 0));
     }
@@ -409,9 +407,8 @@ mod tests {
         assert_eq!((limits[0].max_wait_ns, limits[1].max_wait_ns), (2_000_000_000, 0));
         assert_eq!((limits[0].on_node_loss, limits[1].on_node_loss), (Some(OnNodeLoss::Keep), None));
         assert_eq!((limits[0].enforcement, limits[1].enforcement), (Enforcement::Statistical, Enforcement::Strict));
-        for (limit, probability, deviations) in [(&limits[0], 0.001, 3.090_232), (&limits[1], 0.0, 0.0)] {
+        for (limit, probability) in [(&limits[0], 0.001), (&limits[1], 0.0)] {
             assert!((limit.overshoot_probability - probability).abs() < 1e-9);
-            assert!((limit.deviations - deviations).abs() < 1e-6);
         }
     }
 }
