@@ -35,6 +35,7 @@ pub mod learned;
 mod limit_lines;
 pub mod limit_status;
 mod listener_identity;
+pub mod live;
 mod log_lines;
 pub mod member;
 pub mod metrics;
