@@ -11,6 +11,7 @@
 pub mod entity;
 mod handle;
 pub mod join;
+mod reading;
 pub mod revision;
 pub mod seal;
 pub mod split;
