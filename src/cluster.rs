@@ -7,6 +7,7 @@ use crate::admin_client;
 use clap::Args;
 use serde_json::Value;
 use shared::config::{self, Sources};
+use shared::foreign::one_line;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -194,7 +195,7 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    one_line(&text, usize::MAX)
 }
 
 #[cfg(test)]

@@ -113,12 +113,13 @@ fn the_store_of_the_page_loads_with_its_port_in_quotes() {
     let text = r#"{"config_store": {"enabled": true, "type": "postgres", "config": {
         "host": "postgres.deepintshield.svc.cluster.local", "port": "5432",
         "user": "deepintshield", "password": "changeme", "db_name": "deepintshield",
-        "ssl_mode": "require"}}}"#;
+        "ssl_mode": "require", "ssl_root_cert": "/etc/ssl/store.pem"}}}"#;
     let loaded = loaded(text);
     let Some(ConfigStore::Postgres(store)) = loaded.config.config_store else {
         panic!("a PostgreSQL store");
     };
     assert_eq!((store.port, store.ssl_mode), (5_432, SslMode::Require));
+    assert_eq!(store.ssl_root_cert.as_deref(), Some("/etc/ssl/store.pem"));
     let warned: Vec<_> = loaded.warnings.iter().map(|w| w.path.as_str()).collect();
     assert_eq!(warned, ["config_store.enabled", "config_store.config.password"]);
 }
@@ -214,6 +215,22 @@ fn a_cluster_is_taken_for_one_that_ran_before_unless_the_file_says_otherwise() {
     assert_eq!(state(""), InitialState::Existing);
     assert_eq!(state(r#""initial_state": "existing""#), InitialState::Existing);
     assert_eq!(state(r#""initial_state": "new""#), InitialState::New);
+}
+
+#[test]
+fn a_cluster_that_shares_limits_should_say_how_many_nodes_it_has() {
+    let warnings = |fields: &str, enforcement: &str| {
+        let text = format!(
+            r#"{{"cluster_config": {{"enabled": true, "peers": ["127.0.0.2:10101"], "bind_address": "127.0.0.1"{fields}}},
+                "governance": {{"rate_limits": [{{"id": "a", "request_max_limit": 5, "request_reset_duration": "1m",
+                                                 "enforcement": "{enforcement}"}}]}}}}"#
+        );
+        let warnings = loaded(&text).warnings;
+        warnings.iter().filter(|warning| warning.message.contains("expected_nodes")).count()
+    };
+    assert_eq!(warnings("", "strict"), 1);
+    assert_eq!(warnings(r#", "expected_nodes": 2"#, "strict"), 0);
+    assert_eq!(warnings("", "gossip"), 0);
 }
 
 #[test]
