@@ -115,7 +115,11 @@ pub fn limit_definitions(records: &[LimitRecord]) -> Result<Vec<LimitDefinition>
 
 /// Keyed hash under which a core looks a virtual key up.
 pub fn lookup_hash(lookup_key: &[u8; 32], value: &str) -> [u8; 32] {
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, lookup_key), value.as_bytes());
+    hash_with(&hmac::Key::new(hmac::HMAC_SHA256, lookup_key), value)
+}
+
+fn hash_with(key: &hmac::Key, value: &str) -> [u8; 32] {
+    let tag = hmac::sign(key, value.as_bytes());
     let mut hash = [0; 32];
     hash.copy_from_slice(tag.as_ref());
     hash
@@ -238,12 +242,15 @@ impl Tables {
     ) -> (Vec<VirtualKeyRecord>, Vec<([u8; 32], u32)>) {
         let mut records = Vec::new();
         let mut hashes = Vec::new();
+        let lookup_key = hmac::Key::new(hmac::HMAC_SHA256, lookup_key);
+        let providers = config.providers.iter().zip(0_u32..);
+        let providers = providers.map(|(provider, at)| (provider.name.as_str(), at)).collect();
         for virtual_key in &config.governance.virtual_keys {
             if virtual_key.value.is_empty() {
                 // An empty one in the index would let everybody in who sends nothing.
                 self.warnings.push(format!("virtual key {} has no value and cannot be used", virtual_key.id));
             } else {
-                hashes.push((lookup_hash(lookup_key, virtual_key.value.expose()), index(records.len())));
+                hashes.push((hash_with(&lookup_key, virtual_key.value.expose()), index(records.len())));
             }
             let grants = virtual_key.grants.as_ref();
             records.push(VirtualKeyRecord {
@@ -251,7 +258,7 @@ impl Tables {
                 name: virtual_key.name.clone(),
                 is_active: virtual_key.is_active,
                 grants: grants
-                    .map(|grants| grants.iter().filter_map(|grant| self.grant(grant, config, limits)).collect()),
+                    .map(|grants| grants.iter().filter_map(|grant| self.grant(grant, &providers, limits)).collect()),
                 limits: limits.of(virtual_key.rate_limit_id.as_ref()),
             });
         }
@@ -260,8 +267,13 @@ impl Tables {
     }
 
     /// `None` for a provider that does not exist; loading has refused that already.
-    fn grant(&self, grant: &config::ProviderGrant, config: &Config, limits: &Limits) -> Option<GrantRecord> {
-        let provider = index(config.providers.iter().position(|provider| provider.name == grant.provider)?);
+    fn grant(
+        &self,
+        grant: &config::ProviderGrant,
+        providers: &BTreeMap<&str, u32>,
+        limits: &Limits,
+    ) -> Option<GrantRecord> {
+        let provider = *providers.get(grant.provider.as_str())?;
         // A key that is switched off is in no table, so that a grant of it alone allows none.
         let key_at = |id: &String| self.key_by_id.get(&(provider, id.clone())).copied();
         Some(GrantRecord {

@@ -110,7 +110,7 @@ fn one_rate_limit_is_one_counter_wherever_it_is_referred_to() {
 #[test]
 fn absent_grants_allow_all_and_an_empty_list_allows_none() {
     let mut config = configuration(FULL);
-    config.governance.virtual_keys[0].grants = None;
+    std::sync::Arc::get_mut(&mut config.governance.virtual_keys[0]).unwrap().grants = None;
     let record = compile(&config, &facts()).unwrap().record;
     assert!(record.virtual_keys[0].grants.is_none());
     assert_eq!(record.virtual_keys[1].grants.as_deref(), Some(&[][..]));

@@ -5,6 +5,7 @@
 use core::fmt;
 use core::num::{NonZeroU32, NonZeroU64};
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::provider::is_listed;
 use super::{Models, Origin, Secret, Window};
@@ -12,8 +13,9 @@ use super::{Models, Origin, Secret, Window};
 /// `governance`.
 #[derive(Debug, Default, PartialEq)]
 pub struct Governance {
-    /// Clients' credentials at the gateway.
-    pub virtual_keys: Vec<VirtualKey>,
+    /// Clients' credentials at the gateway. Those that a change leaves alone are the same ones before
+    /// and after it.
+    pub virtual_keys: Vec<Arc<VirtualKey>>,
     /// Limits that the others refer to.
     pub rate_limits: Vec<RateLimit>,
     /// Money that the others refer to. Known, not enforced yet.

@@ -1,6 +1,7 @@
 //! `governance`: virtual keys and everything that limits refer to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::keys::WEIGHT_MAX;
 use super::limits::{read_budget, read_id, read_rate_limit};
@@ -27,7 +28,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) 
         let mut values = Values::default();
         Governance {
             virtual_keys: read_list(reader, fields, "virtual_keys", |reader, node| {
-                reader.object(node, |r, f| read_virtual_key(r, f, empty, &mut values)).flatten()
+                reader.object(node, |r, f| read_virtual_key(r, f, empty, &mut values)).flatten().map(Arc::new)
             }),
             rate_limits: read_list(reader, fields, "rate_limits", read_rate_limit),
             budgets: read_list(reader, fields, "budgets", read_budget),
@@ -320,7 +321,8 @@ pub(super) fn use_key_ids(config: &mut Config) {
             ids.insert((&provider.name, &key.name), &key.id);
         }
     }
-    for virtual_key in &mut config.governance.virtual_keys {
+    // Nobody else has them yet.
+    for virtual_key in config.governance.virtual_keys.iter_mut().filter_map(Arc::get_mut) {
         for grant in virtual_key.grants.iter_mut().flatten() {
             for id in grant.key_ids.iter_mut().flatten() {
                 if let Some(known) = ids.get(&(grant.provider.as_str(), id.as_str())) {
