@@ -9,7 +9,7 @@ use crate::plan::{Grant, Step, grant};
 use crate::provider::request_scan::RequestFields;
 use crate::rejection::{Cause, Rejection};
 pub(crate) use crate::reservation::Used;
-use crate::reservation::{Body, Needs};
+use crate::reservation::{Body, Needs, Price, PriceUnknown};
 use crate::route::Endpoint;
 use rkyv::vec::ArchivedVec;
 use shared::bounds::LIMITS_PER_REQUEST_MAX;
@@ -25,6 +25,8 @@ pub(crate) struct Charges {
     len: usize,
     /// Where something of it is estimated from earlier answers: the size that this one belongs to.
     pub(crate) class: Option<SizeClass>,
+    /// What the model costs.
+    pub(crate) price: Option<Price>,
 }
 
 impl Charges {
@@ -50,15 +52,22 @@ pub(crate) fn charges(
 ) -> Result<Charges, Rejection> {
     let records = serving.records();
     let empty = Charge { limit: LimitIndex(0), unit: Unit::Requests, rule: ChargeRule::Settlement, amount: 0 };
-    let mut charges = Charges { entries: [empty; LIMITS_PER_REQUEST_MAX], len: 0, class: None };
+    let mut charges = Charges { entries: [empty; LIMITS_PER_REQUEST_MAX], len: 0, class: None, price: None };
     if records.limits.is_empty() {
         return Ok(charges);
     }
     let model = step.model.as_str();
-    let mut cap = None;
+    let (mut cap, mut priced) = (None, None);
     for record in models_named(&records.models, model).chain(models_named(&records.models, "*")) {
         if record.provider.as_ref().is_none_or(|only| only.to_native() as usize == step.provider) {
             cap = cap.or(record.max_output_tokens.as_ref().map(|cap| u64::from(cap.to_native())));
+            // The nearest price: of the model before that of all models, and of this provider first.
+            let nearness = 2 * u8::from(record.model != "*") + u8::from(record.provider.is_some());
+            if let Some(own) = record.price.as_ref()
+                && priced.is_none_or(|(nearest, _)| nearness > nearest)
+            {
+                priced = Some((nearness, Price::from(own)));
+            }
         }
     }
     let output = match (endpoint.is_input_only(), fields.output_tokens_max(), cap) {
@@ -67,8 +76,10 @@ pub(crate) fn charges(
         (false, Some(one), None) | (false, None, Some(one)) => one,
         (false, None, None) => OUTPUT_TOKENS_UNKNOWN,
     };
+    let price = priced.map(|(_, price)| price);
     let body = Body { bytes: fields.bytes, non_ascii_bytes: fields.non_ascii_bytes };
-    let needs = Needs::new(&core.answer_sizes, model, body, output, fields.choices());
+    let needs = Needs::new(&core.answer_sizes, model, body, output, fields.choices()).at(price);
+    charges.price = price;
     let mut add = |limits: &ArchivedVec<rkyv::rend::u32_le>| charges.add(serving, &needs, limits);
     if let Some(provider) = records.providers.get(step.provider) {
         add(&provider.limits)?;
@@ -114,6 +125,13 @@ impl Charges {
                 continue;
             }
             let charge = needs.charge(limit, record, serving.slices.ring(limit).map(AsRef::as_ref));
+            let charge = charge.map_err(|PriceUnknown| {
+                let text = format!(
+                    "budget {} applies and the price of this model is not known; governance.model_configs says prices",
+                    record.id
+                );
+                Rejection::new(Cause::PriceUnknown, text).about("model")
+            })?;
             if charge.unit == Unit::Tokens && record.charge.reserve == Reserve::Learned {
                 self.class = needs.class();
             }
@@ -133,6 +151,8 @@ pub(crate) struct Charged {
     pub(crate) sent: Option<Sent>,
     /// See [`Charges`].
     pub(crate) class: Option<SizeClass>,
+    /// See [`Charges`].
+    pub(crate) price: Option<Price>,
     pub(crate) requests: Option<Standing>,
     pub(crate) tokens: Option<Standing>,
 }
@@ -148,10 +168,10 @@ impl Charged {
         let mut most_beyond = 0;
         let of_charge = |charge: &Charge| {
             let Some(record) = serving.records().limits.get(charge.limit.0 as usize) else { return charge.amount };
-            let tokens = used.counted(record, charge.amount);
-            let beyond = tokens.saturating_sub(charge.amount);
+            let units = used.counted(record, charge.amount, self.price);
+            let beyond = units.saturating_sub(charge.amount);
             // A pace is meant to be met by the mean.
-            if record.paces.is_none() {
+            if record.paces.is_none() && charge.unit == Unit::Tokens {
                 most_beyond = most_beyond.max(beyond);
                 if record.charge.reserve == Reserve::Learned && is_answered {
                     let ring = serving.slices.ring(charge.limit);
@@ -162,7 +182,7 @@ impl Charged {
                     core.counters.estimated(&record.id, beyond, beyond_entitlement);
                 }
             }
-            tokens
+            units
         };
         sent.settle_each(of_charge, core.clock.now());
         core.counters.reserved_too_little(most_beyond);

@@ -1,10 +1,10 @@
-//! How many tokens an attempt may need, what each limit therefore takes at the door, and what it
+//! How many tokens an attempt may need, and what they cost, what each limit therefore takes at the door, and what it
 //! counts in the end. Pure.
 
 use crate::answer_sizes::{AnswerSizes, SizeClass};
 use crate::limiter::Charge;
 use shared::limit::{ArchivedChargeRule, ChargeRule, LimitIndex, LimitRing, Unit};
-use shared::snapshot::{ArchivedCounted, ArchivedLimitRecord, ArchivedReserve, ArchivedUnit};
+use shared::snapshot::{ArchivedCounted, ArchivedLimitRecord, ArchivedPriceRecord, ArchivedReserve, ArchivedUnit};
 
 /// The body of a request, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,32 @@ impl Body {
     }
 }
 
+/// What a model costs; as [`shared::snapshot::PriceRecord`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    input_nano_usd: u64,
+    output_nano_usd: u64,
+}
+
+impl Price {
+    /// Of so many tokens, in millionths of a dollar, rounded up.
+    pub fn micro_usd(self, prompt: u64, output: u64) -> u64 {
+        let input_nano_usd = prompt.saturating_mul(self.input_nano_usd);
+        input_nano_usd.saturating_add(output.saturating_mul(self.output_nano_usd)).div_ceil(1_000)
+    }
+}
+
+impl From<&ArchivedPriceRecord> for Price {
+    fn from(record: &ArchivedPriceRecord) -> Self {
+        let (input, output) = (record.input_nano_usd.to_native(), record.output_nano_usd.to_native());
+        Self { input_nano_usd: input, output_nano_usd: output }
+    }
+}
+
+/// A budget applies, and nobody knows what the model costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PriceUnknown;
+
 /// Tokens that an attempt may need.
 pub struct Needs<'a> {
     sizes: &'a AnswerSizes,
@@ -45,6 +71,7 @@ pub struct Needs<'a> {
     prompt_formula: u64,
     output: u64,
     class: Option<SizeClass>,
+    price: Option<Price>,
 }
 
 impl<'a> Needs<'a> {
@@ -58,7 +85,14 @@ impl<'a> Needs<'a> {
             prompt_formula: body.tokens_formula(),
             output: output.saturating_mul(choices),
             class: (choices == 1).then(|| SizeClass::of(prompt_bound)),
+            price: None,
         }
+    }
+
+    /// The same, of a model that costs so much.
+    #[must_use]
+    pub fn at(self, price: Option<Price>) -> Self {
+        Self { price, ..self }
     }
 
     /// `None` where answers to such requests are not learned from.
@@ -67,17 +101,26 @@ impl<'a> Needs<'a> {
     }
 
     /// What a limit takes for one attempt. `ring` is the limit's, where there is one.
-    pub fn charge(&self, limit: LimitIndex, record: &ArchivedLimitRecord, ring: Option<&LimitRing>) -> Charge {
+    pub fn charge(
+        &self,
+        limit: LimitIndex,
+        record: &ArchivedLimitRecord,
+        ring: Option<&LimitRing>,
+    ) -> Result<Charge, PriceUnknown> {
         let (unit, mut amount) = match record.unit {
             ArchivedUnit::Requests => (Unit::Requests, 1),
             ArchivedUnit::Tokens => (Unit::Tokens, self.tokens(record)),
             ArchivedUnit::Concurrent => (Unit::Concurrent, 1),
+            ArchivedUnit::MicroUsd => {
+                let price = self.price.ok_or(PriceUnknown)?;
+                (Unit::MicroUsd, price.micro_usd(self.prompt_bound, self.output))
+            }
         };
         if record.paces.is_some() {
             // A request that is larger than the pace takes all of it, and goes on its own.
             amount = amount.min(ring.map_or(amount, |ring| ring.entitlement().max(1)));
         }
-        Charge { limit, unit, rule: rule(record.charge.rule), amount }
+        Ok(Charge { limit, unit, rule: rule(record.charge.rule), amount })
     }
 
     /// Tokens that a limit reserves.
@@ -129,11 +172,15 @@ pub struct Used {
 }
 
 impl Used {
-    /// Those that a limit counts which took so many at the door.
-    pub fn counted(self, record: &ArchivedLimitRecord, reserved: u64) -> u64 {
-        let told = match record.charge.counted {
-            ArchivedCounted::Prompt => self.prompt,
-            ArchivedCounted::PromptAndOutput => self.all,
+    /// Units that a limit counts which took so many at the door.
+    pub fn counted(self, record: &ArchivedLimitRecord, reserved: u64, price: Option<Price>) -> u64 {
+        let told = match (&record.unit, &record.charge.counted) {
+            (ArchivedUnit::MicroUsd, _) => {
+                let output = self.all.saturating_sub(self.prompt);
+                price.map_or(reserved, |price| price.micro_usd(self.prompt, output))
+            }
+            (_, ArchivedCounted::Prompt) => self.prompt,
+            (_, ArchivedCounted::PromptAndOutput) => self.all,
         };
         if self.is_final { told } else { told.max(reserved) }
     }
@@ -192,6 +239,15 @@ mod tests {
             assert_eq!(reserved(1), expected);
             assert_eq!(reserved(2), 2_500, "of several choices nothing is learned");
         }
+    }
+
+    #[test]
+    fn a_price_is_for_tokens_of_either_kind_and_rounds_up() {
+        let price = Price { input_nano_usd: 2_500, output_nano_usd: 10_000 };
+        assert_eq!(price.micro_usd(1_000, 100), 2_500 + 1_000);
+        assert_eq!(price.micro_usd(1, 0), 3);
+        assert_eq!(price.micro_usd(0, 0), 0);
+        assert_eq!(price.micro_usd(u64::MAX, u64::MAX), u64::MAX.div_ceil(1_000));
     }
 
     #[test]

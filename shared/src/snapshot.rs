@@ -167,8 +167,20 @@ pub struct ModelRecord {
     pub provider: Option<u32>,
     /// Most output tokens it produces, reserved where a request states no maximum.
     pub max_output_tokens: Option<u32>,
+    /// What it costs; `None`: not known.
+    pub price: Option<PriceRecord>,
     /// Limits that count every request for it.
     pub limits: Vec<u32>,
+}
+
+/// What a model costs, in thousand-millionths of a US dollar.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[rkyv(derive(Clone, Copy, Debug))]
+pub struct PriceRecord {
+    /// A token of the prompt.
+    pub input_nano_usd: u64,
+    /// A token of the answer.
+    pub output_nano_usd: u64,
 }
 
 /// What a limit counts.
@@ -182,6 +194,8 @@ pub enum Unit {
     Tokens,
     /// Attempts that run at the same time: counted until they end, and never after that.
     Concurrent,
+    /// Millionths of a US dollar, for input and output together.
+    MicroUsd,
 }
 
 /// How firmly a limit holds across nodes; see the configuration's words of the same names.
