@@ -25,6 +25,8 @@ TIMEOUT_SECONDS = 5
 # From the start of the last node until all see all: discovery, three good ticks, and a busy machine.
 FORM_SECONDS_MAX = 30
 WATCH_SECONDS = 0.02
+# From then on until every node has its part of the limit.
+UNITS_SECONDS_MAX = 30
 CLIENT = "sk-bf-lab"
 LOG_LINES_SHOWN = 25
 
@@ -127,6 +129,13 @@ class Node:
         status, body = self.admin.ask("GET", "/cluster/status")
         return json.loads(body) if status == 200 else {}
 
+    def units(self) -> int:
+        """How much of its limits it may use now, of all of them together. One that was started again has
+        its part at once, of which nothing is left at first: what it spent before counts.
+        """
+        limits = self.status().get("limits", [])
+        return sum(limit["entitlement_here"] - limit["used_here"] for limit in limits)
+
     def health_of(self, other: "Node") -> str:
         """What it thinks of another node: a state, or `unknown`."""
         return {peer["id"]: peer["health"] for peer in self.status().get("peers", [])}.get(other.name, "unknown")
@@ -219,6 +228,9 @@ class Cluster:
                 "enabled": True,
                 "cluster_name": "lab",
                 "node_id": node.name,
+                # No earlier cluster used the limits, so that nobody has to wait for its spending.
+                "initial_state": "new",
+                "expected_nodes": len(self.nodes),
                 "bind_address": node.address,
                 "peers": [f"{each.address}:{GOSSIP_PORT}" for each in self.nodes],
                 "gossip": {
@@ -241,16 +253,34 @@ class Cluster:
             },
             "governance": {
                 "virtual_keys": [{"id": "v", "name": "v", "value": CLIENT, "is_active": True, "rate_limit_id": "l"}],
-                # Changed by tests that need a configuration with another hash.
-                "rate_limits": [{"id": "l", "request_max_limit": 1_000_000, "request_reset_duration": "1m"}],
+                # Never reached, also by a node that is alone with its part of it. Changed by tests that need
+                # a configuration with another hash.
+                "rate_limits": [
+                    {
+                        "id": "l",
+                        "request_max_limit": 1_000_000,
+                        "request_reset_duration": "1m",
+                        "on_node_loss": "keep",
+                    }
+                ],
             },
         }
 
-    def start(self, nodes: Iterable[Node] | None = None) -> float:
+    def form(self, nodes: Iterable[Node] | None = None) -> float:
         """Starts nodes (all of them) and waits until they are a cluster; how long that took."""
         for node in self.nodes if nodes is None else nodes:
             node.start()
         return self.wait_whole(FORM_SECONDS_MAX)
+
+    def start(self, nodes: Iterable[Node] | None = None) -> float:
+        """The same, and waits until each has its part of the limit; how long it took to be a cluster."""
+        took = self.form(nodes)
+
+        def all_have_units() -> bool:
+            return all(node.units() > 0 for node in self.living())
+
+        soon(all_have_units, UNITS_SECONDS_MAX, "every node has its part of the limit", self.explain)
+        return took
 
     def living(self) -> list[Node]:
         """The nodes that run."""

@@ -8,12 +8,10 @@ its own under results/limits, from which `write_table` makes one table of all th
 import collections
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,13 +19,12 @@ from typing import Any
 from cluster import Asked, Cluster, Node, soon
 from figures import note
 from offered import Offered, Sent
-from rig import binary
 from windows import SECOND, Row, central, explain, fullest
 
 RESULTS = pathlib.Path(__file__).parents[2] / "results" / "limits"
 # Spent units count for longer than a window, since the provider may count later than the node (J), and in slots.
 SPREAD_SECONDS = 0.25
-SLOTS = 256
+SLOTS = 512
 # Units a node and window: enough for shares of their own, and little enough for a small machine.
 UNITS_A_NODE = 100
 FIRST_UNIT_SECONDS = 30
@@ -70,28 +67,6 @@ SHORT = Form(window=10, windows=2.5, trouble_window=5, trouble=8, reclaimed=20, 
 LONG = Form(window=60, windows=4.5, trouble_window=30, trouble=30, reclaimed=90, utilisation=0.97)
 
 
-@functools.cache
-def knows(field: str, value: str) -> bool:
-    """Whether the binary's configuration has this field of `cluster_config`."""
-    checked = subprocess.run(
-        [binary(), "--config", "/dev/stdin", "check"],
-        input=json.dumps({"cluster_config": {field: value}}),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return f"cluster_config.{field}: unknown field" not in checked.stdout + checked.stderr
-
-
-# What a cluster is to believe of its past: the one place that says so.
-def initial_state(word: str) -> dict[str, str]:
-    """`new`: a cluster without any state is the first there ever was, and need not wait for what an
-    earlier one may have spent. Only binaries that know the field are told.
-    """
-    return {"initial_state": word} if knows("initial_state", word) else {}
-
-
 def limit_of(units: int, window: int, **more: Any) -> dict[str, Any]:
     """A requests limit in the configuration."""
     return {"id": "l", "request_max_limit": units, "request_reset_duration": f"{window}s", **more}
@@ -100,7 +75,7 @@ def limit_of(units: int, window: int, **more: Any) -> dict[str, Any]:
 def configure(cluster: Cluster, limit: dict[str, Any], state: str = "new") -> None:
     """Every node: this limit on the one virtual key, and how many nodes share it."""
     for node in cluster.nodes:
-        text = cluster.configuration(node, expected_nodes=len(cluster.nodes), **initial_state(state))
+        text = cluster.configuration(node, expected_nodes=len(cluster.nodes), initial_state=state)
         text["governance"]["rate_limits"] = [limit]
         node.configure(text)
 
@@ -109,7 +84,7 @@ def start(cluster: Cluster, count: int, limit: dict[str, Any]) -> None:
     """Some nodes that share the limit, of which one at least has units to give out."""
     cluster.add(count)
     configure(cluster, limit)
-    cluster.start()
+    cluster.form()
     # Asked of one node only and not after the first yes: it takes a unit.
     first = cluster.nodes[0]
     soon(
