@@ -219,7 +219,7 @@ mod tests {
             "n1 20 5 0",
             "key/tokens all 100 - 0 0.0 % 0 - 1 in 100 statistical",
             "team/requests: 30 stranded, back within 61 s",
-            "key/tokens: nothing may be spent here: 1 of 2? nodes have met (900 ms more)",
+            "key/tokens: nothing may be spent here: 1 of 2 nodes have met (900 ms more)",
             "key/tokens: 100 of 400 (provider_limit)",
         ] {
             assert!(lines.iter().any(|shown| shown == line), "{line} is not in\n{text}");

@@ -9,7 +9,7 @@
 //! reports of cores   ┘                                              → last good snapshot (disk)
 //! ```
 //!
-//! Absent: limits that all nodes share, a store, changing anything through the admin listener.
+//! Absent: a configuration store, changing the configuration through the admin listener.
 
 #![forbid(unsafe_code)]
 

@@ -114,11 +114,9 @@ impl SharedLimits {
 
     /// Why this node should not be sent traffic yet, though others may serve it better; `None`: nothing.
     pub(crate) fn holds_up(&self, now: Nanos) -> Option<&'static str> {
-        if now.since(self.opened_at) > HOLD_UP_MAX {
-            return None;
-        }
-        let has_its_part = matches!(self.expected, Expected::Known(_)) && self.escrow.is_stocked();
-        (!has_its_part).then_some("the node waits for its part of the shared limits")
+        // Who still counts the others gets nothing for longer than that.
+        let is_awaited = now.since(self.opened_at) <= HOLD_UP_MAX && matches!(self.expected, Expected::Known(_));
+        (is_awaited && !self.escrow.is_stocked()).then_some("the node waits for its part of the shared limits")
     }
 
     /// What becomes of a lost node's part where a limit does not say; `None` while it is not known

@@ -11,7 +11,7 @@ const GOVERNANCE: &str = r#""governance": {
     "model_configs": [
         { "model_name": "m", "input_cost_per_token": 0.9, "output_cost_per_token": 0.9 },
         { "model_name": "m", "provider": "openai", "input_cost_per_token": 0.0001, "output_cost_per_token": 0.0002 }],
-    "budgets": [{ "id": "team", "max_limit": 0.02, "reset_duration": "1d" }],
+    "budgets": [{ "id": "team", "max_limit": 1, "reset_duration": "1d" }],
     "teams": [{ "id": "t", "name": "t", "budget_id": "team" }],
     "virtual_keys": [{ "id": "v", "name": "v", "value": "sk-bf-v", "team_id": "t" }] },"#;
 const USED: &str = "deepintshield_limit_used{limit=\"team/usd\",unit=\"micro_usd\"}";
@@ -37,8 +37,8 @@ fn a_budget_reserves_the_most_and_charges_what_was_used() {
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     node.shows(USED, COST);
 
-    // Two cents are 20,000 millionths: what this may cost at most is not there.
-    ask(&mut client, "m", 80);
+    // What this may cost at most is less than a dollar, and more than is left of it.
+    ask(&mut client, "m", 4_980);
     let (head, body) = client.message();
     let body = String::from_utf8_lossy(&body);
     assert!(head.starts_with("HTTP/1.1 402 ") && head.contains("\r\nretry-after: "), "{head}");
