@@ -177,10 +177,11 @@ def test_an_address_filter_that_leaves_the_others_out(cluster: Cluster) -> None:
     """`not in allowed address space`, with the address that is not."""
     nodes = cluster.add(2)
     udp(cluster, nodes[0], allowed_address_space=["10.77.0.1/32", "192.168.0.0/16"])
-    udp(cluster, nodes[1])
+    # Who is not left out by the other would find it, and be heard.
+    udp(cluster, nodes[1], allowed_address_space=["10.77.0.2/32"])
     for node in nodes:
         node.start()
-    alone(nodes[:1])
+    alone(nodes)
     says(nodes[0], "not in allowed address space", nodes[1].address, "allowed_address_space")
     # A running node has the port that beacons come to.
     nodes[0].stop()
