@@ -68,7 +68,6 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
     let mut out = Tables::default();
     let limits = Limits::new(config);
     out.warnings.extend(limits.crowded(config));
-    out.warnings.extend(unpriced(config));
     let providers = config
         .providers
         .iter()
@@ -327,17 +326,6 @@ fn settings(config: &Config) -> SettingsRecord {
             .any(|provider| provider.region.is_some() || provider.keys.iter().any(|key| key.region.is_some())),
         follows_load: config.load_balancer.enabled,
     }
-}
-
-/// A sentence where budgets may meet models without a price.
-fn unpriced(config: &Config) -> Option<String> {
-    let governance = &config.governance;
-    let has_default = || governance.model_configs.iter().any(|entry| entry.model.is_none() && entry.price.is_some());
-    (!governance.budgets.is_empty() && !has_default()).then(|| {
-        "governance.budgets: a request to which a budget applies is refused where the price of its model is not known; \
-         governance.model_configs says prices (input_cost_per_token, output_cost_per_token), also for \"*\""
-            .to_owned()
-    })
 }
 
 /// One record for a model and provider, sorted by model; `*` for each model.

@@ -219,17 +219,3 @@ fn a_virtual_key_has_the_limits_and_budgets_of_its_groups_once_each() {
     let team = record.limits.iter().find(|limit| limit.id == "team/usd").unwrap();
     assert_eq!((team.unit, team.amount), (shared::limit::Unit::MicroUsd, 500_000));
 }
-
-#[test]
-fn a_budget_without_a_price_for_every_model_is_told() {
-    let warnings = |models: &str| {
-        let text = format!(
-            r#"{{"governance": {{"budgets": [{{"id": "b", "max_limit": 1, "reset_duration": "1d"}}],
-                                 "model_configs": [{models}]}}}}"#
-        );
-        compiled(&text).warnings
-    };
-    let price = r#""input_cost_per_token": 0.0000025, "output_cost_per_token": 1e-5"#;
-    assert!(warnings(&format!(r#"{{"model_name": "m", {price}}}"#))[0].contains("input_cost_per_token"));
-    assert!(warnings(&format!(r#"{{"model_name": "*", {price}}}"#)).is_empty());
-}

@@ -9,7 +9,7 @@ use super::{EmptyMeans, MODELS_MAX, read_models, read_names, read_switch};
 use crate::config::model::{
     AdminAuth, Config, Customer, Governance, ModelConfig, Models, Price, ProviderGrant, ProviderLimit, Team, VirtualKey,
 };
-use crate::config::reader::{Fields, Node, Reader};
+use crate::config::reader::{Fields, Node, Place, Reader};
 use crate::config::references::Kind;
 
 /// Entries of each list. The nodes hold all of them in every snapshot.
@@ -29,7 +29,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) 
         // Known, and may hold anything: the table of fields without effect names it.
         fields.get(reader, "routing_rules");
         let mut values = Values::default();
-        Governance {
+        let governance = Governance {
             virtual_keys: read_list(reader, fields, "virtual_keys", |reader, node| {
                 reader.object(node, |r, f| read_virtual_key(r, f, empty, &mut values)).flatten().map(Arc::new)
             }),
@@ -40,8 +40,20 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) 
             teams: read_list(reader, fields, "teams", |r, n| r.object(n, read_team).flatten()),
             customers: read_list(reader, fields, "customers", |r, n| r.object(n, read_customer).flatten()),
             auth: fields.read(reader, "auth_config", read_auth).unwrap_or_default(),
-        }
+        };
+        warn_of_unknown_prices(reader, &fields.place, &governance);
+        governance
     })
+}
+
+/// What costs nobody knows how much cannot be kept within a budget, and is refused.
+fn warn_of_unknown_prices(reader: &mut Reader<'_>, place: &Place, governance: &Governance) {
+    let has_default = governance.model_configs.iter().any(|entry| entry.model.is_none() && entry.price.is_some());
+    if !governance.budgets.is_empty() && !has_default {
+        let message = "a request to which a budget applies is refused where the price of its model is not known; \
+                       model_configs says prices (input_cost_per_token, output_cost_per_token), also for \"*\"";
+        reader.warn(place, message);
+    }
 }
 
 fn read_list<'a, 's, T>(

@@ -181,6 +181,7 @@ fn what_has_no_effect_is_named_once_and_in_order() {
             "providers.openai.keys[0].use_for_batch_api",
             "providers.anthropic.keys[0].value",
             "providers.house.custom_provider_config.allowed_requests",
+            "governance",
             "governance.virtual_keys[0].value",
             "governance.routing_rules",
             "governance.auth_config.is_enabled",
@@ -224,6 +225,20 @@ fn a_cluster_is_taken_for_one_that_ran_before_unless_the_file_says_otherwise() {
     assert_eq!(state(""), InitialState::Existing);
     assert_eq!(state(r#""initial_state": "existing""#), InitialState::Existing);
     assert_eq!(state(r#""initial_state": "new""#), InitialState::New);
+}
+
+#[test]
+fn a_budget_without_a_price_for_every_model_is_told() {
+    let warnings = |models: &str| {
+        let text = format!(
+            r#"{{"governance": {{"budgets": [{{"id": "b", "max_limit": 1, "reset_duration": "1d"}}],
+                                 "model_configs": [{models}]}}}}"#
+        );
+        loaded(&text).warnings
+    };
+    let price = r#""input_cost_per_token": 0.0000025, "output_cost_per_token": 1e-5"#;
+    assert!(warnings(&format!(r#"{{"model_name": "m", {price}}}"#))[0].message.contains("input_cost_per_token"));
+    assert!(warnings(&format!(r#"{{"model_name": "*", {price}}}"#)).is_empty());
 }
 
 #[test]
