@@ -1,0 +1,17 @@
+//! The configuration while the node runs: entities that change in revisions.
+//!
+//! What all nodes share (providers, keys, virtual keys, limits, …) is a set of [`Entity`]s; a
+//! [`Revision`] changes some of them, all or none. What belongs to one node (`server`,
+//! `cluster_config`, `config_store`, `auth_config`) stays in its file. A [`Store`] keeps revisions;
+//! gossip carries them where nodes have no store in common.
+//!
+//! Secrets in entities are references (`env.NAME`, `file:PATH`) or sealed; in clear they are only on
+//! their way in, from a file or a writer, until they are sealed.
+
+pub mod entity;
+pub mod revision;
+pub mod store;
+
+pub use entity::{Entities, Entity, EntityId, EntityKind};
+pub use revision::{Change, Digest, Head, Revision};
+pub use store::{Recorded, Store, StoreError};
