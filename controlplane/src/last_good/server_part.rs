@@ -15,6 +15,10 @@ pub(super) struct ServerPart {
     pin_cores: bool,
     driver: u8,
     tls: Option<(String, String)>,
+    #[serde(default)]
+    admin_tls: Option<(String, String)>,
+    #[serde(default)]
+    metrics_auth: Option<bool>,
     state_dir: String,
     drain_timeout_ms: u64,
     log_format: u8,
@@ -34,7 +38,9 @@ impl From<&Server> for ServerPart {
             cores: server.cores,
             pin_cores: server.pin_cores,
             driver: position(&DRIVERS, &server.driver),
-            tls: server.tls.as_ref().map(|tls| (tls.cert_file.clone(), tls.key_file.clone())),
+            tls: server.tls.as_ref().map(files),
+            admin_tls: server.admin_tls.as_ref().map(files),
+            metrics_auth: server.metrics_auth,
             state_dir: server.state_dir.clone(),
             drain_timeout_ms: u64::try_from(server.drain_timeout.as_millis()).unwrap_or(u64::MAX),
             log_format: position(&LOG_FORMATS, &server.log_format),

@@ -51,6 +51,15 @@ impl Reader<'_> {
     /// A secret that may travel in a header or on a command line: printable, no blanks around.
     /// One that stands in the file itself earns a warning.
     pub(in crate::config) fn secret(&mut self, node: &Node<'_>) -> Option<SecretText> {
+        self.secret_or_hash(node, |_| false)
+    }
+
+    /// The same, where a text that `is_hash` may stand in the file without a warning.
+    pub(in crate::config) fn secret_or_hash(
+        &mut self,
+        node: &Node<'_>,
+        is_hash: impl FnOnce(&str) -> bool,
+    ) -> Option<SecretText> {
         let (text, origin) = self.resolved(node)?;
         let is_broken_reference =
             origin == Origin::Literal && ["env.", "vault."].iter().any(|with| text.starts_with(with));
@@ -63,7 +72,7 @@ impl Reader<'_> {
         } else if text.contains(char::is_control) || text.trim() != text.as_str() {
             "has a control character or blanks around it"
         } else {
-            if origin == Origin::Literal {
+            if origin == Origin::Literal && !is_hash(&text) {
                 self.warn(&node.place, LITERAL_SECRET);
             }
             return Some(SecretText { secret: Secret::new(&text), origin });
