@@ -65,7 +65,7 @@ pub(crate) fn admin_address(path: &Path, said: Option<&str>) -> Result<SocketAdd
     let bytes = std::fs::read(path).map_err(|error| {
         (66, format!("cannot read {name}: {error}; name it with --config, or say where to ask with --admin HOST:PORT"))
     })?;
-    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file };
+    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file, ..Sources::none() };
     let loaded = config::text_of(&bytes).map_err(|fault| vec![fault]).and_then(|text| config::load(text, &sources));
     match loaded {
         Ok(loaded) => Ok(admin_client::reachable(loaded.config.server.admin_listen)),

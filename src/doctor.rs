@@ -30,7 +30,7 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
         Ok(bytes) => bytes,
         Err(error) => return crate::fail(66, &format!("cannot read {name}: {error}")),
     };
-    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file };
+    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file, ..Sources::none() };
     let loaded = config::text_of(&bytes).map_err(|fault| vec![fault]).and_then(|text| config::load(text, &sources));
     let loaded = match loaded {
         Ok(loaded) => loaded,

@@ -10,10 +10,13 @@
 
 pub mod entity;
 mod handle;
+pub mod join;
 pub mod revision;
+pub mod seal;
+pub mod split;
 pub mod store;
 
-pub use entity::{Entity, EntityId, EntityKind};
+pub use entity::{Entities, Entity, EntityId, EntityKind};
 pub use handle::{ASKS_WAITING_MAX, Accepted, Ask, Document, EntityFault, Live, Proposal, Refused};
 pub use revision::{Change, Digest, Head, Revision};
 pub use store::{Recorded, Store, StoreError};

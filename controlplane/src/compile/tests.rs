@@ -3,7 +3,6 @@
 use super::*;
 use shared::config::{Sources, load};
 use shared::limit::ChargeRule;
-use std::io;
 
 pub(crate) fn facts() -> NodeFacts {
     NodeFacts { lookup_key: [3; 32], node_id: "n1".to_owned(), cores: 2 }
@@ -11,8 +10,7 @@ pub(crate) fn facts() -> NodeFacts {
 
 /// Variables of the environment are their own names; files do not exist.
 pub(crate) fn configuration(text: &str) -> Config {
-    let sources =
-        Sources { env: &|name| Some(format!("value of {name}")), file: &|_| Err(io::ErrorKind::NotFound.into()) };
+    let sources = Sources { env: &|name| Some(format!("value of {name}")), ..Sources::none() };
     match load(text, &sources) {
         Ok(loaded) => loaded.config,
         Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),

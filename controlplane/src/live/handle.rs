@@ -3,11 +3,9 @@
 //!
 //! Absent: how a proposal is judged (`engine`), who may make one (`admin`).
 
-use super::entity::EntityId;
+use super::entity::{Entities, EntityId};
 use super::revision::{Change, Digest, Head};
 use super::store::Recorded;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -20,7 +18,7 @@ pub struct Document {
     /// The revision that it is.
     pub head: Head,
     /// Every entity.
-    pub entities: BTreeMap<EntityId, Value>,
+    pub entities: Entities,
     /// `Err`: why nothing can be changed now, for people.
     pub is_writable: Result<(), String>,
 }

@@ -69,4 +69,6 @@ pub enum Origin {
     Env(String),
     /// `file:PATH`.
     File(String),
+    /// `sealed:…`, of a document that is kept.
+    Sealed,
 }

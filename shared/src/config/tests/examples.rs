@@ -124,54 +124,7 @@ fn the_store_of_the_page_loads_with_its_port_in_quotes() {
 }
 
 /// A configuration as users of the relatives have it.
-const MIGRATED: &str = r#"{
-  "$schema": "https://www.getbifrost.ai/schema",
-  "client": {
-    "drop_excess_requests": false, "initial_pool_size": 300, "prometheus_labels": ["team-name"],
-    "enable_logging": true, "allowed_origins": ["*", "https://app.example.com"],
-    "enforce_governance_header": true, "max_request_body_size_mb": 50
-  },
-  "providers": {
-    "openai": {
-      "keys": [
-        {"name": "one", "value": "env.OPENAI_API_KEY", "models": ["*"], "weight": 0.7,
-         "use_for_batch_api": true},
-        {"name": "two", "id": "k-2", "value": "file:/run/key", "models": ["gpt-4o-mini"],
-         "weight": 0.3, "aliases": {"small": "gpt-4o-mini", "large": {"model_id": "gpt-4o"}}}
-      ],
-      "network_config": {"default_request_timeout_in_seconds": 30, "max_retries": 3,
-        "retry_backoff_initial": 100, "retry_backoff_max": "2s"},
-      "concurrency_and_buffer_size": {"concurrency": 3, "buffer_size": 10}
-    },
-    "anthropic": {"keys": [{"name": "a", "value": "sk-ant-literal", "models": ["*"], "weight": 1}]},
-    "ollama": {"network_config": {"base_url": "http://localhost:11434"}},
-    "house": {
-      "keys": [{"name": "h", "value": "env.OPENAI_API_KEY", "models": ["*"], "weight": 1}],
-      "network_config": {"base_url": "https://llm.example.com/team", "extra_headers": {"X-Team": "a"}},
-      "custom_provider_config": {"base_provider_type": "openai", "allowed_requests": {"chat_completion": true}}
-    }
-  },
-  "governance": {
-    "budgets": [{"id": "b1", "max_limit": 100.5, "reset_duration": "1M"}],
-    "rate_limits": [{"id": "r1", "request_max_limit": 100, "request_reset_duration": "1m",
-                     "token_max_limit": 50000, "token_reset_duration": "1h"}],
-    "customers": [{"id": "c1", "name": "Customer"}],
-    "teams": [{"id": "t1", "name": "Team", "customer_id": "c1", "budget_id": "b1"}],
-    "virtual_keys": [
-      {"id": "vk1", "name": "App", "value": "sk-bf-one", "is_active": true, "team_id": "t1",
-       "rate_limit_id": "r1",
-       "provider_configs": [{"provider": "openai", "weight": 0.5, "allowed_models": ["*"],
-                             "key_ids": ["two"], "rate_limit_id": "r1"}]}
-    ],
-    "model_configs": [{"id": "m1", "model_name": "gpt-4o", "provider": "openai",
-                       "rate_limit_id": "r1", "max_output_tokens": 16384}],
-    "providers": [{"name": "openai", "rate_limit_id": "r1", "budget_id": "b1"}],
-    "routing_rules": [{"id": "x", "name": "x", "cel_expression": "model == 'x'", "targets": []}],
-    "auth_config": {"is_enabled": true, "admin_username": "admin", "admin_password": "env.OPENAI_API_KEY"}
-  },
-  "mcp": {"client_configs": []},
-  "logs_store": {"enabled": true, "type": "sqlite", "config": {"path": "logs.db"}}
-}"#;
+const MIGRATED: &str = include_str!("../../../../examples/migrated.json");
 
 #[test]
 fn a_configuration_of_the_relatives_becomes_types() {
