@@ -62,6 +62,18 @@ pub(super) struct Caller {
     pub(super) role: Role,
 }
 
+impl Caller {
+    /// Whoever looks at what needs no credentials.
+    pub(super) fn nobody() -> Self {
+        Self { name: "nobody".to_owned(), role: Role::Read }
+    }
+
+    /// Whoever is let in because there are no accounts.
+    pub(super) fn anybody() -> Self {
+        Self { name: "anybody".to_owned(), role: Role::Write }
+    }
+}
+
 /// What a request brings along.
 pub(super) enum Brought {
     Nothing,

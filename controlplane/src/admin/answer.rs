@@ -1,7 +1,8 @@
 //! What the admin interface says when it does not do what it was asked for: a status, a code for
 //! programs, a sentence for people, and the faults, one for each field. No secret.
 
-use crate::live::handle::{EntityFault, Refused};
+use super::audit::Outcome;
+use crate::live::{EntityFault, Refused};
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -87,11 +88,6 @@ impl Refusal {
     pub(super) fn stale(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PRECONDITION_FAILED, "stale", message)
     }
-
-    /// For the audit log.
-    pub(super) fn outcome(&self) -> &'static str {
-        self.code
-    }
 }
 
 fn shown(fault: &EntityFault) -> Value {
@@ -111,6 +107,7 @@ impl IntoResponse for Refusal {
         if let Some((name, value)) = self.field {
             response.headers_mut().insert(name, value);
         }
+        response.extensions_mut().insert(Outcome(self.code));
         response
     }
 }

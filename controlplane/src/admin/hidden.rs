@@ -1,13 +1,10 @@
 //! Secrets of entities on their way out and back: what is shown for one tells whether it is the same
 //! as before, and means "leave it" when it comes back. Pure.
 
-use crate::live::entity::{EntityId, EntityKind};
-use crate::live::handle::EntityFault;
+use crate::live::{EntityFault, EntityId, EntityKind};
 use serde_json::{Value, json};
+use shared::config::model::Origin;
 use shared::secret::Secret;
-
-/// What a sealed secret begins with.
-const SEALED: &str = "sealed:";
 
 /// The value as everybody may see it.
 pub(super) fn hidden(kind: EntityKind, value: &Value) -> Value {
@@ -27,7 +24,7 @@ pub(super) fn restore(id: &EntityId, value: &mut Value, current: Option<&Value>)
             let kept = current.and_then(|current| current.pointer(pointer)).filter(|kept| shown(kept) == *secret);
             match kept {
                 Some(kept) if is_shown => *secret = kept.clone(),
-                _ if is_shown || secret.as_str().is_some_and(|text| text.starts_with(SEALED)) => {
+                _ if is_shown || secret.as_str().is_some_and(|text| Origin::of(text) == Origin::Sealed) => {
                     faults.push(EntityFault {
                         id: Some(id.clone()),
                         pointer: pointer.to_owned(),
@@ -45,23 +42,15 @@ pub(super) fn restore(id: &EntityId, value: &mut Value, current: Option<&Value>)
 
 /// References stay as they are.
 fn shown(secret: &Value) -> Value {
-    match secret {
-        Value::Null => Value::Null,
-        Value::String(text) if text.is_empty() || is_reference(text) => secret.clone(),
-        Value::String(text) if text.starts_with(SEALED) => {
-            json!({"origin": "sealed", "fingerprint": Secret::new(text).fingerprint().to_string()})
-        }
-        _ => json!({"origin": "literal"}),
+    let Value::String(text) = secret else {
+        return if secret.is_null() { Value::Null } else { json!({"origin": "literal"}) };
+    };
+    match Origin::of(text) {
+        Origin::Env(_) | Origin::File(_) => secret.clone(),
+        Origin::Literal if text.is_empty() => secret.clone(),
+        Origin::Literal => json!({"origin": "literal"}),
+        Origin::Sealed => json!({"origin": "sealed", "fingerprint": Secret::new(text).fingerprint().to_string()}),
     }
-}
-
-/// `env.NAME` or `file:PATH`, as the reader of configurations tells them from other texts.
-pub(super) fn is_reference(text: &str) -> bool {
-    let is_variable = text.strip_prefix("env.").is_some_and(|name| {
-        name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    });
-    is_variable || text.strip_prefix("file:").is_some_and(|path| !path.is_empty())
 }
 
 fn segments(pattern: &str) -> Vec<&str> {

@@ -1,6 +1,7 @@
 //! The configuration, read again while the node runs. What is wrong with it is logged and changes
 //! nothing.
 
+use crate::admin::accounts::Accounts;
 use crate::compile::{Compiled, NodeFacts, compile};
 use crate::start::{ConfigSource, Read, ReadError, read_config};
 use shared::config::model::{Cluster, Server};
@@ -12,6 +13,8 @@ pub(crate) struct ReadAgain {
     pub(super) cluster: Cluster,
     pub(super) cluster_text: Option<Secret>,
     pub(super) hash: String,
+    /// `None`: those that are there stay.
+    pub(super) accounts: Option<Accounts>,
 }
 
 /// Reads and compiles; faults are logged and change nothing.
@@ -39,7 +42,10 @@ pub(super) fn read_again(source: &ConfigSource, facts: &NodeFacts, server: &Serv
     match compile(&config, facts) {
         Ok(compiled) => {
             compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Some(ReadAgain { compiled, cluster: config.cluster, cluster_text, hash })
+            let accounts = Accounts::of(&config.governance.auth)
+                .inspect_err(|error| tracing::error!(%error, "the accounts of the admin listener stay as they are"))
+                .ok();
+            Some(ReadAgain { compiled, cluster: config.cluster, cluster_text, hash, accounts })
         }
         Err(error) => {
             tracing::error!(%error, "the configuration cannot be used; the node keeps the one it has");

@@ -66,6 +66,8 @@ impl TryFrom<ServerPart> for Server {
             pin_cores: part.pin_cores,
             driver: *DRIVERS.get(usize::from(part.driver)).ok_or("its driver is unknown")?,
             tls: part.tls.map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),
+            admin_tls: part.admin_tls.map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),
+            metrics_auth: part.metrics_auth,
             state_dir: part.state_dir,
             drain_timeout: Duration::from_millis(part.drain_timeout_ms),
             log_format: *LOG_FORMATS.get(usize::from(part.log_format)).ok_or("its log format is unknown")?,
@@ -76,6 +78,10 @@ impl TryFrom<ServerPart> for Server {
             overload: Overload { loop_delay: Duration::from_millis(delay_ms), memory_percent, descriptors_percent },
         })
     }
+}
+
+fn files(tls: &TlsFiles) -> (String, String) {
+    (tls.cert_file.clone(), tls.key_file.clone())
 }
 
 fn position<T: PartialEq>(known: &[T], value: &T) -> u8 {
