@@ -29,10 +29,12 @@ mod operations;
 mod resources;
 mod routes;
 pub mod status;
+mod strict_json;
 pub mod tls;
 mod whole;
 
 pub use listener::serve;
+pub use resources::path_of;
 pub use routes::routes;
 pub use status::Status;
 

@@ -18,6 +18,7 @@ pub mod admin;
 mod cluster;
 pub mod collect;
 pub mod compile;
+pub mod config_schema;
 mod control_loop;
 mod discovery;
 pub mod doctor;

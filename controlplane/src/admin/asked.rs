@@ -3,6 +3,7 @@
 
 use super::accounts::Caller;
 use super::answer::Refusal;
+use super::strict_json::Strict;
 use crate::live::Head;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Path, Request};
@@ -122,8 +123,10 @@ impl Asked {
         let text = str::from_utf8(&bytes).map_err(|_| Refusal::malformed("the body is no UTF-8"))?;
         let plain = Zeroizing::new(plain_json(text));
         // What serde says could hold a part of a secret.
-        serde_json::from_str(&plain).map_err(|error| {
-            Refusal::malformed(format!("the body is not valid JSON (line {}, column {})", error.line(), error.column()))
+        serde_json::from_str(&plain).map(|Strict(value)| value).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            let message = format!("the body is not valid JSON, or has a member twice (line {line}, column {column})");
+            Refusal::malformed(message)
         })
     }
 }

@@ -4,7 +4,9 @@ use super::Desk;
 use super::door::PUBLIC;
 use super::operations::{Gives, Operation, Takes, operations};
 use super::resources::RESOURCES;
+use crate::config_schema::Known;
 use crate::live::EntityKind;
+use crate::live::split::LISTS;
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -188,17 +190,35 @@ fn schemas() -> Value {
             "warnings": {"type": "array", "items": text()}, "name": text(),
         }},
     });
-    schemas["configuration"] = json!({"type": "object"});
+    let known = Known::new();
+    schemas["configuration"] = known.schema();
     for resource in &RESOURCES {
         let name = resource.kind.name();
-        let mut new = json!({"type": "object", "required": [resource.named_by]});
-        if resource.kind == EntityKind::Key {
-            new["properties"] = json!({"provider": text()});
+        let place = place_of(resource.kind);
+        let mut new = known.at(&place);
+        let mut whole = new.clone();
+        // A new one names itself; one that is there is named by its path.
+        new["required"] = json!([resource.named_by]);
+        if resource.is_name_apart || resource.kind == EntityKind::Key {
+            let field = if resource.is_name_apart { resource.named_by } else { "provider" };
+            new["properties"][field] = text();
         }
-        schemas[name] = json!({"type": "object"});
+        if let Some(fields) = whole.as_object_mut() {
+            fields.shift_remove("required");
+        }
+        schemas[name] = whole;
         schemas[format!("new_{name}")] = new;
     }
     schemas
+}
+
+/// Where entities of this kind stand in a file, as the reader of configurations names it.
+fn place_of(kind: EntityKind) -> String {
+    let list = LISTS.iter().find(|row| row.1 == kind).map(|row| format!("governance.{}[]", row.0));
+    list.unwrap_or_else(|| match kind {
+        EntityKind::Key => "providers.*.keys[]".to_owned(),
+        _ => "providers.*".to_owned(),
+    })
 }
 
 fn names_in(path: &str) -> impl Iterator<Item = &str> {

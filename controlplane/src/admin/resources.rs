@@ -43,6 +43,11 @@ const fn row(
     Resource { kind, path, named_by, is_name_apart, noun }
 }
 
+/// The path of entities of the kind with this name, for clients.
+pub fn path_of(kind: &str) -> Option<&'static str> {
+    RESOURCES.iter().find(|row| row.kind.name() == kind).map(|row| row.path)
+}
+
 impl Resource {
     /// The pattern of an entity's own path. Names of providers have no `/`, others may.
     pub(super) fn item_path(&self) -> String {

@@ -135,6 +135,7 @@ async fn bodies_that_are_none_are_refused_for_what_they_are() {
         (whole.clone(), "text/plain", 415),
         (whole.clone(), "application/x-www-form-urlencoded", 415),
         ("{".to_owned(), "application/json", 400),
+        (whole.replacen('{', "{\"id\": \"t\",", 1), "application/json", 400),
         ("[]".to_owned(), "application/json", 422),
         ("7".to_owned(), "application/json", 422),
         (format!("{}{}", "[".repeat(500), "]".repeat(500)), "application/json", 400),
