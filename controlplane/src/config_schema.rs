@@ -8,6 +8,7 @@
 use serde_json::{Map, Value, json};
 use shared::config::{What, asked_of};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::LazyLock;
 
 /// Documents that are shown to the reader at most. A few thousand are enough.
 const DOCUMENTS_MAX: usize = 50_000;
@@ -34,9 +35,14 @@ struct Task {
 /// What the reader knows.
 pub struct Known(BTreeMap<String, Seen>);
 
+/// What the reader knows, found out at the first call, which takes some tenths of a second.
+pub fn known() -> &'static Known {
+    static KNOWN: LazyLock<Known> = LazyLock::new(Known::find_out);
+    &KNOWN
+}
+
 impl Known {
-    /// Finds it out. Takes tens of milliseconds.
-    pub fn new() -> Self {
+    fn find_out() -> Self {
         let mut seen = BTreeMap::new();
         let mut tasks = VecDeque::new();
         let mut shown = 0_usize;
@@ -100,7 +106,7 @@ impl Known {
                 What::Number(range) => {
                     ways.push(json!({"type": "number", "minimum": range.start(), "maximum": range.end()}));
                 }
-                What::Field(_) | What::Required(_) => {}
+                What::Reading | What::Field(_) | What::Required(_) => {}
             }
         }
         let takes_text = ways.iter().any(|way| way["type"] == "string");
@@ -122,12 +128,6 @@ impl Known {
         let required: Vec<&str> =
             seen.required.iter().filter(|(_, count)| **count == seen.objects).map(|(name, _)| *name).collect();
         json!({"type": "object", "properties": fields, "required": required, "additionalProperties": false})
-    }
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -162,10 +162,8 @@ fn show(document: Value, seen: &mut BTreeMap<String, Seen>, tasks: &mut VecDeque
                 let count = here.required.entry(name).or_default();
                 *count = count.saturating_add(1);
             }
+            What::Reading => here.objects = here.objects.saturating_add(1),
             what => {
-                if what == What::Object {
-                    here.objects = here.objects.saturating_add(1);
-                }
                 if !here.whats.contains(&what) {
                     here.whats.push(what);
                 }

@@ -1,19 +1,23 @@
 //! `/api/openapi.json`: OpenAPI 3.1, made of the table of operations. Pure.
 
 use super::Desk;
+use super::answer::Refusal;
 use super::door::PUBLIC;
 use super::operations::{Gives, Operation, Takes, operations};
 use super::resources::RESOURCES;
-use crate::config_schema::Known;
+use crate::config_schema::known;
 use crate::live::EntityKind;
 use crate::live::split::LISTS;
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
-pub(super) fn answer(desk: &Desk) -> Response {
-    let text = desk.openapi.get_or_init(|| document(&operations(), desk.version).to_string());
-    ([(header::CONTENT_TYPE, "application/json")], text.clone()).into_response()
+/// Made when it is first asked for, on the blocking pool.
+pub(super) async fn answer(desk: Arc<Desk>) -> Result<Response, Refusal> {
+    let make = move || desk.openapi.get_or_init(|| document(&operations(), desk.version).to_string()).clone();
+    let text = tokio::task::spawn_blocking(make).await.map_err(|_| Refusal::no_answer())?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// The document.
@@ -190,7 +194,7 @@ fn schemas() -> Value {
             "warnings": {"type": "array", "items": text()}, "name": text(),
         }},
     });
-    let known = Known::new();
+    let known = known();
     schemas["configuration"] = known.schema();
     for resource in &RESOURCES {
         let name = resource.kind.name();

@@ -140,7 +140,7 @@ fn pages() -> Vec<Operation> {
             Ok(node_pages::version(&desk))
         }),
         operation(Method::GET, "/api/openapi.json", "This document", Gives::Object, |desk, _| async move {
-            Ok(openapi::answer(&desk))
+            openapi::answer(desk).await
         }),
         operation(Method::GET, "/api/audit", "Who changed what, the newest first", Gives::Items, |desk, asked| {
             async move { audit::list(&desk, &asked).await }

@@ -99,7 +99,7 @@ fn misfit(schema: &Value, value: &Value, place: &str) -> Option<String> {
 
 #[test]
 fn what_the_reader_takes_the_schema_takes_and_both_refuse_unknown_fields() {
-    let schema = Known::new().schema();
+    let schema = known().schema();
     let (mut taken, mut refused) = (0, 0);
     for (text, document) in documents() {
         match (load(&text, &sources()), misfit(&schema, &document, "")) {
@@ -116,7 +116,7 @@ fn what_the_reader_takes_the_schema_takes_and_both_refuse_unknown_fields() {
 
 #[test]
 fn the_schema_reaches_the_deepest_places() {
-    let schema = Known::new().schema();
+    let schema = known().schema();
     for (document, is_right) in [
         (r#"{"server": {"admin_tls": {"cert_file": "a", "key_file": "b"}}}"#, true),
         (r#"{"server": {"admin_tls": {"cert_file": "a"}}}"#, false),
@@ -146,13 +146,13 @@ fn the_schema_reaches_the_deepest_places() {
 #[test]
 fn the_shipped_schema_is_this_one() {
     let schema: Value = serde_json::from_str(SHIPPED).unwrap();
-    assert!(schema == Known::new().schema(), "`deepintshield schema > deploy/config.schema.json` makes it anew");
+    assert!(schema == known().schema(), "`deepintshield schema > deploy/config.schema.json` makes it anew");
 }
 
 #[test]
 #[ignore = "temporary"]
 fn write_it() {
-    let known = Known::new();
+    let known = known();
     for (place, seen) in &known.0 {
         eprintln!("{place}: {} cases, {:?}", seen.cases.len(), seen.whats);
     }

@@ -22,6 +22,8 @@ pub struct Asked {
 pub enum What {
     /// An object with fields of ours.
     Object,
+    /// That object is there, and its fields are read.
+    Reading,
     /// A field of the object at this place.
     Field(&'static str),
     /// That it is there.

@@ -107,6 +107,7 @@ impl Reader<'_> {
             self.wrong_kind(node, "an object");
             return None;
         };
+        self.note(&node.place, || What::Reading);
         for name in inactive::names_below(&node.place.pattern) {
             self.note(&node.place, || What::Field(name));
         }
