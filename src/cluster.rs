@@ -6,6 +6,7 @@
 use crate::admin_client::{Admin, AdminOptions};
 use clap::Args;
 use serde_json::Value;
+use shared::foreign::one_line;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -158,7 +159,7 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    one_line(&text, usize::MAX)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use shared::clock::Clock;
 use shared::config::model::LogFormat;
 use shared::config::{self, Sources};
+use shared::foreign::one_line;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -81,5 +82,5 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
 
 /// Parts of a remark are others' words, which a terminal must not obey.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    one_line(text, usize::MAX)
 }

@@ -50,6 +50,7 @@ mod spent;
 mod start;
 pub mod state;
 pub mod state_dir;
+pub mod store;
 pub mod sums;
 pub mod traffic;
 mod watch;

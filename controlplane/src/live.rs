@@ -11,10 +11,13 @@
 pub mod entity;
 mod handle;
 pub mod join;
+mod proposal;
+mod reading;
 pub mod revision;
 pub mod seal;
 pub mod split;
 pub mod store;
+mod wire;
 
 pub use entity::{Entities, Entity, EntityId, EntityKind};
 pub use handle::{ASKS_WAITING_MAX, Accepted, Ask, Document, EntityFault, Live, Proposal, Refused};

@@ -50,13 +50,12 @@ impl Revision {
     pub fn digest(&self) -> Digest {
         let mut changes: Vec<_> = self.changes.iter().collect();
         changes.sort_by(|a, b| a.id.cmp(&b.id));
-        let changes: Vec<Value> = changes
-            .iter()
-            .map(|change| match &change.value {
-                Some(value) => json!([change.id.to_string(), value]),
-                None => json!([change.id.to_string()]),
-            })
-            .collect();
+        // What is removed is a list of one: `null` would be a value.
+        let listed = |change: &&Change| match &change.value {
+            Some(value) => json!([change.id.to_string(), value]),
+            None => json!([change.id.to_string()]),
+        };
+        let changes: Vec<Value> = changes.iter().map(listed).collect();
         let text = json!([
             "deepintshield revision 1",
             self.number,

@@ -99,6 +99,17 @@ pub(super) fn is_clear(text: &str) -> bool {
     !text.is_empty() && Origin::of(text) == Origin::Literal
 }
 
+/// Texts where secrets stand, with their pointers; empty ones are none.
+pub(super) fn secrets_of(kind: EntityKind, value: &Value) -> Vec<(String, &str)> {
+    let mut secrets = Vec::new();
+    look_at_each_secret(kind, value, &mut |pointer, text| {
+        if !text.is_empty() {
+            secrets.push((pointer.to_owned(), text));
+        }
+    });
+    secrets
+}
+
 /// Where secrets stand in clear in an entity, as pointers.
 pub fn in_clear(kind: EntityKind, value: &Value) -> Vec<String> {
     let mut pointers = Vec::new();
@@ -146,7 +157,7 @@ pub(super) fn at_each_secret(kind: EntityKind, value: &mut Value, act: &mut dyn 
     }
 }
 
-fn look_at_each_secret(kind: EntityKind, value: &Value, look: &mut dyn FnMut(&str, &str)) {
+fn look_at_each_secret<'v>(kind: EntityKind, value: &'v Value, look: &mut dyn FnMut(&str, &'v str)) {
     for pattern in kind.secrets() {
         match pattern.strip_suffix("/*") {
             None => {

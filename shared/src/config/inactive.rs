@@ -50,9 +50,6 @@ const NO_USAGE: &str = "usage is counted by the node itself";
 const TABLE: &[Inactive] = &[
     // Read and checked, to be acted on later.
     row("config_store.enabled", STORE),
-    row("governance.budgets", "money is not counted yet"),
-    row("governance.teams", "groups have no limits of their own yet"),
-    row("governance.customers", "groups have no limits of their own yet"),
     // Not read at all.
     row("source_of_truth", STORE),
     row("encryption_key", "it is taken from DEEPINTSHIELD_ENCRYPTION_KEY"),

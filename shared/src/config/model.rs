@@ -19,7 +19,7 @@ pub use client::Client;
 pub use cluster::{Cluster, Discovery, DiscoverySource, Gossip, InitialState, NodeId, NodeIdTooLong};
 pub use governance::{
     AdminAuth, Allowance, Amount, ApiToken, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss,
-    ProviderGrant, ProviderLimit, RateLimit, Role, Team, VirtualKey,
+    Price, ProviderGrant, ProviderLimit, RateLimit, Role, Team, VirtualKey,
 };
 pub use provider::{
     CredentialHeader, CustomProvider, Dialect, ExtraHeader, Key, Models, Network, Provider, ProviderKind, Retry,

@@ -33,6 +33,9 @@ pub struct Postgres {
     pub db_name: String,
     /// How much of TLS is asked for.
     pub ssl_mode: SslMode,
+    /// `ssl_root_cert`: path of a PEM file with the authorities that may sign the server's
+    /// certificate. `None`: the public ones.
+    pub ssl_root_cert: Option<String>,
     /// Connections of this node at most.
     pub max_open_conns: u16,
 }
@@ -46,6 +49,7 @@ impl fmt::Debug for Postgres {
             .field("password_origin", &self.password_origin)
             .field("db_name", &self.db_name)
             .field("ssl_mode", &self.ssl_mode)
+            .field("ssl_root_cert", &self.ssl_root_cert)
             .field("max_open_conns", &self.max_open_conns)
             .finish_non_exhaustive()
     }

@@ -62,6 +62,7 @@ fn read_postgres(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Pos
         None => (None, None),
     };
     let ssl_mode = fields.read(reader, "ssl_mode", |r, n| r.choice(n, &SSL_MODES));
+    let ssl_root_cert = fields.read(reader, "ssl_root_cert", read_path);
     let max_open_conns = fields.read(reader, "max_open_conns", |r, n| r.count(n, 1..=10_000));
     Some(Postgres {
         host: host?,
@@ -71,6 +72,7 @@ fn read_postgres(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Pos
         password_origin,
         db_name: db_name?,
         ssl_mode: ssl_mode.unwrap_or_default(),
+        ssl_root_cert,
         max_open_conns: max_open_conns.unwrap_or(50),
     })
 }

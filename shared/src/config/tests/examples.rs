@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::super::model::{
     Amount, Charge, ConfigStore, Dialect, DiscoverySource, Enforcement, InitialState, Models, OnNodeLoss, Origin,
-    ProviderKind, SslMode,
+    Price, ProviderKind, SslMode,
 };
 use super::loaded;
 use crate::config::Config;
@@ -113,12 +113,13 @@ fn the_store_of_the_page_loads_with_its_port_in_quotes() {
     let text = r#"{"config_store": {"enabled": true, "type": "postgres", "config": {
         "host": "postgres.deepintshield.svc.cluster.local", "port": "5432",
         "user": "deepintshield", "password": "changeme", "db_name": "deepintshield",
-        "ssl_mode": "require"}}}"#;
+        "ssl_mode": "require", "ssl_root_cert": "/etc/ssl/store.pem"}}}"#;
     let loaded = loaded(text);
     let Some(ConfigStore::Postgres(store)) = loaded.config.config_store else {
         panic!("a PostgreSQL store");
     };
     assert_eq!((store.port, store.ssl_mode), (5_432, SslMode::Require));
+    assert_eq!(store.ssl_root_cert.as_deref(), Some("/etc/ssl/store.pem"));
     let warned: Vec<_> = loaded.warnings.iter().map(|w| w.path.as_str()).collect();
     assert_eq!(warned, ["config_store.enabled", "config_store.config.password"]);
 }
@@ -180,15 +181,24 @@ fn what_has_no_effect_is_named_once_and_in_order() {
             "providers.openai.keys[0].use_for_batch_api",
             "providers.anthropic.keys[0].value",
             "providers.house.custom_provider_config.allowed_requests",
-            "governance.budgets",
-            "governance.customers",
-            "governance.teams",
             "governance.virtual_keys[0].value",
             "governance.routing_rules",
             "governance.auth_config.is_enabled",
             "logs_store",
         ]
     );
+}
+
+#[test]
+fn prices_are_dollars_a_token() {
+    let text = r#"{"governance": {"model_configs": [
+        {"model_name": "m", "input_cost_per_token": 0.0000025, "output_cost_per_token": 1e-5},
+        {"model_name": "n", "input_cost_per_token": 0, "output_cost_per_token": 1.5e-10},
+        {"model_name": "o"}]}}"#;
+    let governance = loaded(text).config.governance;
+    let price = |input_nano_usd, output_nano_usd| Some(Price { input_nano_usd, output_nano_usd });
+    let prices: Vec<_> = governance.model_configs.iter().map(|model| model.price).collect();
+    assert_eq!(prices, [price(2_500, 10_000), price(0, 1), None]);
 }
 
 #[test]
@@ -214,6 +224,22 @@ fn a_cluster_is_taken_for_one_that_ran_before_unless_the_file_says_otherwise() {
     assert_eq!(state(""), InitialState::Existing);
     assert_eq!(state(r#""initial_state": "existing""#), InitialState::Existing);
     assert_eq!(state(r#""initial_state": "new""#), InitialState::New);
+}
+
+#[test]
+fn a_cluster_that_shares_limits_should_say_how_many_nodes_it_has() {
+    let warnings = |fields: &str, enforcement: &str| {
+        let text = format!(
+            r#"{{"cluster_config": {{"enabled": true, "peers": ["127.0.0.2:10101"], "bind_address": "127.0.0.1"{fields}}},
+                "governance": {{"rate_limits": [{{"id": "a", "request_max_limit": 5, "request_reset_duration": "1m",
+                                                 "enforcement": "{enforcement}"}}]}}}}"#
+        );
+        let warnings = loaded(&text).warnings;
+        warnings.iter().filter(|warning| warning.message.contains("expected_nodes")).count()
+    };
+    assert_eq!(warnings("", "strict"), 1);
+    assert_eq!(warnings(r#", "expected_nodes": 2"#, "strict"), 0);
+    assert_eq!(warnings("", "gossip"), 0);
 }
 
 #[test]
