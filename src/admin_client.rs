@@ -205,7 +205,8 @@ fn tls(host: &str, ca_file: Option<&Path>) -> Result<(Arc<rustls::ClientConfig>,
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    let name = ServerName::try_from(name.to_owned()).map_err(|_| format!("{name} is no name that a certificate has"))?;
+    let name =
+        ServerName::try_from(name.to_owned()).map_err(|_| format!("{name} is no name that a certificate has"))?;
     Ok((Arc::new(config), name))
 }
 

@@ -194,7 +194,8 @@ fn refused(status: u16, answer: &Value) -> Refused {
     let mut why = plain(&error["message"]);
     for fault in error["faults"].as_array().into_iter().flatten() {
         // Writing into a string cannot fail.
-        let _ = write!(why, "\n  {}{}: {}", plain(&fault["entity"]), plain(&fault["pointer"]), plain(&fault["problem"]));
+        let _ =
+            write!(why, "\n  {}{}: {}", plain(&fault["entity"]), plain(&fault["pointer"]), plain(&fault["problem"]));
         if fault["expected"].as_str().is_some_and(|expected| !expected.is_empty()) {
             let _ = write!(why, ", expected {}", plain(&fault["expected"]));
         }
@@ -292,7 +293,11 @@ fn shown(action: &Action, answer: &Value) -> String {
                     if item["is_superseded"] == true { format!("{number} superseded") } else { number },
                     cell(&item["node"]),
                     cell(&item["author"]),
-                    format!("{} {}", cell(&item["change_count"]), list(item, "entities").map(cell).collect::<Vec<_>>().join(" ")),
+                    format!(
+                        "{} {}",
+                        cell(&item["change_count"]),
+                        list(item, "entities").map(cell).collect::<Vec<_>>().join(" ")
+                    ),
                     cell(&item["comment"]),
                 ]
             }));

@@ -267,7 +267,11 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
 
 fn without_accounts(admin: &TcpListener) -> String {
     let is_loopback = admin.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let who = if is_loopback { "everybody on this machine may change the configuration" } else { "nobody may change anything" };
+    let who = if is_loopback {
+        "everybody on this machine may change the configuration"
+    } else {
+        "nobody may change anything"
+    };
     format!("the admin listener asks for no credentials (governance.auth_config is off): {who} through it")
 }
 

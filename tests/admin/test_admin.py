@@ -173,11 +173,12 @@ def test_the_shipped_schema_takes_the_examples_and_no_unknown_field() -> None:
 
 
 def test_schemathesis_finds_no_crash_and_no_undocumented_answer(admin: Admin) -> None:
-    """After the others: it makes and removes whatever it likes."""
+    """After the others: it makes and removes whatever it likes. That a wrong password gets 401 is theirs too:
+    here so many would come that 429 is right."""
     examples = os.environ.get("ADMIN_EXAMPLES", "20")
     url = f"http://127.0.0.1:{admin.node.admin_port}"
     checks = ("not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
-              "response_headers_conformance,ignored_auth")
+              "response_headers_conformance")
     ran = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/api/openapi.json", "--checks", checks,
          "--header", f"Authorization: Bearer {admin.env['ADMIN_WRITER']}", "--max-examples", examples,

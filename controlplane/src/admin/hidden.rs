@@ -85,9 +85,14 @@ mod tests {
 
     #[test]
     fn no_secret_is_shown_and_references_are() {
-        for (secret, is_shown) in
-            [("env.KEY", true), ("file:/run/key", true), ("", true), ("sealed:AAAA", false), ("sk-1", false), ("env.a-b", false)]
-        {
+        for (secret, is_shown) in [
+            ("env.KEY", true),
+            ("file:/run/key", true),
+            ("", true),
+            ("sealed:AAAA", false),
+            ("sk-1", false),
+            ("env.a-b", false),
+        ] {
             let shown = hidden(EntityKind::Key, &json!({"name": "a", "value": secret}));
             assert_eq!(shown["value"] == secret, is_shown, "{secret}");
             assert_eq!(shown["name"], "a");

@@ -40,10 +40,7 @@ pub(super) fn version(desk: &Desk) -> Response {
     Json(json!({"version": desk.version})).into_response()
 }
 
-pub(super) async fn ask<T>(
-    desk: &Desk,
-    question: impl FnOnce(oneshot::Sender<T>) -> Question,
-) -> Result<T, Refusal> {
+pub(super) async fn ask<T>(desk: &Desk, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, Refusal> {
     let (sender, answer) = oneshot::channel();
     let asked = async {
         desk.questions.send(question(sender)).await.ok()?;

@@ -63,7 +63,13 @@ pub(super) struct Operation {
     pub(super) act: Act,
 }
 
-fn operation<F, R>(method: Method, path: impl Into<String>, summary: impl Into<String>, gives: Gives, act: F) -> Operation
+fn operation<F, R>(
+    method: Method,
+    path: impl Into<String>,
+    summary: impl Into<String>,
+    gives: Gives,
+    act: F,
+) -> Operation
 where
     F: Fn(Arc<Desk>, Asked) -> R + Send + Sync + 'static,
     R: Future<Output = Result<Response, Refusal>> + Send + 'static,
@@ -124,27 +130,39 @@ pub(super) fn operations() -> Vec<Operation> {
 /// What needs no document.
 fn pages() -> Vec<Operation> {
     vec![
-        operation(Method::GET, "/metrics", "Metrics in the text format of Prometheus", Gives::Text, |desk, _| async move {
-            node_pages::metrics(&desk).await
-        }),
+        operation(
+            Method::GET,
+            "/metrics",
+            "Metrics in the text format of Prometheus",
+            Gives::Text,
+            |desk, _| async move { node_pages::metrics(&desk).await },
+        ),
         operation(Method::GET, "/health", "Whether the process runs", Gives::Object, |_, _| async {
             Ok(node_pages::health())
         }),
         operation(Method::GET, "/ready", "Whether the node takes requests", Gives::Object, |desk, _| async move {
             node_pages::ready(&desk).await
         }),
-        operation(Method::GET, "/cluster/status", "Node and cluster as this node sees them", Gives::Object, |desk, _| {
-            async move { node_pages::cluster_status(&desk).await }
-        }),
+        operation(
+            Method::GET,
+            "/cluster/status",
+            "Node and cluster as this node sees them",
+            Gives::Object,
+            |desk, _| async move { node_pages::cluster_status(&desk).await },
+        ),
         operation(Method::GET, "/api/version", "Version and build", Gives::Object, |desk, _| async move {
             Ok(node_pages::version(&desk))
         }),
         operation(Method::GET, "/api/openapi.json", "This document", Gives::Object, |desk, _| async move {
             openapi::answer(desk).await
         }),
-        operation(Method::GET, "/api/audit", "Who changed what, the newest first", Gives::Items, |desk, asked| {
-            async move { audit::list(&desk, &asked).await }
-        })
+        operation(
+            Method::GET,
+            "/api/audit",
+            "Who changed what, the newest first",
+            Gives::Items,
+            |desk, asked| async move { audit::list(&desk, &asked).await },
+        )
         .query(PAGE),
     ]
 }
@@ -152,9 +170,13 @@ fn pages() -> Vec<Operation> {
 fn collection(resource: &'static Resource, path: String, noun: &str) -> [Operation; 2] {
     let new = Takes::Entity { kind: resource.kind, is_new: true, is_part: false };
     [
-        operation(Method::GET, path.clone(), format!("A page of each {noun}"), Gives::Page, move |desk, asked| async move {
-            entities::list(&desk, resource, &asked)
-        })
+        operation(
+            Method::GET,
+            path.clone(),
+            format!("A page of each {noun}"),
+            Gives::Page,
+            move |desk, asked| async move { entities::list(&desk, resource, &asked) },
+        )
         .query(PAGE)
         .refused(&[404]),
         operation(Method::POST, path, format!("A new {noun}"), Gives::Change, move |desk, asked| async move {
@@ -175,16 +197,24 @@ fn item(resource: &'static Resource, path: String, noun: &str) -> [Operation; 4]
             entities::get(&desk, resource, &asked)
         })
         .refused(&[404]),
-        operation(Method::PUT, path.clone(), format!("This {noun}, whatever was there"), Gives::Change, move |desk, asked| {
-            async move { entities::put(&desk, resource, asked).await }
-        })
+        operation(
+            Method::PUT,
+            path.clone(),
+            format!("This {noun}, whatever was there"),
+            Gives::Change,
+            move |desk, asked| async move { entities::put(&desk, resource, asked).await },
+        )
         .query(&change::QUERY)
         .takes(entity(false))
         .done(&[200, 201])
         .refused(&CHANGE),
-        operation(Method::PATCH, path.clone(), format!("Some fields of one {noun}"), Gives::Change, move |desk, asked| {
-            async move { entities::patch(&desk, resource, asked).await }
-        })
+        operation(
+            Method::PATCH,
+            path.clone(),
+            format!("Some fields of one {noun}"),
+            Gives::Change,
+            move |desk, asked| async move { entities::patch(&desk, resource, asked).await },
+        )
         .query(&change::QUERY)
         .takes(entity(true))
         .refused(&CHANGE_OF_ONE),
@@ -201,34 +231,58 @@ fn configuration() -> Vec<Operation> {
         operation(Method::GET, "/api/config", "Everything that all nodes share", Gives::Object, |desk, _| async move {
             whole::get(&desk)
         }),
-        operation(Method::PUT, "/api/config", "Another configuration in its place", Gives::Change, |desk, asked| {
-            async move { whole::put(&desk, asked).await }
-        })
+        operation(
+            Method::PUT,
+            "/api/config",
+            "Another configuration in its place",
+            Gives::Change,
+            |desk, asked| async move { whole::put(&desk, asked).await },
+        )
         .query(&change::QUERY)
         .takes(Takes::Document)
         .refused(&CHANGE),
-        operation(Method::GET, "/api/config/history", "Revisions, the newest first", Gives::Items, |desk, asked| {
-            async move { history::list(&desk, &asked).await }
-        })
+        operation(
+            Method::GET,
+            "/api/config/history",
+            "Revisions, the newest first",
+            Gives::Items,
+            |desk, asked| async move { history::list(&desk, &asked).await },
+        )
         .query(PAGE),
-        operation(Method::GET, "/api/config/history/{number}", "One revision with its changes", Gives::Object, |desk, asked| {
-            async move { history::get(&desk, &asked).await }
-        })
+        operation(
+            Method::GET,
+            "/api/config/history/{number}",
+            "One revision with its changes",
+            Gives::Object,
+            |desk, asked| async move { history::get(&desk, &asked).await },
+        )
         .refused(&[404]),
-        operation(Method::GET, "/api/config/diff", "What differs between two revisions", Gives::Object, |desk, asked| {
-            async move { history::diff(&desk, &asked).await }
-        })
+        operation(
+            Method::GET,
+            "/api/config/diff",
+            "What differs between two revisions",
+            Gives::Object,
+            |desk, asked| async move { history::diff(&desk, &asked).await },
+        )
         .query(&["from", "to"])
         .refused(&[404]),
-        operation(Method::POST, "/api/config/rollback", "The configuration as it was", Gives::Change, |desk, asked| {
-            async move { history::roll_back(&desk, asked).await }
-        })
+        operation(
+            Method::POST,
+            "/api/config/rollback",
+            "The configuration as it was",
+            Gives::Change,
+            |desk, asked| async move { history::roll_back(&desk, asked).await },
+        )
         .query(&change::QUERY)
         .takes(Takes::Revision)
         .refused(&[404, 409, 412, 422]),
-        operation(Method::GET, "/api/models", "Models that clients may ask for", Gives::Items, |desk, asked| async move {
-            models::list(&desk, &asked)
-        })
+        operation(
+            Method::GET,
+            "/api/models",
+            "Models that clients may ask for",
+            Gives::Items,
+            |desk, asked| async move { models::list(&desk, &asked) },
+        )
         .query(PAGE),
     ]
 }
@@ -245,14 +299,22 @@ fn gossip() -> Vec<Operation> {
         })
         .takes(Takes::GossipKey)
         .refused(&[404, 409]),
-        operation(Method::POST, format!("{PATH}/{{id}}/send"), "Sends with this gossip key", Gives::Object, |desk, asked| {
-            async move { gossip_keys::send_with(&desk, &asked).await }
-        })
+        operation(
+            Method::POST,
+            format!("{PATH}/{{id}}/send"),
+            "Sends with this gossip key",
+            Gives::Object,
+            |desk, asked| async move { gossip_keys::send_with(&desk, &asked).await },
+        )
         .query(&["force"])
         .refused(&[404, 409]),
-        operation(Method::DELETE, format!("{PATH}/{{id}}"), "Accepts this gossip key no longer", Gives::Object, |desk, asked| {
-            async move { gossip_keys::drop_key(&desk, &asked).await }
-        })
+        operation(
+            Method::DELETE,
+            format!("{PATH}/{{id}}"),
+            "Accepts this gossip key no longer",
+            Gives::Object,
+            |desk, asked| async move { gossip_keys::drop_key(&desk, &asked).await },
+        )
         .query(&["force"])
         .refused(&[404, 409]),
     ]

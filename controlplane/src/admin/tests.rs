@@ -97,14 +97,3 @@ fn request(method: &str, path: &str, body: &str) -> Request<Body> {
     let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1:8081");
     request.header("content-type", "application/json").body(Body::from(body.to_owned())).unwrap()
 }
-
-#[tokio::test]
-#[ignore = "temporary"]
-async fn serve_it() {
-    let text = r#"{"governance": {"auth_config": {"is_enabled": true, "admin_username": "ann", "admin_password": "correct horse",
-        "api_tokens": [{"name": "ci", "role": "write", "value": "0123456789abcdef-w"}]}}}"#;
-    let accounts = Accounts::of(&shared::config::load(text, &shared::config::Sources::none()).unwrap().config.governance.auth).unwrap();
-    let node = Node::new(r#"{"providers": {"openai": {"keys": [{"name": "a", "value": "env.A", "models": ["*"]}]}}}"#, accounts);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:18099").await.unwrap();
-    super::serve(listener, node.routes.clone(), None).await;
-}

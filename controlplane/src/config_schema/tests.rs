@@ -80,21 +80,23 @@ fn misfit(schema: &Value, value: &Value, place: &str) -> Option<String> {
         return (!fits).then(|| format!("{place}: {text} is no reference"));
     }
     if let Some(values) = value.as_array() {
-        return values.iter().enumerate().find_map(|(at, value)| misfit(&schema["items"], value, &format!("{place}[{at}]")));
+        return values
+            .iter()
+            .enumerate()
+            .find_map(|(at, value)| misfit(&schema["items"], value, &format!("{place}[{at}]")));
     }
     let fields = value.as_object()?;
-    let missing = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    if let Some(name) = missing.into_iter().find(|name| !fields.contains_key(*name)) {
-        return Some(format!("{place}: {name} is missing"));
-    }
-    fields.iter().find_map(|(name, value)| {
+    let wrong = fields.iter().find_map(|(name, value)| {
         let place = format!("{place}.{name}");
         match (schema["properties"].get(name), &schema["additionalProperties"]) {
             (Some(schema), _) => misfit(schema, value, &place),
             (None, Value::Bool(false)) => Some(format!("{place}: unknown field")),
             (None, schema) => misfit(schema, value, &place),
         }
-    })
+    });
+    let mut required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    wrong
+        .or_else(|| required.find(|name| !fields.contains_key(*name)).map(|name| format!("{place}: {name} is missing")))
 }
 
 #[test]
@@ -139,7 +141,10 @@ fn the_schema_reaches_the_deepest_places() {
         let misfit = misfit(&schema, &serde_json::from_str(document).unwrap(), "");
         // What else is missing in these documents is no matter of this test.
         let misfit = misfit.filter(|why| is_right || !why.ends_with("is missing") || document.contains("admin_tls"));
-        assert!(misfit.is_none() == is_right || misfit.as_ref().is_some_and(|why| why.ends_with("is missing")), "{document}: {misfit:?}");
+        assert!(
+            misfit.is_none() == is_right || misfit.as_ref().is_some_and(|why| why.ends_with("is missing")),
+            "{document}: {misfit:?}"
+        );
     }
 }
 
@@ -147,14 +152,4 @@ fn the_schema_reaches_the_deepest_places() {
 fn the_shipped_schema_is_this_one() {
     let schema: Value = serde_json::from_str(SHIPPED).unwrap();
     assert!(schema == known().schema(), "`deepintshield schema > deploy/config.schema.json` makes it anew");
-}
-
-#[test]
-#[ignore = "temporary"]
-fn write_it() {
-    let known = known();
-    for (place, seen) in &known.0 {
-        eprintln!("{place}: {} cases, {:?}", seen.cases.len(), seen.whats);
-    }
-    std::fs::write("../deploy/config.schema.json", format!("{:#}\n", known.schema())).unwrap();
 }

@@ -3,7 +3,8 @@
 use crate::live::join::{join, orphans};
 use crate::live::split::{Local, split};
 use crate::live::{
-    ASKS_WAITING_MAX, Accepted, Ask, Change, Document, Entities, Head, Live, Proposal, Recorded, Refused, Revision, seal,
+    ASKS_WAITING_MAX, Accepted, Ask, Change, Document, Entities, Head, Live, Proposal, Recorded, Refused, Revision,
+    seal,
 };
 use shared::config::{Sources, load};
 use std::sync::Arc;

@@ -255,9 +255,9 @@ async fn changes_at_the_same_time_all_come_to_something() {
     let mut changes = Vec::new();
     for at in 0..8 {
         let node = Arc::clone(&node);
-        changes.push(tokio::spawn(async move {
-            node.send("POST", LIMITS, &limit(&format!("many-{at}"), 1)).await.status
-        }));
+        changes.push(tokio::spawn(
+            async move { node.send("POST", LIMITS, &limit(&format!("many-{at}"), 1)).await.status },
+        ));
     }
     for change in changes {
         assert_eq!(change.await.unwrap(), 201);

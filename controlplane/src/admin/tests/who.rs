@@ -34,7 +34,8 @@ fn basic(pair: &str) -> String {
 async fn without_credentials_every_path_that_is_not_public_answers_401() {
     let node = node();
     let known = operations().into_iter().map(|operation| operation.path.replace("{*", "{"));
-    let known: Vec<String> = known.filter(|path| path.starts_with("/api") && !PUBLIC.contains(&path.as_str())).collect();
+    let known: Vec<String> =
+        known.filter(|path| path.starts_with("/api") && !PUBLIC.contains(&path.as_str())).collect();
     assert!(known.len() > 20);
     let unknown = ["/api", "/api/", "/api/nothing", "/api/keys/a/b/c", "/api/config/../version", "/api/%2e"];
     for path in known.iter().map(String::as_str).chain(unknown) {

@@ -14,7 +14,9 @@ const CORES_MAX: u64 = 1_024;
 pub(super) fn read(reader: &mut Reader<'_>, document: &mut Fields<'_>, has_accounts: bool) -> Server {
     let base = Server { listen: SocketAddr::new(Server::FILE_HOST, Server::PORT), ..Server::default() };
     match document.get(reader, "server") {
-        Some(node) => reader.object(&node, |reader, fields| read_fields(reader, fields, &base, has_accounts)).unwrap_or(base),
+        Some(node) => {
+            reader.object(&node, |reader, fields| read_fields(reader, fields, &base, has_accounts)).unwrap_or(base)
+        }
         None => base,
     }
 }

@@ -40,7 +40,11 @@ fn read_token(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<ApiTok
         Some(digits) => hash_of(digits),
         None if token.len() >= TOKEN_BYTES_MIN => digest(&SHA256, token.as_bytes()).as_ref().try_into().ok(),
         None => {
-            reader.fault(&node.place, "is too short for a token", "16 bytes or more, such as `openssl rand -hex 32` makes");
+            reader.fault(
+                &node.place,
+                "is too short for a token",
+                "16 bytes or more, such as `openssl rand -hex 32` makes",
+            );
             return None;
         }
     };
