@@ -249,7 +249,7 @@ def latencies(options: argparse.Namespace) -> list[str]:
             bring_back(members)
             again = p99()
             rows.append((together, alone, again))
-            print(f"alone: p99 {together:.0f} µs with peers, {alone:.0f} without, {again:.0f} with them again", flush=True)
+            print(f"alone: p99 {together:.0f} µs with peers, {alone:.0f} without, {again:.0f} again with", flush=True)
     together, alone, again = (statistics.median(side) for side in zip(*rows, strict=True))
     ratio = statistics.median(without / before for before, without, _ in rows)
     alike = statistics.median(after / before for before, _, after in rows)
