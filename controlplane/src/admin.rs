@@ -40,7 +40,6 @@ pub use status::Status;
 
 use crate::live::Live;
 use accounts::Accounts;
-use answer::Refusal;
 use audit::Audit;
 use door::Door;
 use gossip_keys::{KeyFault, KeyStep, KeysStatus};
@@ -69,8 +68,8 @@ pub type QuestionSender = mpsc::Sender<Question>;
 pub struct Setup {
     /// To the control loop.
     pub questions: QuestionSender,
-    /// The configuration; `None`: this node has none that can be looked at.
-    pub live: Option<Live>,
+    /// The configuration.
+    pub live: Live,
     /// Who is let in, now and later.
     pub accounts: watch::Receiver<Arc<Accounts>>,
     /// Where the listener was opened.
@@ -88,7 +87,7 @@ pub struct Setup {
 /// What every path has at hand.
 pub struct Desk {
     questions: QuestionSender,
-    live: Option<Live>,
+    live: Live,
     door: Door,
     audit: Audit,
     clock: Clock,
@@ -113,10 +112,6 @@ impl Desk {
             documents: Semaphore::new(1),
             openapi: OnceLock::new(),
         }
-    }
-
-    fn live(&self) -> Result<&Live, Refusal> {
-        self.live.as_ref().ok_or_else(|| Refusal::unavailable("this node has no configuration that can be looked at"))
     }
 }
 

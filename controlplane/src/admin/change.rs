@@ -40,7 +40,7 @@ pub(super) async fn make(
     asked: &Asked,
     plan: impl Fn(&Document) -> Result<Plan, Refusal> + Send + Sync,
 ) -> Result<Response, Refusal> {
-    let live = desk.live()?;
+    let live = &desk.live;
     let is_dry_run = asked.flag("dry_run")?;
     let comment = asked.query("comment").unwrap_or(&asked.what);
     if comment.len() > COMMENT_BYTES_MAX {

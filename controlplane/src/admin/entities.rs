@@ -25,7 +25,7 @@ const PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 
 /// One page, in the order of names; of a provider's keys where the path names one.
 pub(super) fn list(desk: &Desk, resource: &Resource, asked: &Asked) -> Result<Response, Refusal> {
-    let document = desk.live()?.document();
+    let document = desk.live.document();
     let count = usize::try_from(asked.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE)).unwrap_or(usize::MAX);
     let prefix = match provider_of(asked) {
         Some(provider) => {
@@ -52,7 +52,7 @@ pub(super) fn list(desk: &Desk, resource: &Resource, asked: &Asked) -> Result<Re
 
 /// One, as it stands in a file.
 pub(super) fn get(desk: &Desk, resource: &Resource, asked: &Asked) -> Result<Response, Refusal> {
-    let document = desk.live()?.document();
+    let document = desk.live.document();
     let id = id_of(resource, asked);
     let value = present(&document, &id)?;
     Ok((tag(&etag(&document.head)), Json(hidden(id.kind, value))).into_response())

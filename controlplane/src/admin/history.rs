@@ -29,7 +29,7 @@ pub(super) async fn list(desk: &Desk, asked: &Asked) -> Result<Response, Refusal
     // number stay on one page.
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let asked_for = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(1);
-    let mut page = history(desk.live()?, before, asked_for).await?;
+    let mut page = history(&desk.live, before, asked_for).await?;
     let left_out = page.get(count).map(|recorded| recorded.revision.number);
     page.truncate(count);
     if page.first().map(|first| first.revision.number) != left_out {
@@ -43,7 +43,7 @@ pub(super) async fn list(desk: &Desk, asked: &Asked) -> Result<Response, Refusal
 /// One revision with its changes, by number: the one that holds, or a superseded one where none does.
 pub(super) async fn get(desk: &Desk, asked: &Asked) -> Result<Response, Refusal> {
     let number = number_of(asked.parameter("number"))?;
-    let found = history(desk.live()?, number.checked_add(1), 16).await?;
+    let found = history(&desk.live, number.checked_add(1), 16).await?;
     let mut of_number: Vec<&Recorded> = found.iter().filter(|recorded| recorded.revision.number == number).collect();
     of_number.sort_by_key(|recorded| recorded.is_superseded);
     let recorded = of_number.first().ok_or_else(|| Refusal::not_found(format!("there is no revision {number}")))?;
@@ -64,7 +64,7 @@ pub(super) async fn get(desk: &Desk, asked: &Asked) -> Result<Response, Refusal>
 
 /// What differs between two revisions.
 pub(super) async fn diff(desk: &Desk, asked: &Asked) -> Result<Response, Refusal> {
-    let live = desk.live()?;
+    let live = &desk.live;
     let head = live.document().head.number;
     let to = asked.number("to", 0, u64::MAX)?.unwrap_or(head);
     let from = asked.number("from", 0, u64::MAX)?.unwrap_or(to.saturating_sub(1));
@@ -86,7 +86,7 @@ pub(super) async fn roll_back(desk: &Desk, mut asked: Asked) -> Result<Response,
     let Some(to) = fields.and_then(|fields| fields.get("to")).and_then(Value::as_u64) else {
         return Err(Refusal::malformed("the body has to be {\"to\": NUMBER} and nothing else"));
     };
-    let wanted = as_of(desk.live()?, to).await?;
+    let wanted = as_of(&desk.live, to).await?;
     change::make(desk, &asked, |document| {
         let now = &document.entities;
         let ids: BTreeSet<&EntityId> = now.keys().chain(wanted.keys()).collect();

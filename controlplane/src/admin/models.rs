@@ -18,7 +18,7 @@ const PAGE: u64 = 100;
 /// provider has.
 pub(super) fn list(desk: &Desk, asked: &Asked) -> Result<Response, Refusal> {
     let count = usize::try_from(asked.number("limit", 1, PAGE_MAX)?.unwrap_or(PAGE)).unwrap_or(usize::MAX);
-    let document = desk.live()?.document();
+    let document = desk.live.document();
     let models = models(&document.entities);
     let from = match asked.query("cursor").and_then(|last| last.split_once('/')) {
         Some((provider, model)) => Bound::Excluded((provider, model)),

@@ -27,7 +27,7 @@ pub(in crate::admin) fn desk(questions: QuestionSender, on_loopback: bool) -> Ar
 fn setup(questions: QuestionSender, on_loopback: bool) -> Setup {
     Setup {
         questions,
-        live: None,
+        live: engine::start("{}"),
         accounts: watch::channel(Arc::new(Accounts::Off)).1,
         on_loopback,
         metrics_auth: None,
@@ -69,7 +69,7 @@ impl Node {
         let state_dir = Scratch::new();
         std::fs::create_dir(&state_dir.0).unwrap();
         let setup = Setup {
-            live: Some(live.clone()),
+            live: live.clone(),
             accounts: watch::channel(Arc::new(accounts)).1,
             state_dir: Some(state_dir.0.clone()),
             ..setup(mpsc::channel(1).0, true)

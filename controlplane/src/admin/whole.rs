@@ -21,7 +21,7 @@ const DOCUMENT_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// The document, without secrets.
 pub(super) fn get(desk: &Desk) -> Result<Response, Refusal> {
-    let document = desk.live()?.document();
+    let document = desk.live.document();
     Ok((tag(&etag(&document.head)), Json(as_file(&document.entities))).into_response())
 }
 
