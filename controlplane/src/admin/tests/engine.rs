@@ -100,7 +100,11 @@ impl Engine {
         let head = revision.head();
         let digest = revision.digest();
         self.revisions.push(Recorded { revision, digest, before, is_superseded: false });
-        self.document.send_replace(Arc::new(Document { head: head.clone(), entities: Arc::new(entities), is_writable: Ok(()) }));
+        self.document.send_replace(Arc::new(Document {
+            head: head.clone(),
+            entities: Arc::new(entities),
+            is_writable: Ok(()),
+        }));
         Ok(Accepted { head, warnings, effective })
     }
 }
