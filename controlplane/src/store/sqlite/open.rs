@@ -5,6 +5,7 @@ use crate::live::StoreError;
 use crate::store::schema::{self, Found, MIGRATIONS, Migration};
 use crate::store::sql;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -51,14 +52,19 @@ fn restrict(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
+    let make = |path: &OsStr| fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map(drop);
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".new-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-    fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&new)?;
+    // Of a process with our number that ended just here; that there is none is what is wanted.
+    drop(fs::remove_file(&new));
+    make(&new)?;
     let linked = fs::hard_link(&new, path);
     fs::remove_file(&new)?;
     match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // A file system without links. Nobody else of this process has the file open yet.
+        Err(_) => make(path.as_os_str()),
+        Ok(()) => Ok(()),
     }
 }
 
