@@ -10,6 +10,7 @@ use crate::compile::Compiled;
 use crate::gossip::identity::establish;
 use crate::gossip::network::SystemNetwork;
 use crate::last_good::{self, EncryptionKey, LastGood, LastGoodError};
+use crate::live::split::{Parts, split};
 use crate::listener_identity::{IdentityError, IdentityWatch};
 use crate::sources;
 use crate::state_dir::{StateDir, StateDirError, random_key};
@@ -32,7 +33,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
 pub enum ConfigSource {
-    /// A file, read again on SIGHUP.
+    /// A file, read again when it changes and on SIGHUP.
     File(PathBuf),
     /// A text in the program itself.
     Embedded(&'static str),
@@ -132,6 +133,8 @@ pub(crate) struct Start {
     pub(crate) node_id: NodeId,
     /// `None`: the node runs alone.
     pub(crate) cluster: Option<OpenCluster>,
+    /// See [`Read::parts`]; `None` where there was no configuration to read.
+    pub(crate) parts: Option<Parts>,
     /// See [`Read::cluster_text`].
     pub(crate) cluster_text: Option<Secret>,
     /// See [`Read::hash`]; empty where there was no configuration to read.
@@ -181,13 +184,13 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
     if let Ok(Some(last_good)) = &last_good {
         addresses = Addresses::of_snapshot(&last_good.compiled.record);
     }
-    let (from, server, configuration_hash, cluster_text) = match read {
-        Ok(Read { config, hash, cluster_text, .. }) => {
+    let (from, server, configuration_hash, cluster_text, parts) = match read {
+        Ok(Read { config, hash, cluster_text, parts, .. }) => {
             if let Err(error) = last_good {
                 remarks.push(format!("{error}; it is replaced by one of the configuration"));
             }
             let server = config.server.clone();
-            (StartsFrom::Config(Box::new(config)), server, hash, cluster_text)
+            (StartsFrom::Config(Box::new(config)), server, hash, cluster_text, Some(parts))
         }
         Err(source) => {
             let (last_good, source) = instead_of_file(&settings, &path, source, last_good)?;
@@ -195,7 +198,7 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
             remarks.push(serving_from_last_good(&settings.config, &source, wall, &last_good));
             let LastGood { compiled, server, cluster: text, .. } = last_good;
             let cluster = text.as_ref().map_or_else(Cluster::default, |text| cluster_of(text, &mut remarks));
-            (StartsFrom::LastGood(Box::new((compiled, cluster))), server, String::new(), text)
+            (StartsFrom::LastGood(Box::new((compiled, cluster))), server, String::new(), text, None)
         }
     };
     let identity = IdentityWatch::open(server.tls.clone())?;
@@ -234,6 +237,7 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
         state_dir,
         node_id,
         cluster,
+        parts,
         cluster_text,
         configuration_hash,
         lookup_key,
@@ -266,6 +270,8 @@ pub(crate) struct Read {
     pub(crate) hash: String,
     /// `cluster_config` as it is written, for the last good snapshot; `None` where there is none.
     pub(crate) cluster_text: Option<Secret>,
+    /// Taken apart into the node's own and what is shared.
+    pub(crate) parts: Parts,
 }
 
 /// A configuration could not be had from its source.
@@ -294,7 +300,21 @@ pub(crate) fn read_config(source: &ConfigSource) -> Result<Read, ReadError> {
     let sources = Sources { env: &sources::env, file: &sources::file, ..Sources::none() };
     let loaded = load(&text, &sources).map_err(ReadError::Faults)?;
     let (hash, cluster_text) = hash_and_cluster(&text);
-    Ok(Read { config: loaded.config, warnings: loaded.warnings, hash, cluster_text })
+    let plain = Zeroizing::new(plain_json(&text));
+    let parts = split(&plain).ok_or_else(|| ReadError::Faults(vec![not_taken_apart()]))?;
+    Ok(Read { config: loaded.config, warnings: loaded.warnings, hash, cluster_text, parts })
+}
+
+/// Such as a number in a field without effect that no double can hold.
+fn not_taken_apart() -> Fault {
+    Fault {
+        path: String::new(),
+        line: 1,
+        column: 1,
+        problem: "this JSON cannot be represented".to_owned(),
+        expected: "numbers that fit 64 bits".to_owned(),
+        nearest: None,
+    }
 }
 
 /// What is left of `cluster_config`; faults, as of a file that is gone, cost the cluster only.

@@ -39,6 +39,7 @@ pub struct Local {
 }
 
 /// A configuration file, taken apart.
+#[derive(Default)]
 pub struct Parts {
     /// This node's own.
     pub local: Local,

@@ -40,6 +40,15 @@ impl Reader<'_> {
         Some(text.as_str().to_owned())
     }
 
+    /// A string as it stands there, whatever it looks like.
+    pub(in crate::config) fn literal(&mut self, node: &Node<'_>) -> Option<String> {
+        let Value::StringLit(literal) = node.value else {
+            self.wrong_kind(node, "a string");
+            return None;
+        };
+        Some(literal.value.as_ref().to_owned())
+    }
+
     /// A text that is an id, a name or a path: 1 to 128 bytes without control characters.
     pub(in crate::config) fn name(&mut self, node: &Node<'_>) -> Option<String> {
         let name = self.text(node)?;
