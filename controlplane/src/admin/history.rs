@@ -107,7 +107,7 @@ async fn as_of(live: &Live, number: u64) -> Result<Entities, Refusal> {
     if number > head {
         return Err(Refusal::not_found(format!("there is no revision {number}; the newest is {head}")));
     }
-    let mut entities = document.entities.clone();
+    let mut entities = Entities::clone(&document.entities);
     let mut before = head.saturating_add(1);
     let mut seen = 0_usize;
     let page = u32::try_from(PAGE_MAX).unwrap_or(u32::MAX);

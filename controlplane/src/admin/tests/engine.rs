@@ -18,7 +18,7 @@ struct Engine {
 /// Begins with this configuration. `FULL` as a comment finds the store full.
 pub(super) fn start(file: &str) -> Live {
     let entities = split(file).expect("a configuration").entities;
-    let first = Document { head: Head::default(), entities: Entities::new(), is_writable: Ok(()) };
+    let first = Document { head: Head::default(), entities: Arc::default(), is_writable: Ok(()) };
     let (document, now) = watch::channel(Arc::new(first));
     let (sender, mut asks) = mpsc::channel(ASKS_WAITING_MAX);
     let mut engine = Engine { document, revisions: Vec::new() };
@@ -51,7 +51,7 @@ impl Engine {
         if proposal.expected.is_some_and(|number| number != document.head.number) {
             return Err(Refused::Conflict(document.head.clone()));
         }
-        let mut entities = document.entities.clone();
+        let mut entities = Entities::clone(&document.entities);
         let mut changes = Vec::new();
         for Change { id, mut value } in proposal.changes {
             let before = entities.get(&id).map(|value| (**value).clone());
@@ -100,7 +100,11 @@ impl Engine {
         let head = revision.head();
         let digest = revision.digest();
         self.revisions.push(Recorded { revision, digest, before, is_superseded: false });
-        self.document.send_replace(Arc::new(Document { head: head.clone(), entities, is_writable: Ok(()) }));
+        self.document.send_replace(Arc::new(Document {
+            head: head.clone(),
+            entities: Arc::new(entities),
+            is_writable: Ok(()),
+        }));
         Ok(Accepted { head, warnings, effective })
     }
 }
