@@ -5,7 +5,6 @@
 //! customers).
 
 mod limits;
-mod quantile;
 
 use limits::Limits;
 use ring::hmac;
@@ -15,8 +14,8 @@ use shared::config::model::{Config, Models, Origin};
 use shared::limit::{COUNTING_SPREAD_NS, LimitDefinition, Window, WindowError};
 use shared::secret::Secret;
 use shared::snapshot::{
-    CredentialHeader, Dialect, GrantRecord, KeyRecord, LimitRecord, ModelRecord, ProviderRecord, ServedModelRecord,
-    SettingsRecord, SnapshotRecord, VirtualKeyRecord,
+    CredentialHeader, Dialect, GrantRecord, KeyRecord, LimitRecord, ModelRecord, PriceRecord, ProviderRecord,
+    ServedModelRecord, SettingsRecord, SnapshotRecord, VirtualKeyRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -69,6 +68,7 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
     let mut out = Tables::default();
     let limits = Limits::new(config);
     out.warnings.extend(limits.crowded(config));
+    out.warnings.extend(unpriced(config));
     let providers = config
         .providers
         .iter()
@@ -173,7 +173,7 @@ impl Tables {
             .providers
             .iter()
             .filter(|limit| limit.provider == provider.name)
-            .flat_map(|limit| limits.of(limit.rate_limit_id.as_ref()))
+            .flat_map(|limit| limits.of(limit.rate_limit_id.as_ref(), &limit.budget_ids))
             .collect();
         ProviderRecord {
             name: provider.name.clone(),
@@ -229,7 +229,7 @@ impl Tables {
             models: only(&key.models),
             blacklisted_models: key.blacklisted_models.clone(),
             aliases: key.aliases.clone(),
-            limits: limits.of(key.rate_limit_id.as_ref()),
+            limits: limits.of(key.rate_limit_id.as_ref(), &[]),
             distance: distance(config, key.region.as_ref().or(provider.region.as_ref())),
         });
         at
@@ -260,7 +260,7 @@ impl Tables {
                 is_active: virtual_key.is_active,
                 grants: grants
                     .map(|grants| grants.iter().filter_map(|grant| self.grant(grant, &providers, limits)).collect()),
-                limits: limits.of(virtual_key.rate_limit_id.as_ref()),
+                limits: limits.of_client(virtual_key),
             });
         }
         hashes.sort_unstable();
@@ -282,7 +282,7 @@ impl Tables {
             weight: grant.weight.map(|weight| weight as f32),
             models: only(&grant.allowed_models),
             keys: grant.key_ids.as_ref().map(|ids| ids.iter().filter_map(key_at).collect()),
-            limits: limits.of(grant.rate_limit_id.as_ref()),
+            limits: limits.of(grant.rate_limit_id.as_ref(), &grant.budget_ids),
         })
     }
 }
@@ -329,6 +329,17 @@ fn settings(config: &Config) -> SettingsRecord {
     }
 }
 
+/// A sentence where budgets may meet models without a price.
+fn unpriced(config: &Config) -> Option<String> {
+    let governance = &config.governance;
+    let has_default = || governance.model_configs.iter().any(|entry| entry.model.is_none() && entry.price.is_some());
+    (!governance.budgets.is_empty() && !has_default()).then(|| {
+        "governance.budgets: a request to which a budget applies is refused where the price of its model is not known; \
+         governance.model_configs says prices (input_cost_per_token, output_cost_per_token), also for \"*\""
+            .to_owned()
+    })
+}
+
 /// One record for a model and provider, sorted by model; `*` for each model.
 fn models(config: &Config, limits: &Limits) -> Vec<ModelRecord> {
     let mut records: BTreeMap<(String, Option<u32>), ModelRecord> = BTreeMap::new();
@@ -344,10 +355,14 @@ fn models(config: &Config, limits: &Limits) -> Vec<ModelRecord> {
             model,
             provider,
             max_output_tokens: None,
+            price: None,
             limits: Vec::new(),
         });
+        record.price = record.price.or(entry
+            .price
+            .map(|price| PriceRecord { input_nano_usd: price.input_nano_usd, output_nano_usd: price.output_nano_usd }));
         record.max_output_tokens = record.max_output_tokens.or(entry.max_output_tokens.map(std::num::NonZeroU32::get));
-        for limit in limits.of(entry.rate_limit_id.as_ref()) {
+        for limit in limits.of(entry.rate_limit_id.as_ref(), &entry.budget_ids) {
             if !record.limits.contains(&limit) {
                 record.limits.push(limit);
             }

@@ -10,6 +10,7 @@ mod answers;
 mod reload;
 
 use crate::admin::Question;
+use crate::admin::accounts::Accounts;
 use crate::admin::status::state_of;
 use crate::cluster::{ClusterPart, PROTOCOL};
 use crate::collect::{Collector, Own};
@@ -43,7 +44,7 @@ use shared::ring::ReportReceiver;
 use shared::secret::Secret;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -69,6 +70,8 @@ pub(crate) struct ControlLoop {
     pub(crate) resolver: Resolver,
     pub(crate) keeper: Keeper,
     pub(crate) identity: IdentityWatch,
+    /// Who is let in at the admin listener.
+    pub(crate) accounts: watch::Sender<Arc<Accounts>>,
     pub(crate) reports: ReportReceiver,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) questions: mpsc::Receiver<Question>,
@@ -443,7 +446,7 @@ impl ControlLoop {
 
     fn take_configuration(&mut self, read_again: Option<ReadAgain>) {
         self.reading = None;
-        if let Some(ReadAgain { compiled, parts, cluster, cluster_text, hash }) = read_again {
+        if let Some(ReadAgain { compiled, parts, cluster, cluster_text, hash, accounts }) = read_again {
             self.configuration_hash = hash;
             self.cluster_text = cluster_text;
             // The next one to be published, where the file is what says it.
@@ -452,6 +455,9 @@ impl ControlLoop {
                 self.apply(Event::Configured(Box::new(compiled)));
             }
             self.cluster.reconfigure(cluster);
+            if let Some(accounts) = accounts {
+                self.accounts.send_replace(Arc::new(accounts));
+            }
         }
         if std::mem::take(&mut self.must_read_again) {
             self.reload();

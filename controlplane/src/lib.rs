@@ -18,6 +18,7 @@ pub mod admin;
 mod cluster;
 pub mod collect;
 pub mod compile;
+pub mod config_schema;
 mod control_loop;
 mod discovery;
 pub mod doctor;
@@ -170,6 +171,8 @@ async fn run(
         configuration_hash,
         lookup_key,
         admin,
+        admin_tls,
+        accounts,
         identity,
         remarks,
     } = start;
@@ -215,8 +218,22 @@ async fn run(
     let (question_sender, questions) = mpsc::channel(admin::QUESTIONS_IN_FLIGHT_MAX);
     let listener = tokio::net::TcpListener::from_std(admin)?;
     let on_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let routes = admin::routes(question_sender, settings.version, on_loopback);
-    let admin = tokio::spawn(admin::serve(listener, routes));
+    let (accounts, accounts_now) = tokio::sync::watch::channel(Arc::new(accounts));
+    let desk = admin::Desk::new(admin::Setup {
+        questions: question_sender,
+        live: Some(live.handle()),
+        accounts: accounts_now,
+        on_loopback,
+        metrics_auth: server.metrics_auth,
+        state_dir: state_dir.as_ref().map(|dir| dir.path().to_owned()),
+        clock: settings.clock,
+        version: settings.version,
+    });
+    let (identity_task, admin_tls) = match admin_tls {
+        Some((identity, tls)) => (Some(tokio::spawn(identity.keep_fresh())), Some(tls)),
+        None => (None, None),
+    };
+    let admin = tokio::spawn(admin::serve(listener, admin::routes(Arc::new(desk)), admin_tls));
     let seed = getrandom::u64().map_err(io::Error::other)?;
     let shared_limits = cluster_config
         .enabled
@@ -243,6 +260,7 @@ async fn run(
         resolver: Resolver::new(sender, settings.clock),
         keeper: Keeper::new(state_dir, settings.encryption_key),
         identity,
+        accounts,
         reports,
         events,
         questions,
@@ -272,5 +290,6 @@ async fn run(
     }
     let finished = Box::pin(control_loop.run()).await;
     admin.abort();
+    identity_task.inspect(tokio::task::JoinHandle::abort);
     Ok(finished?)
 }

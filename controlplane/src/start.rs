@@ -5,13 +5,15 @@
 //! it, and is told every fault.
 
 use crate::addresses::Addresses;
+use crate::admin::accounts::{Accounts, AccountsError};
+use crate::admin::tls::{AdminIdentity, AdminTls, AdminTlsError};
 use crate::cluster::{ClusterError, OpenCluster};
 use crate::compile::Compiled;
 use crate::gossip::identity::establish;
 use crate::gossip::network::SystemNetwork;
 use crate::last_good::{self, EncryptionKey, LastGood, LastGoodError};
-use crate::live::split::{Parts, split};
 use crate::listener_identity::{IdentityError, IdentityWatch};
+use crate::live::split::{Parts, split};
 use crate::sources;
 use crate::state_dir::{StateDir, StateDirError, random_key};
 use shared::clock::Clock;
@@ -90,6 +92,12 @@ pub enum StartError {
     /// Certificate or key of the client listener could not be read.
     #[error("the client listener has no certificate: {0}; see `server.tls`")]
     Identity(#[from] IdentityError),
+    /// Certificate or key of the admin listener cannot be used.
+    #[error("the admin listener has no certificate: {0}; see `server.admin_tls`")]
+    AdminTls(#[from] AdminTlsError),
+    /// Nobody could be let in at the admin listener.
+    #[error("{0}; see `governance.auth_config`")]
+    Accounts(#[from] AccountsError),
     /// The node cannot be a part of its cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -105,9 +113,9 @@ impl StartError {
     /// The exit code, as `sysexits.h` has them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Faults { .. } | Self::Identity(_) => 78, // EX_CONFIG
-            Self::NoConfiguration { .. } => 66,            // EX_NOINPUT
-            Self::InUse(_) => 75,                          // EX_TEMPFAIL
+            Self::Faults { .. } | Self::Identity(_) | Self::AdminTls(_) | Self::Accounts(_) => 78, // EX_CONFIG
+            Self::NoConfiguration { .. } => 66,                                                    // EX_NOINPUT
+            Self::InUse(_) => 75,                                                                  // EX_TEMPFAIL
             Self::Cluster(error) if error.is_configuration() => 78,
             Self::Admin { .. } | Self::Cluster(_) => 69, // EX_UNAVAILABLE
             Self::Random(_) | Self::Runtime(_) => 71,    // EX_OSERR
@@ -141,6 +149,10 @@ pub(crate) struct Start {
     pub(crate) configuration_hash: String,
     pub(crate) lookup_key: [u8; 32],
     pub(crate) admin: TcpListener,
+    /// `None`: the admin listener speaks plain HTTP.
+    pub(crate) admin_tls: Option<(AdminIdentity, AdminTls)>,
+    /// Who is let in there.
+    pub(crate) accounts: Accounts,
     pub(crate) identity: IdentityWatch,
     /// For the log, once there is one.
     pub(crate) remarks: Vec<String>,
@@ -203,6 +215,14 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
     };
     let identity = IdentityWatch::open(server.tls.clone())?;
     let admin = bind(settings.admin_listen.unwrap_or(server.admin_listen))?;
+    let admin_tls = AdminIdentity::open(server.admin_tls.clone())?;
+    let accounts = match &from {
+        StartsFrom::Config(config) => Accounts::of(&config.governance.auth)?,
+        StartsFrom::LastGood(_) => Accounts::Unknown,
+    };
+    if matches!(accounts, Accounts::Off) {
+        remarks.push(without_accounts(&admin));
+    }
     let random = getrandom::u32().map_err(|error| StartError::Random(io::Error::other(error)))?;
     let configured = from.cluster();
     let node = establish(configured.node_id.as_ref(), state_dir.as_ref(), &host_name(), random, &mut remarks);
@@ -242,9 +262,21 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
         configuration_hash,
         lookup_key,
         admin,
+        admin_tls,
+        accounts,
         identity,
         remarks,
     })
+}
+
+fn without_accounts(admin: &TcpListener) -> String {
+    let is_loopback = admin.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let who = if is_loopback {
+        "everybody on this machine may change the configuration"
+    } else {
+        "nobody may change anything"
+    };
+    format!("the admin listener asks for no credentials (governance.auth_config is off): {who} through it")
 }
 
 impl StartsFrom {

@@ -1,6 +1,7 @@
 //! The configuration, read again while the node runs. What is wrong with it is logged and changes
 //! nothing.
 
+use crate::admin::accounts::Accounts;
 use crate::compile::{Compiled, NodeFacts, compile};
 use crate::live::split::Parts;
 use crate::start::{ConfigSource, Read, ReadError, read_config};
@@ -15,6 +16,8 @@ pub(crate) struct ReadAgain {
     pub(super) cluster: Cluster,
     pub(super) cluster_text: Option<Secret>,
     pub(super) hash: String,
+    /// `None`: those that are there stay.
+    pub(super) accounts: Option<Accounts>,
 }
 
 /// Reads and compiles; faults are logged and change nothing.
@@ -47,13 +50,16 @@ pub(super) fn read_again(
     if config.config_store.is_some() != has_store {
         tracing::warn!("`config_store` has changed; that part of the configuration is used after a restart");
     }
+    let accounts = Accounts::of(&config.governance.auth)
+        .inspect_err(|error| tracing::error!(%error, "the accounts of the admin listener stay as they are"))
+        .ok();
     if has_store {
-        return Some(ReadAgain { compiled: None, parts, cluster: config.cluster, cluster_text, hash });
+        return Some(ReadAgain { compiled: None, parts, cluster: config.cluster, cluster_text, hash, accounts });
     }
     match compile(&config, facts) {
         Ok(compiled) => {
             compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            Some(ReadAgain { compiled: Some(compiled), parts, cluster: config.cluster, cluster_text, hash })
+            Some(ReadAgain { compiled: Some(compiled), parts, cluster: config.cluster, cluster_text, hash, accounts })
         }
         Err(error) => {
             tracing::error!(%error, "the configuration cannot be used; the node keeps the one it has");

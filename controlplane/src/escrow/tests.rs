@@ -150,39 +150,6 @@ fn without_a_first_start_nothing_is_minted_before_a_lease_and_a_window() {
 }
 
 #[test]
-fn how_many_nodes_there_should_be_survives_a_restart() {
-    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
-    assert_eq!(cluster.nodes[0].escrow.expected_before(), None);
-    assert!(!cluster.nodes[0].escrow.is_stocked());
-    cluster.run(seconds(8));
-    assert!(cluster.nodes[0].escrow.is_stocked());
-    cluster.restart(0, true);
-    assert_eq!(cluster.nodes[0].escrow.expected_before(), Some(3));
-}
-
-#[test]
-fn a_node_that_is_started_again_is_stocked_before_anybody_asks_it() {
-    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
-    cluster.run(seconds(8));
-    cluster.restart(0, true);
-    // What it had counts as spent.
-    assert!(!cluster.nodes[0].escrow.is_stocked());
-    cluster.run(seconds(1));
-    assert!(cluster.nodes[0].escrow.is_stocked());
-}
-
-#[test]
-fn a_flood_of_messages_is_bounded_in_bytes() {
-    let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
-    for _ in 0..1_000 {
-        cluster.nodes[0].escrow.heard(name(1), vec![7; 60_000]);
-    }
-    assert!(cluster.nodes[0].escrow.inbox_bytes <= INBOX_BYTES_MAX);
-    cluster.run(seconds(8));
-    assert_eq!(cluster.total(), 900);
-}
-
-#[test]
 fn what_is_needed_goes_where_it_is_needed() {
     let mut cluster = Cluster::new(3, 900, Policy::Reclaim);
     cluster.run(seconds(6));
@@ -511,3 +478,5 @@ fn rows_of_an_earlier_epoch_are_credited_no_more() {
         assert_eq!(escrow.sides[&Policy::Reclaim].ledgers[&LimitKey(7)].balance(), balance);
     }
 }
+
+mod starts;

@@ -1,4 +1,5 @@
-//! The statements that both databases understand. Only parameters carry values.
+//! The statements that both databases understand. Only parameters carry values; they stand first in
+//! their order, since `SQLite` numbers `$1` by where it is met.
 
 macro_rules! revision_columns {
     ($rest:literal) => {
@@ -40,3 +41,23 @@ pub(super) const SET_CHANGED: &str = "INSERT INTO deepintshield_entities (kind, 
      SELECT kind, name, value FROM deepintshield_changes WHERE digest = $1 AND value IS NOT NULL";
 /// number, node, digest
 pub(super) const SET_HEAD: &str = "UPDATE deepintshield_head SET number = $1, node = $2, digest = $3";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_met_in_their_order() {
+        let statements =
+            [SET_SCHEMA, AFTER, HISTORY, REVISION, HOLDS, PUT_REVISION, CLEAR_CHANGED, SET_CHANGED, SET_HEAD];
+        for statement in statements {
+            let mut met: Vec<&str> = Vec::new();
+            for number in statement.split('$').skip(1).map(|rest| &rest[..1]) {
+                if !met.contains(&number) {
+                    met.push(number);
+                }
+            }
+            assert!(met.is_sorted() && met.first() == Some(&"1"), "{statement}");
+        }
+    }
+}

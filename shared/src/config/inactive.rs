@@ -47,12 +47,6 @@ const NO_USAGE: &str = "usage is counted by the node itself";
 
 #[rustfmt::skip]
 const TABLE: &[Inactive] = &[
-    // Read and checked, to be acted on later.
-    row("governance.budgets", "money is not counted yet"),
-    row("governance.teams", "groups have no limits of their own yet"),
-    row("governance.customers", "groups have no limits of their own yet"),
-    row("governance.auth_config.is_enabled", "the admin listener has no accounts yet; keep it on loopback"),
-    row("auth_config.is_enabled", "the admin listener has no accounts yet; keep it on loopback"),
     // Not read at all.
     row("source_of_truth", "config_store says it"),
     row("encryption_key", "it is taken from DEEPINTSHIELD_ENCRYPTION_KEY"),

@@ -18,8 +18,8 @@ pub use crate::secret::Secret;
 pub use client::Client;
 pub use cluster::{Cluster, Discovery, DiscoverySource, Gossip, InitialState, NodeId, NodeIdTooLong};
 pub use governance::{
-    AdminAuth, Allowance, Amount, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss,
-    ProviderGrant, ProviderLimit, RateLimit, Team, VirtualKey,
+    AdminAuth, Allowance, Amount, ApiToken, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss,
+    Price, ProviderGrant, ProviderLimit, RateLimit, Role, Team, VirtualKey,
 };
 pub use provider::{
     CredentialHeader, CustomProvider, Dialect, ExtraHeader, Key, Models, Network, Provider, ProviderKind, Retry,

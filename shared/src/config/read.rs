@@ -10,6 +10,7 @@ mod network;
 mod providers;
 mod server;
 mod store;
+mod tokens;
 
 use core::time::Duration;
 
@@ -52,7 +53,7 @@ pub(super) fn document(reader: &mut Reader<'_>, root: &Node<'_>) -> Config {
         cluster_place = cluster_node.map(|node| node.place);
         let (config_store, store_rules) = fields.read(reader, "config_store", store::read).unwrap_or_default();
         Config {
-            server: server::read(reader, fields),
+            server: server::read(reader, fields, governance.auth.is_enabled),
             client: fields.read(reader, "client", client::read).unwrap_or_default(),
             providers: fields.read(reader, "providers", |r, n| Some(providers::read(r, n, empty))).unwrap_or_default(),
             governance,

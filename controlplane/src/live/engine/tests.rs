@@ -336,7 +336,8 @@ async fn a_node_that_was_away_catches_up_before_it_is_ready() {
     Network::gossip(&[&a, &helper]);
     a.ready().await;
     // More than fits one message, and more revisions than one batch has.
-    let many: Vec<(String, Value)> = (0..400).map(|n| (format!("virtual_key/m{n}"), virtual_key(&format!("m{n}")))).collect();
+    let many: Vec<(String, Value)> =
+        (0..400).map(|n| (format!("virtual_key/m{n}"), virtual_key(&format!("m{n}")))).collect();
     let many = many.iter().map(|(id, value)| (id.as_str(), value.clone())).collect();
     a.live.propose(proposal(None, many)).await.unwrap();
     for n in 0..300 {

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Config, Connection};
 
 /// Name, TCP, TLS and login together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(3);
 /// One of several addresses.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Addresses of one name that are tried.
@@ -114,10 +115,11 @@ impl Access {
     }
 
     async fn reach(&self) -> Result<TcpStream, Fault> {
-        let addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let addresses = addresses.map_err(|error| {
-            Fault::Connect(format!("the name cannot be resolved ({error}): check config_store.config.host and DNS"))
-        })?;
+        let unresolved = |why: &dyn std::fmt::Display| {
+            Fault::Connect(format!("the name cannot be resolved ({why}): check config_store.config.host and DNS"))
+        };
+        let looking_up = timeout(LOOK_UP_TIMEOUT, tokio::net::lookup_host((self.host.as_str(), self.port))).await;
+        let addresses = looking_up.map_err(|_| unresolved(&"no answer"))?.map_err(|error| unresolved(&error))?;
         let mut last = "its name has no address".to_owned();
         for address in addresses.take(ADDRESSES_MAX) {
             match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {

@@ -65,7 +65,7 @@ pub(super) fn words(error: &Error) -> String {
         "42501" => {
             "the role needs CREATE on the schema, or has to own the database (GRANT CREATE ON SCHEMA public TO …)"
         }
-        "25006" => "this server is a standby that takes no writes: name the primary in config_store.config.host",
+        "25006" => "this server takes no writes (a standby, or set so): name the primary in config_store.config.host",
         "53100" => "the server's disk is full: make room",
         "53300" => "too many connections: raise max_connections there, or lower config_store.config.max_open_conns",
         "55P03" | "57014" | "40001" | "40P01" => "others use it heavily: try again",

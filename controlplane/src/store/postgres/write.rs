@@ -69,7 +69,7 @@ pub(super) async fn was_kept(client: &mut Client, digest: Digest) -> Result<bool
 /// Every statement sees what was committed before it, so that the head is the newest one when its
 /// lock was waited for.
 async fn begin(client: &mut Client) -> Result<Transaction<'_>, Fault> {
-    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false).start().await?)
+    Ok(client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).start().await?)
 }
 
 async fn holds(transaction: &Transaction<'_>, digest: Digest) -> Result<bool, Fault> {

@@ -17,7 +17,7 @@ const NEWEST_ABOVE: &str =
 const RESTORE_CHANGED: &str = "INSERT INTO deepintshield_entities (kind, name, value) \
      SELECT kind, name, before FROM deepintshield_changes WHERE digest = $1 AND before IS NOT NULL";
 /// digest, whether it is superseded
-const SUPERSEDE: &str = "UPDATE deepintshield_revisions SET superseded = $2 WHERE digest = $1";
+const SUPERSEDE: &str = "UPDATE deepintshield_revisions SET superseded = ?2 WHERE digest = ?1";
 const NUMBER: &str = "SELECT number FROM deepintshield_revisions WHERE digest = $1 AND NOT superseded";
 
 /// One revision on top of the newest.
@@ -77,7 +77,9 @@ fn undo_down_to(transaction: &Transaction<'_>, number: i64) -> Result<(), Fault>
     while let Some(digest) = transaction.query_row(NEWEST_ABOVE, [number], newest).optional()? {
         transaction.execute(sql::CLEAR_CHANGED, [&digest])?;
         transaction.execute(RESTORE_CHANGED, [&digest])?;
-        transaction.execute(SUPERSEDE, params![digest, true])?;
+        if transaction.execute(SUPERSEDE, params![digest, true])? != 1 {
+            return Err(StoreError::Unusable("a revision cannot be superseded".to_owned()).into());
+        }
     }
     Ok(())
 }

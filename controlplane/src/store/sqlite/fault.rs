@@ -20,15 +20,14 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// The connection may know less than the file: it has to be opened again.
+    /// What the connection believes may not be what is in the file. One to a full disk stays: to make
+    /// another would need room.
     pub(super) fn needs_a_new_connection(&self) -> bool {
-        match self {
-            Self::Sql(error) | Self::Commit(error) => {
-                !matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy))
-            }
-            Self::File(_) => true,
-            Self::Store(_) => false,
-        }
+        let (Self::Sql(error) | Self::Commit(error)) = self else { return matches!(self, Self::File(_)) };
+        matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        )
     }
 
     pub(super) fn into_error(self, path: &Path) -> StoreError {

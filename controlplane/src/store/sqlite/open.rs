@@ -119,3 +119,21 @@ pub(super) fn found(connection: &Connection) -> Result<Option<Found>, Fault> {
     let row = |row: &rusqlite::Row<'_>| Ok(Found { version: row.get(0)?, compatible_from: row.get(1)? });
     Ok(Some(connection.query_row(sql::SCHEMA, [], row)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_commit_is_synced() {
+        let path = std::env::temp_dir().join(format!("deepintshield-open-{}.db", std::process::id()));
+        let connection = open(&path).unwrap();
+        let value = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        let full = 2;
+        assert_eq!(value("synchronous"), full);
+        let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        assert_eq!(mode, "wal");
+        connection.close().unwrap();
+        fs::remove_file(path).unwrap();
+    }
+}

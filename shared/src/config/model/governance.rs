@@ -18,15 +18,15 @@ pub struct Governance {
     pub virtual_keys: Vec<Arc<VirtualKey>>,
     /// Limits that the others refer to.
     pub rate_limits: Vec<RateLimit>,
-    /// Money that the others refer to. Known, not enforced yet.
+    /// Money that the others refer to.
     pub budgets: Vec<Budget>,
     /// Limits and caps of models.
     pub model_configs: Vec<ModelConfig>,
     /// Limits of whole providers.
     pub providers: Vec<ProviderLimit>,
-    /// Groups of virtual keys. Known, not enforced yet.
+    /// Groups of virtual keys.
     pub teams: Vec<Team>,
-    /// Groups of teams. Known, not enforced yet.
+    /// Groups of teams.
     pub customers: Vec<Customer>,
     /// Who may use the admin interface.
     pub auth: AdminAuth,
@@ -232,6 +232,18 @@ pub struct ModelConfig {
     pub budget_ids: Vec<String>,
     /// `max_output_tokens`: what an answer may be at most; reserved where a request says nothing.
     pub max_output_tokens: Option<NonZeroU32>,
+    /// `input_cost_per_token` and `output_cost_per_token`: what budgets are charged.
+    pub price: Option<Price>,
+}
+
+/// What a model costs, in thousand-millionths of a US dollar a token: as many thousandths of a dollar
+/// a million tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    /// A token of the prompt.
+    pub input_nano_usd: u64,
+    /// A token of the answer.
+    pub output_nano_usd: u64,
 }
 
 /// What holds for a provider whoever asks.
@@ -280,12 +292,35 @@ pub struct AdminAuth {
     pub is_enabled: bool,
     /// `admin_username`; there when enabled.
     pub username: Option<String>,
-    /// `admin_password`; there when enabled.
+    /// `admin_password`; there when enabled. The password itself, or its hash in PHC form
+    /// (`$argon2id$…`).
     pub password: Option<Secret>,
     /// Where the password's text came from.
     pub password_origin: Option<Origin>,
     /// Whether inference is open although the admin interface is not.
     pub disable_auth_on_inference: bool,
+    /// `api_tokens`: for programs.
+    pub tokens: Vec<ApiToken>,
+}
+
+/// One of `auth_config.api_tokens`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Unique; stands in the audit log.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// SHA-256 of the token, which is not kept.
+    pub digest: [u8; 32],
+}
+
+/// What somebody may do at the admin interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// `read`: look at everything that is shown.
+    Read,
+    /// `write`: change it as well.
+    Write,
 }
 
 impl fmt::Debug for AdminAuth {
@@ -295,6 +330,7 @@ impl fmt::Debug for AdminAuth {
             .field("username", &self.username)
             .field("password_origin", &self.password_origin)
             .field("disable_auth_on_inference", &self.disable_auth_on_inference)
+            .field("tokens", &self.tokens.iter().map(|token| &token.name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

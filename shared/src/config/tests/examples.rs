@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::super::model::{
     Amount, Charge, ConfigStore, Dialect, DiscoverySource, Enforcement, InitialState, Models, OnNodeLoss, Origin,
-    ProviderKind, SslMode,
+    Price, ProviderKind, SslMode,
 };
 use super::loaded;
 use crate::config::Config;
@@ -181,15 +181,24 @@ fn what_has_no_effect_is_named_once_and_in_order() {
             "providers.openai.keys[0].use_for_batch_api",
             "providers.anthropic.keys[0].value",
             "providers.house.custom_provider_config.allowed_requests",
-            "governance.budgets",
-            "governance.customers",
-            "governance.teams",
             "governance.virtual_keys[0].value",
             "governance.routing_rules",
             "governance.auth_config.is_enabled",
             "logs_store",
         ]
     );
+}
+
+#[test]
+fn prices_are_dollars_a_token() {
+    let text = r#"{"governance": {"model_configs": [
+        {"model_name": "m", "input_cost_per_token": 0.0000025, "output_cost_per_token": 1e-5},
+        {"model_name": "n", "input_cost_per_token": 0, "output_cost_per_token": 1.5e-10},
+        {"model_name": "o"}]}}"#;
+    let governance = loaded(text).config.governance;
+    let price = |input_nano_usd, output_nano_usd| Some(Price { input_nano_usd, output_nano_usd });
+    let prices: Vec<_> = governance.model_configs.iter().map(|model| model.price).collect();
+    assert_eq!(prices, [price(2_500, 10_000), price(0, 1), None]);
 }
 
 #[test]
