@@ -204,7 +204,7 @@ impl Engine {
 
     async fn begin(&mut self) {
         self.say_waiting().await;
-        match self.kept.read() {
+        match self.kept.read().await {
             Ok(Some((head, entities))) => (self.head, self.entities) = (head, Arc::new(entities)),
             Ok(None) => {}
             Err(error) => tracing::warn!("{error}; whether the store has lost something is not noticed at this start"),
