@@ -16,7 +16,7 @@ pub(super) struct Refusal {
     message: String,
     faults: Vec<Value>,
     /// A field of the answer's head that belongs to this status.
-    field: Option<(HeaderName, HeaderValue)>,
+    field: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Refusal {
@@ -54,14 +54,15 @@ impl Refusal {
         let message = "this needs the admin user's name and password, or an API token (see governance.auth_config)";
         let challenge = HeaderValue::from_static("Basic realm=\"deepintshield\", charset=\"UTF-8\", Bearer");
         Self {
-            field: Some((header::WWW_AUTHENTICATE, challenge)),
+            field: Some(Box::new((header::WWW_AUTHENTICATE, challenge))),
             ..Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
         }
     }
 
     /// To be tried again after so many seconds.
     pub(super) fn later(status: StatusCode, code: &'static str, message: &str, seconds: u64) -> Self {
-        Self { field: Some((header::RETRY_AFTER, seconds.into())), ..Self::new(status, code, message) }
+        let field = Some(Box::new((header::RETRY_AFTER, seconds.into())));
+        Self { field, ..Self::new(status, code, message) }
     }
 
     pub(super) fn invalid(faults: &[EntityFault]) -> Self {
@@ -104,7 +105,8 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let error = json!({"error": {"message": self.message, "code": self.code, "faults": self.faults}});
         let mut response = (self.status, Json(error)).into_response();
-        if let Some((name, value)) = self.field {
+        if let Some(field) = self.field {
+            let (name, value) = *field;
             response.headers_mut().insert(name, value);
         }
         response.extensions_mut().insert(Outcome(self.code));
