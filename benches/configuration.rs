@@ -37,8 +37,7 @@ fn text() -> String {
 }
 
 fn compiled() -> (SnapshotRecord, Arc<[TableSecret]>) {
-    let sources =
-        Sources { env: &|_| Some("sk-bench".to_owned()), file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+    let sources = Sources { env: &|_| Some("sk-bench".to_owned()), ..Sources::none() };
     let loaded = config::load(&text(), &sources).unwrap_or_else(|faults| panic!("{faults:?}"));
     let facts = NodeFacts { lookup_key: [7; 32], node_id: "bench".to_owned(), cores: 1 };
     let compiled = compile(&loaded.config, &facts).expect("the configuration has no limits");

@@ -12,7 +12,7 @@ pub(crate) fn run(path: &Path) -> ExitCode {
         Ok(bytes) => bytes,
         Err(error) => return crate::fail(66, &format!("cannot read {name}: {error}")),
     };
-    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file };
+    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file, ..Sources::none() };
     let mut out = io::stdout().lock();
     // A reader that closes early (`head`) has seen enough.
     match config::text_of(&bytes).map_err(|fault| vec![fault]).and_then(|text| config::load(text, &sources)) {

@@ -7,6 +7,7 @@ use crate::admin_client;
 use clap::Args;
 use serde_json::Value;
 use shared::config::{self, Sources};
+use shared::foreign::one_line;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -65,7 +66,7 @@ pub(crate) fn admin_address(path: &Path, said: Option<&str>) -> Result<SocketAdd
     let bytes = std::fs::read(path).map_err(|error| {
         (66, format!("cannot read {name}: {error}; name it with --config, or say where to ask with --admin HOST:PORT"))
     })?;
-    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file };
+    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file, ..Sources::none() };
     let loaded = config::text_of(&bytes).map_err(|fault| vec![fault]).and_then(|text| config::load(text, &sources));
     match loaded {
         Ok(loaded) => Ok(admin_client::reachable(loaded.config.server.admin_listen)),
@@ -194,7 +195,7 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    one_line(&text, usize::MAX)
 }
 
 #[cfg(test)]

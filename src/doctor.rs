@@ -8,6 +8,7 @@ use serde_json::Value;
 use shared::clock::Clock;
 use shared::config::model::LogFormat;
 use shared::config::{self, Sources};
+use shared::foreign::one_line;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
         Ok(bytes) => bytes,
         Err(error) => return crate::fail(66, &format!("cannot read {name}: {error}")),
     };
-    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file };
+    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file, ..Sources::none() };
     let loaded = config::text_of(&bytes).map_err(|fault| vec![fault]).and_then(|text| config::load(text, &sources));
     let loaded = match loaded {
         Ok(loaded) => loaded,
@@ -80,5 +81,5 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
 
 /// Parts of a remark are others' words, which a terminal must not obey.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    one_line(text, usize::MAX)
 }

@@ -5,7 +5,6 @@
 //! customers).
 
 mod limits;
-mod quantile;
 
 use limits::Limits;
 use ring::hmac;
@@ -15,8 +14,8 @@ use shared::config::model::{Config, Models, Origin};
 use shared::limit::{COUNTING_SPREAD_NS, LimitDefinition, Window, WindowError};
 use shared::secret::Secret;
 use shared::snapshot::{
-    CredentialHeader, Dialect, GrantRecord, KeyRecord, LimitRecord, ModelRecord, ProviderRecord, ServedModelRecord,
-    SettingsRecord, SnapshotRecord, VirtualKeyRecord,
+    CredentialHeader, Dialect, GrantRecord, KeyRecord, LimitRecord, ModelRecord, PriceRecord, ProviderRecord,
+    ServedModelRecord, SettingsRecord, SnapshotRecord, VirtualKeyRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -69,6 +68,7 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
     let mut out = Tables::default();
     let limits = Limits::new(config);
     out.warnings.extend(limits.crowded(config));
+    out.warnings.extend(unpriced(config));
     let providers = config
         .providers
         .iter()
@@ -116,7 +116,11 @@ pub fn limit_definitions(records: &[LimitRecord]) -> Result<Vec<LimitDefinition>
 
 /// Keyed hash under which a core looks a virtual key up.
 pub fn lookup_hash(lookup_key: &[u8; 32], value: &str) -> [u8; 32] {
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, lookup_key), value.as_bytes());
+    hash_with(&hmac::Key::new(hmac::HMAC_SHA256, lookup_key), value)
+}
+
+fn hash_with(key: &hmac::Key, value: &str) -> [u8; 32] {
+    let tag = hmac::sign(key, value.as_bytes());
     let mut hash = [0; 32];
     hash.copy_from_slice(tag.as_ref());
     hash
@@ -169,7 +173,7 @@ impl Tables {
             .providers
             .iter()
             .filter(|limit| limit.provider == provider.name)
-            .flat_map(|limit| limits.of(limit.rate_limit_id.as_ref()))
+            .flat_map(|limit| limits.of(limit.rate_limit_id.as_ref(), &limit.budget_ids))
             .collect();
         ProviderRecord {
             name: provider.name.clone(),
@@ -225,7 +229,7 @@ impl Tables {
             models: only(&key.models),
             blacklisted_models: key.blacklisted_models.clone(),
             aliases: key.aliases.clone(),
-            limits: limits.of(key.rate_limit_id.as_ref()),
+            limits: limits.of(key.rate_limit_id.as_ref(), &[]),
             distance: distance(config, key.region.as_ref().or(provider.region.as_ref())),
         });
         at
@@ -239,12 +243,15 @@ impl Tables {
     ) -> (Vec<VirtualKeyRecord>, Vec<([u8; 32], u32)>) {
         let mut records = Vec::new();
         let mut hashes = Vec::new();
+        let lookup_key = hmac::Key::new(hmac::HMAC_SHA256, lookup_key);
+        let providers = config.providers.iter().zip(0_u32..);
+        let providers = providers.map(|(provider, at)| (provider.name.as_str(), at)).collect();
         for virtual_key in &config.governance.virtual_keys {
             if virtual_key.value.is_empty() {
                 // An empty one in the index would let everybody in who sends nothing.
                 self.warnings.push(format!("virtual key {} has no value and cannot be used", virtual_key.id));
             } else {
-                hashes.push((lookup_hash(lookup_key, virtual_key.value.expose()), index(records.len())));
+                hashes.push((hash_with(&lookup_key, virtual_key.value.expose()), index(records.len())));
             }
             let grants = virtual_key.grants.as_ref();
             records.push(VirtualKeyRecord {
@@ -252,8 +259,8 @@ impl Tables {
                 name: virtual_key.name.clone(),
                 is_active: virtual_key.is_active,
                 grants: grants
-                    .map(|grants| grants.iter().filter_map(|grant| self.grant(grant, config, limits)).collect()),
-                limits: limits.of(virtual_key.rate_limit_id.as_ref()),
+                    .map(|grants| grants.iter().filter_map(|grant| self.grant(grant, &providers, limits)).collect()),
+                limits: limits.of_client(virtual_key),
             });
         }
         hashes.sort_unstable();
@@ -261,8 +268,13 @@ impl Tables {
     }
 
     /// `None` for a provider that does not exist; loading has refused that already.
-    fn grant(&self, grant: &config::ProviderGrant, config: &Config, limits: &Limits) -> Option<GrantRecord> {
-        let provider = index(config.providers.iter().position(|provider| provider.name == grant.provider)?);
+    fn grant(
+        &self,
+        grant: &config::ProviderGrant,
+        providers: &BTreeMap<&str, u32>,
+        limits: &Limits,
+    ) -> Option<GrantRecord> {
+        let provider = *providers.get(grant.provider.as_str())?;
         // A key that is switched off is in no table, so that a grant of it alone allows none.
         let key_at = |id: &String| self.key_by_id.get(&(provider, id.clone())).copied();
         Some(GrantRecord {
@@ -270,7 +282,7 @@ impl Tables {
             weight: grant.weight.map(|weight| weight as f32),
             models: only(&grant.allowed_models),
             keys: grant.key_ids.as_ref().map(|ids| ids.iter().filter_map(key_at).collect()),
-            limits: limits.of(grant.rate_limit_id.as_ref()),
+            limits: limits.of(grant.rate_limit_id.as_ref(), &grant.budget_ids),
         })
     }
 }
@@ -317,6 +329,17 @@ fn settings(config: &Config) -> SettingsRecord {
     }
 }
 
+/// A sentence where budgets may meet models without a price.
+fn unpriced(config: &Config) -> Option<String> {
+    let governance = &config.governance;
+    let has_default = || governance.model_configs.iter().any(|entry| entry.model.is_none() && entry.price.is_some());
+    (!governance.budgets.is_empty() && !has_default()).then(|| {
+        "governance.budgets: a request to which a budget applies is refused where the price of its model is not known; \
+         governance.model_configs says prices (input_cost_per_token, output_cost_per_token), also for \"*\""
+            .to_owned()
+    })
+}
+
 /// One record for a model and provider, sorted by model; `*` for each model.
 fn models(config: &Config, limits: &Limits) -> Vec<ModelRecord> {
     let mut records: BTreeMap<(String, Option<u32>), ModelRecord> = BTreeMap::new();
@@ -332,10 +355,14 @@ fn models(config: &Config, limits: &Limits) -> Vec<ModelRecord> {
             model,
             provider,
             max_output_tokens: None,
+            price: None,
             limits: Vec::new(),
         });
+        record.price = record.price.or(entry
+            .price
+            .map(|price| PriceRecord { input_nano_usd: price.input_nano_usd, output_nano_usd: price.output_nano_usd }));
         record.max_output_tokens = record.max_output_tokens.or(entry.max_output_tokens.map(std::num::NonZeroU32::get));
-        for limit in limits.of(entry.rate_limit_id.as_ref()) {
+        for limit in limits.of(entry.rate_limit_id.as_ref(), &entry.budget_ids) {
             if !record.limits.contains(&limit) {
                 record.limits.push(limit);
             }

@@ -178,6 +178,8 @@ impl ControlLoop {
         if let Some(core) = self.look_at_cores() {
             return Some(Finished::Stuck { core });
         }
+        let now = self.clock.now();
+        self.state.hold_up(self.shared_limits.as_ref().and_then(|limits| limits.holds_up(now)));
         self.apply(Event::Tick);
         self.compare_limits();
         self.look_at_identity();
@@ -439,8 +441,14 @@ impl ControlLoop {
         }
         if matches!(finished, Finished::Idle | Finished::TimedOut { .. }) {
             if let Some(limits) = &mut self.shared_limits {
-                let messages = limits.end(self.clock.now()).await;
-                self.cluster.send(TOPIC, messages);
+                if let Ok(messages) = tokio::time::timeout(LAST_WRITE_TIMEOUT, limits.end(self.clock.now())).await {
+                    self.cluster.send(TOPIC, messages);
+                } else {
+                    tracing::warn!(
+                        "what this node has of the shared limits was not written in time and not handed over; the others \
+                         get it when it starts again, or take it over"
+                    );
+                }
             }
             self.cluster.leave().await;
         }

@@ -54,8 +54,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Messages that wait for the next step.
+/// Messages that wait for the next step, and their bytes. What does not fit comes again.
 const INBOX_MAX: usize = 4_096;
+const INBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What an escrow is opened with.
 #[derive(Clone, Debug)]
@@ -153,6 +154,7 @@ pub struct Escrow {
     /// Counts configurations.
     configuration: Arc<AtomicU64>,
     inbox: Vec<(NodeName, Vec<u8>)>,
+    inbox_bytes: usize,
     must_persist: bool,
     is_leaving: bool,
     is_ending: bool,
@@ -197,6 +199,7 @@ impl Escrow {
             limits: BTreeMap::new(),
             configuration: Arc::default(),
             inbox: Vec::new(),
+            inbox_bytes: 0,
             must_persist: true,
             is_leaving: false,
             is_ending: false,
@@ -209,6 +212,12 @@ impl Escrow {
     /// What has to be kept.
     pub fn state(&self) -> Vec<u8> {
         record::write(self.sides.iter().map(|(policy, side)| (*policy, side.book.record(), &side.ledgers)))
+    }
+
+    /// How many nodes there should be, as the rosters say that an earlier process kept; `None`: there
+    /// are none.
+    pub fn expected_before(&self) -> Option<u16> {
+        self.sides.values().filter_map(|side| side.book.roster()).map(|roster| roster.expected).max()
     }
 
     /// How many nodes there should be; nothing is decided before that is known.
@@ -262,6 +271,15 @@ impl Escrow {
         ledger.map_or(0, |ledger| units(ledger.balance(), terms.amount))
     }
 
+    /// Whether there is something to be spent of every limit that is large enough to be shared out.
+    pub fn is_stocked(&self) -> bool {
+        self.limits.values().all(|limit| {
+            let roster = self.sides.get(&limit.terms.policy).and_then(|side| side.book.roster());
+            let members = roster.map_or(1, |roster| roster.members.len().max(1)) as u64;
+            limit.terms.ring.unused() > 0 || demand::rest(limit.terms.amount / members) == 0
+        })
+    }
+
     /// What others have handed over of a limit; `None` for one that is not configured.
     pub fn handed_over(&self, key: LimitKey) -> Option<Handed> {
         let side = self.sides.get(&self.limits.get(&key)?.terms.policy)?;
@@ -271,7 +289,9 @@ impl Escrow {
 
     /// A message of another node, as it came; looked at in the next step.
     pub fn heard(&mut self, from: NodeName, bytes: Vec<u8>) {
-        if self.inbox.len() < INBOX_MAX {
+        let inbox_bytes = self.inbox_bytes.saturating_add(bytes.len());
+        if self.inbox.len() < INBOX_MAX && inbox_bytes <= INBOX_BYTES_MAX {
+            self.inbox_bytes = inbox_bytes;
             self.inbox.push((from, bytes));
         }
     }
@@ -329,6 +349,7 @@ impl Escrow {
     }
 
     fn read_inbox(&mut self, now: Nanos, out: &mut BTreeMap<Policy, Outbox>) {
+        self.inbox_bytes = 0;
         for (from, bytes) in std::mem::take(&mut self.inbox) {
             for letter in read(&bytes).unwrap_or_default() {
                 self.open_letter(from, letter, now, out);

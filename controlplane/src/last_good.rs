@@ -205,7 +205,7 @@ fn not_found(label: &str, origin: &Origin) -> String {
     match origin {
         Origin::Env(name) => format!("the {label} is not usable: {name} is not in the environment"),
         Origin::File(path) => format!("the {label} is not usable: {path} cannot be read"),
-        Origin::Literal => format!(
+        Origin::Literal | Origin::Sealed => format!(
             "the {label} is not usable: it stood in the configuration file itself, and was not kept or cannot be \
              opened without the DEEPINTSHIELD_ENCRYPTION_KEY it was sealed with"
         ),

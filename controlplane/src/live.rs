@@ -9,9 +9,17 @@
 //! their way in, from a file or a writer, until they are sealed.
 
 pub mod entity;
+mod handle;
+pub mod join;
+mod proposal;
+mod reading;
 pub mod revision;
+pub mod seal;
+pub mod split;
 pub mod store;
+mod wire;
 
-pub use entity::{Entity, EntityId, EntityKind};
+pub use entity::{Entities, Entity, EntityId, EntityKind};
+pub use handle::{ASKS_WAITING_MAX, Accepted, Ask, Document, EntityFault, Live, Proposal, Refused};
 pub use revision::{Change, Digest, Head, Revision};
 pub use store::{Recorded, Store, StoreError};

@@ -57,7 +57,7 @@ impl Row {
         let is_held = match limit.unit {
             Unit::Requests => false,
             Unit::Tokens => !matches!(limit.charge.rule, ChargeRule::Admission | ChargeRule::AdmissionRefunded),
-            Unit::Concurrent => true,
+            Unit::Concurrent | Unit::MicroUsd => true,
         };
         Self {
             id: limit.id.clone(),
@@ -381,5 +381,6 @@ pub(crate) fn unit_name(unit: Unit) -> &'static str {
         Unit::Requests => "requests",
         Unit::Tokens => "tokens",
         Unit::Concurrent => "concurrent",
+        Unit::MicroUsd => "micro_usd",
     }
 }

@@ -30,6 +30,8 @@ const PAUSE_AFTER_NEWS: Duration = Duration::from_millis(5);
 const STABLE: Duration = Duration::from_secs(10);
 /// A lease is at least this long, so that a missed beat or two cost nothing.
 const LEASE_MIN: Duration = Duration::from_secs(5);
+/// A node that starts is not sent traffic before it has its part of the limits, or this has passed.
+const HOLD_UP_MAX: Duration = Duration::from_secs(3);
 /// From here on what a lost node had is taken over by the others.
 const RECLAIM_FROM_NODES: u16 = 3;
 
@@ -41,6 +43,7 @@ pub(crate) struct SharedLimits {
     writing: Option<Writing>,
     is_kept: bool,
     has_news: bool,
+    opened_at: Nanos,
     stepped_at: Nanos,
     expected: Expected,
     /// The most nodes that were warned of.
@@ -88,7 +91,9 @@ impl SharedLimits {
         // A list may name this node too, so that it tells the least there can be.
         let listed = u16::try_from(cluster.peers.len()).unwrap_or(u16::MAX).max(1);
         let counting = Expected::Counting { listed, members: 0, since: now };
-        let expected = cluster.expected_nodes.map_or(counting, |nodes| Expected::Known(nodes.get()));
+        let told = cluster.expected_nodes.map(std::num::NonZeroU16::get);
+        // Counted once is enough: a node that starts again may find others missing, and still go on.
+        let expected = told.or_else(|| escrow.expected_before()).map_or(counting, Expected::Known);
         if let Expected::Known(nodes) = expected {
             escrow.expect(nodes);
         }
@@ -98,12 +103,22 @@ impl SharedLimits {
             writing: None,
             is_kept: true,
             has_news: false,
+            opened_at: now,
             stepped_at: now,
             expected,
             most_nodes: 0,
             peers: Vec::new(),
             lines: LimitLines::default(),
         }
+    }
+
+    /// Why this node should not be sent traffic yet, though others may serve it better; `None`: nothing.
+    pub(crate) fn holds_up(&self, now: Nanos) -> Option<&'static str> {
+        if now.since(self.opened_at) > HOLD_UP_MAX {
+            return None;
+        }
+        let has_its_part = matches!(self.expected, Expected::Known(_)) && self.escrow.is_stocked();
+        (!has_its_part).then_some("the node waits for its part of the shared limits")
     }
 
     /// What becomes of a lost node's part where a limit does not say; `None` while it is not known
@@ -128,7 +143,8 @@ impl SharedLimits {
         };
         self.peers = alive.filter_map(peer).collect();
         self.warn_of_more_than_expected();
-        self.count(now)
+        // Who is dead and has not left is expected back.
+        self.count(view.members.len() + 1, now)
     }
 
     /// A majority of too few is not the only one there can be.
@@ -146,9 +162,8 @@ impl SharedLimits {
         }
     }
 
-    fn count(&mut self, now: Nanos) -> bool {
+    fn count(&mut self, known: usize, now: Nanos) -> bool {
         let Expected::Counting { listed, members, since } = &mut self.expected else { return false };
-        let known = self.peers.len() + 1;
         if known != *members {
             (*members, *since) = (known, now);
             return false;

@@ -25,10 +25,10 @@ pub fn file(path: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// The text that an origin stands for now; `None` for a literal, and for what is not there.
+/// The text that an origin stands for now; `None` for a literal, what is sealed, and for what is not there.
 pub fn resolve(origin: &Origin) -> Option<Secret> {
     let text = match origin {
-        Origin::Literal => return None,
+        Origin::Literal | Origin::Sealed => return None,
         Origin::Env(name) => Zeroizing::new(env(name)?),
         Origin::File(path) => Zeroizing::new(file(path).ok()?),
     };

@@ -291,7 +291,7 @@ pub(crate) fn read_config(source: &ConfigSource) -> Result<Read, ReadError> {
     };
     // The text may hold literal secrets.
     let text = Zeroizing::new(text);
-    let sources = Sources { env: &sources::env, file: &sources::file };
+    let sources = Sources { env: &sources::env, file: &sources::file, ..Sources::none() };
     let loaded = load(&text, &sources).map_err(ReadError::Faults)?;
     let (hash, cluster_text) = hash_and_cluster(&text);
     Ok(Read { config: loaded.config, warnings: loaded.warnings, hash, cluster_text })
@@ -300,7 +300,7 @@ pub(crate) fn read_config(source: &ConfigSource) -> Result<Read, ReadError> {
 /// What is left of `cluster_config`; faults, as of a file that is gone, cost the cluster only.
 fn cluster_of(text: &Secret, remarks: &mut Vec<String>) -> Cluster {
     let whole = Zeroizing::new(format!("{{\"cluster_config\": {}}}", text.expose()));
-    match load(&whole, &Sources { env: &sources::env, file: &sources::file }) {
+    match load(&whole, &Sources { env: &sources::env, file: &sources::file, ..Sources::none() }) {
         Ok(loaded) => loaded.config.cluster,
         Err(faults) => {
             let why = listed("the last good snapshot", &faults);

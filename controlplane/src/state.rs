@@ -49,6 +49,8 @@ pub struct ClusterState {
     /// Was ready once. A node that serves does not become unready because a new configuration
     /// names a provider that is still being looked up.
     was_ready: bool,
+    /// What else has to be there before it is ready for the first time.
+    held_up_by: Option<&'static str>,
     is_draining: bool,
     /// Readiness as the outcomes so far announced it.
     announced: Option<Readiness>,
@@ -294,8 +296,16 @@ impl ClusterState {
             Newest::Unpublished | Newest::Published => {
                 Readiness::Starting("the first snapshot is being published".to_owned())
             }
-            Newest::Taken => Readiness::Ready,
+            Newest::Taken => match self.held_up_by {
+                Some(reason) => Readiness::Starting(reason.to_owned()),
+                None => Readiness::Ready,
+            },
         }
+    }
+
+    /// What a node that was not ready yet has to wait for, besides its own snapshot; `None`: nothing.
+    pub fn hold_up(&mut self, reason: Option<&'static str>) {
+        self.held_up_by = reason;
     }
 
     /// Whether every provider's name was resolved, or given up on, at least once.

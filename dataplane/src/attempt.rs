@@ -245,7 +245,8 @@ impl Request<'_> {
             return Err(Stopped::before(Rejection::new(Cause::Internal, "a route leads to no provider")));
         };
         let overhead = core.clock.now().since(self.collected_at.after(self.waited.get()));
-        let mut charged = Charged { sent: None, class: charges.class, requests: None, tokens: None };
+        let (class, price) = (charges.class, charges.price);
+        let mut charged = Charged { sent: None, class, price, requests: None, tokens: None };
         let mut sent_at = self.collected_at;
         let mut outgoing = Outgoing {
             serving: self.serving,
@@ -313,6 +314,7 @@ impl Request<'_> {
             Unit::Requests => (Cause::RequestLimited, "requests"),
             Unit::Tokens => (Cause::TokenLimited, "tokens"),
             Unit::Concurrent => (Cause::ConcurrencyLimited, "requests at once"),
+            Unit::MicroUsd => (Cause::BudgetExceeded, "millionths of a US dollar"),
         };
         let (amount, remaining) = (refused.amount, refused.remaining);
         let rejection = if let Some(after) = refused.retry_after {

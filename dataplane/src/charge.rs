@@ -1,41 +1,23 @@
 //! What a request costs: which limits it falls under, and how many tokens are reserved in each
 //! before it is sent; and what is settled with the usage in the answer.
 
-use crate::answer_sizes::{AnswerSizes, SizeClass};
+use crate::answer_sizes::SizeClass;
 use crate::core::{Core, Serving};
 use crate::identify::Caller;
 use crate::limiter::{Charge, Sent, Standing};
 use crate::plan::{Grant, Step, grant};
 use crate::provider::request_scan::RequestFields;
 use crate::rejection::{Cause, Rejection};
+pub(crate) use crate::reservation::Used;
+use crate::reservation::{Body, Needs, Price, PriceUnknown};
 use crate::route::Endpoint;
 use rkyv::vec::ArchivedVec;
 use shared::bounds::LIMITS_PER_REQUEST_MAX;
-use shared::limit::{ArchivedChargeRule, ChargeRule, LimitIndex, Unit};
-use shared::snapshot::{
-    ArchivedCounted, ArchivedLimitRecord, ArchivedModelRecord, ArchivedReserve, ArchivedUnit, Reserve,
-};
+use shared::limit::{ChargeRule, LimitIndex, Unit};
+use shared::snapshot::{ArchivedModelRecord, Reserve};
 
 /// Reserved output where neither the request nor the configuration says how much there can be.
 const OUTPUT_TOKENS_UNKNOWN: u64 = 4096;
-
-/// A bound on the input tokens of a body. Tokenisers spend at most a token a byte on text beyond
-/// ASCII; on ASCII (prose, code, JSON) less than one for two bytes. Images and files that are
-/// only named by an address cost more than their address tells; the excess is charged when the
-/// answer says so.
-pub(crate) fn input_tokens_bound(fields: &RequestFields) -> u64 {
-    let ascii = u64::from(fields.bytes.saturating_sub(fields.non_ascii_bytes));
-    ascii.div_ceil(2).saturating_add(u64::from(fields.non_ascii_bytes))
-}
-
-/// What a provider takes a prompt for before it has counted it: a quarter of its characters, as
-/// `OpenAI` documents it. An estimate and no bound.
-fn input_tokens_formula(fields: &RequestFields) -> u64 {
-    let ascii = u64::from(fields.bytes.saturating_sub(fields.non_ascii_bytes));
-    // Two bytes a character and more.
-    let characters = ascii.saturating_add(u64::from(fields.non_ascii_bytes).div_ceil(2));
-    characters.div_ceil(4)
-}
 
 /// What one attempt is charged, limit by limit.
 pub(crate) struct Charges {
@@ -43,6 +25,8 @@ pub(crate) struct Charges {
     len: usize,
     /// Where something of it is estimated from earlier answers: the size that this one belongs to.
     pub(crate) class: Option<SizeClass>,
+    /// What the model costs.
+    pub(crate) price: Option<Price>,
 }
 
 impl Charges {
@@ -53,39 +37,6 @@ impl Charges {
     /// What is taken from a limit.
     pub(crate) fn amount(&self, limit: LimitIndex) -> u64 {
         self.as_slice().iter().find(|charge| charge.limit == limit).map_or(0, |charge| charge.amount)
-    }
-}
-
-/// Tokens that an attempt may need.
-struct Needs<'a> {
-    sizes: &'a AnswerSizes,
-    model: &'a str,
-    prompt_bound: u64,
-    prompt_formula: u64,
-    /// Of all choices, at most.
-    output: u64,
-    /// `None` where answers to such requests are not learned from.
-    class: Option<SizeClass>,
-}
-
-impl Needs<'_> {
-    /// What a limit reserves.
-    fn tokens(&self, record: &ArchivedLimitRecord) -> u64 {
-        let charge = &record.charge;
-        let prompt = match charge.reserve {
-            ArchivedReserve::Bound | ArchivedReserve::Learned => self.prompt_bound,
-            ArchivedReserve::Formula => self.prompt_formula,
-        };
-        let most = match charge.counted {
-            ArchivedCounted::Prompt => prompt,
-            ArchivedCounted::PromptAndOutput => prompt.saturating_add(self.output),
-        };
-        if charge.reserve != Reserve::Learned {
-            return most;
-        }
-        let deviations = record.deviations.to_native();
-        let estimate = self.class.and_then(|class| self.sizes.estimate(self.model, class, deviations));
-        estimate.map_or(most, |estimate| estimate.min(most))
     }
 }
 
@@ -101,15 +52,22 @@ pub(crate) fn charges(
 ) -> Result<Charges, Rejection> {
     let records = serving.records();
     let empty = Charge { limit: LimitIndex(0), unit: Unit::Requests, rule: ChargeRule::Settlement, amount: 0 };
-    let mut charges = Charges { entries: [empty; LIMITS_PER_REQUEST_MAX], len: 0, class: None };
+    let mut charges = Charges { entries: [empty; LIMITS_PER_REQUEST_MAX], len: 0, class: None, price: None };
     if records.limits.is_empty() {
         return Ok(charges);
     }
     let model = step.model.as_str();
-    let mut cap = None;
+    let (mut cap, mut priced) = (None, None);
     for record in models_named(&records.models, model).chain(models_named(&records.models, "*")) {
         if record.provider.as_ref().is_none_or(|only| only.to_native() as usize == step.provider) {
             cap = cap.or(record.max_output_tokens.as_ref().map(|cap| u64::from(cap.to_native())));
+            // The nearest price: of the model before that of all models, and of this provider first.
+            let nearness = 2 * u8::from(record.model != "*") + u8::from(record.provider.is_some());
+            if let Some(own) = record.price.as_ref()
+                && priced.is_none_or(|(nearest, _)| nearness > nearest)
+            {
+                priced = Some((nearness, Price::from(own)));
+            }
         }
     }
     let output = match (endpoint.is_input_only(), fields.output_tokens_max(), cap) {
@@ -118,15 +76,10 @@ pub(crate) fn charges(
         (false, Some(one), None) | (false, None, Some(one)) => one,
         (false, None, None) => OUTPUT_TOKENS_UNKNOWN,
     };
-    let prompt_bound = input_tokens_bound(fields);
-    let needs = Needs {
-        sizes: &core.answer_sizes,
-        model,
-        prompt_bound,
-        prompt_formula: input_tokens_formula(fields),
-        output: output.saturating_mul(fields.choices()),
-        class: (fields.choices() == 1).then(|| SizeClass::of(prompt_bound)),
-    };
+    let price = priced.map(|(_, price)| price);
+    let body = Body { bytes: fields.bytes, non_ascii_bytes: fields.non_ascii_bytes };
+    let needs = Needs::new(&core.answer_sizes, model, body, output, fields.choices()).at(price);
+    charges.price = price;
     let mut add = |limits: &ArchivedVec<rkyv::rend::u32_le>| charges.add(serving, &needs, limits);
     if let Some(provider) = records.providers.get(step.provider) {
         add(&provider.limits)?;
@@ -171,47 +124,26 @@ impl Charges {
             if self.as_slice().iter().any(|charge| charge.limit == limit) {
                 continue;
             }
-            let (unit, mut amount) = match record.unit {
-                ArchivedUnit::Requests => (Unit::Requests, 1),
-                ArchivedUnit::Tokens => (Unit::Tokens, needs.tokens(record)),
-                ArchivedUnit::Concurrent => (Unit::Concurrent, 1),
-            };
-            if unit == Unit::Tokens && record.charge.reserve == Reserve::Learned {
-                self.class = needs.class;
-            }
-            if record.paces.is_some() {
-                // A request that is larger than the pace takes all of it, and goes on its own.
-                amount = amount.min(serving.slices.ring(limit).map_or(amount, |ring| ring.entitlement().max(1)));
+            let charge = needs.charge(limit, record, serving.slices.ring(limit).map(AsRef::as_ref));
+            let charge = charge.map_err(|PriceUnknown| {
+                let text = format!(
+                    "budget {} applies and the price of this model is not known; governance.model_configs says prices",
+                    record.id
+                );
+                Rejection::new(Cause::PriceUnknown, text).about("model")
+            })?;
+            if charge.unit == Unit::Tokens && record.charge.reserve == Reserve::Learned {
+                self.class = needs.class();
             }
             let Some(entry) = self.entries.get_mut(self.len) else {
                 let text = format!("more than {LIMITS_PER_REQUEST_MAX} limits apply to this request");
                 return Err(Rejection::new(Cause::Internal, text));
             };
-            *entry = Charge { limit, unit, rule: rule(record.charge.rule), amount };
+            *entry = charge;
             self.len += 1;
         }
         Ok(())
     }
-}
-
-fn rule(rule: ArchivedChargeRule) -> ChargeRule {
-    match rule {
-        ArchivedChargeRule::Settlement => ChargeRule::Settlement,
-        ArchivedChargeRule::Admission => ChargeRule::Admission,
-        ArchivedChargeRule::Either => ChargeRule::Either,
-        ArchivedChargeRule::AdmissionRefunded => ChargeRule::AdmissionRefunded,
-    }
-}
-
-/// What an answer told about its tokens.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Used {
-    /// Tokens of the prompt, as far as they were told.
-    pub(crate) prompt: u64,
-    /// Tokens of prompt and answer, as far as they were told.
-    pub(crate) all: u64,
-    /// There will be no more of them; otherwise what was reserved may have been used.
-    pub(crate) is_final: bool,
 }
 
 /// What one attempt took from the limits.
@@ -219,6 +151,8 @@ pub(crate) struct Charged {
     pub(crate) sent: Option<Sent>,
     /// See [`Charges`].
     pub(crate) class: Option<SizeClass>,
+    /// See [`Charges`].
+    pub(crate) price: Option<Price>,
     pub(crate) requests: Option<Standing>,
     pub(crate) tokens: Option<Standing>,
 }
@@ -234,14 +168,10 @@ impl Charged {
         let mut most_beyond = 0;
         let of_charge = |charge: &Charge| {
             let Some(record) = serving.records().limits.get(charge.limit.0 as usize) else { return charge.amount };
-            let told = match record.charge.counted {
-                ArchivedCounted::Prompt => used.prompt,
-                ArchivedCounted::PromptAndOutput => used.all,
-            };
-            let tokens = if used.is_final { told } else { told.max(charge.amount) };
-            let beyond = tokens.saturating_sub(charge.amount);
+            let units = used.counted(record, charge.amount, self.price);
+            let beyond = units.saturating_sub(charge.amount);
             // A pace is meant to be met by the mean.
-            if record.paces.is_none() {
+            if record.paces.is_none() && charge.unit == Unit::Tokens {
                 most_beyond = most_beyond.max(beyond);
                 if record.charge.reserve == Reserve::Learned && is_answered {
                     let ring = serving.slices.ring(charge.limit);
@@ -252,82 +182,9 @@ impl Charged {
                     core.counters.estimated(&record.id, beyond, beyond_entitlement);
                 }
             }
-            tokens
+            units
         };
         sent.settle_each(of_charge, core.clock.now());
         core.counters.reserved_too_little(most_beyond);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::answer_sizes::SAMPLES_MIN;
-    use shared::snapshot::{Counted, Enforcement, LimitRecord, TokenCharge};
-
-    fn needs(sizes: &AnswerSizes) -> Needs<'_> {
-        Needs {
-            sizes,
-            model: "m",
-            prompt_bound: 500,
-            prompt_formula: 250,
-            output: 1_000,
-            class: Some(SizeClass::of(500)),
-        }
-    }
-
-    fn reserved(needs: &Needs<'_>, counted: Counted, reserve: Reserve) -> u64 {
-        let record = LimitRecord {
-            id: "a/tokens".into(),
-            unit: Unit::Tokens,
-            amount: 10_000,
-            window_ns: 60_000_000_000,
-            enforcement: Enforcement::Strict,
-            charge: TokenCharge { counted, reserve, rule: ChargeRule::Settlement },
-            on_node_loss: None,
-            max_wait_ns: 0,
-            overshoot_probability: 0.0,
-            deviations: 2.0,
-            is_learned: false,
-            is_part: false,
-            paces: None,
-        };
-        let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(&record).unwrap();
-        needs.tokens(rkyv::access::<ArchivedLimitRecord, rkyv::rancor::Error>(&bytes).unwrap())
-    }
-
-    #[test]
-    fn each_limit_reserves_what_it_counts() {
-        let sizes = AnswerSizes::default();
-        let reserved = |counted, reserve| reserved(&needs(&sizes), counted, reserve);
-        assert_eq!(reserved(Counted::Prompt, Reserve::Bound), 500);
-        assert_eq!(reserved(Counted::PromptAndOutput, Reserve::Bound), 1_500);
-        assert_eq!(reserved(Counted::Prompt, Reserve::Formula), 250);
-        assert_eq!(reserved(Counted::PromptAndOutput, Reserve::Formula), 1_250);
-        assert_eq!(reserved(Counted::PromptAndOutput, Reserve::Learned), 1_500, "nothing is learned yet");
-    }
-
-    #[test]
-    fn what_is_learned_is_reserved_and_never_more_than_the_bound() {
-        for (used, expected) in [(300, 300), (9_000, 1_500)] {
-            let sizes = AnswerSizes::default();
-            (0..SAMPLES_MIN).for_each(|_| sizes.learn("m", SizeClass::of(500), used));
-            assert_eq!(reserved(&needs(&sizes), Counted::PromptAndOutput, Reserve::Learned), expected);
-            let several = Needs { class: None, ..needs(&sizes) };
-            assert_eq!(reserved(&several, Counted::PromptAndOutput, Reserve::Learned), 1_500);
-        }
-    }
-
-    #[test]
-    fn a_prompt_is_taken_for_a_quarter_of_its_characters() {
-        let fields = |bytes, non_ascii_bytes| {
-            let mut fields = RequestFields::default();
-            (fields.bytes, fields.non_ascii_bytes) = (bytes, non_ascii_bytes);
-            fields
-        };
-        assert_eq!(input_tokens_formula(&fields(400, 0)), 100);
-        assert_eq!(input_tokens_formula(&fields(401, 0)), 101);
-        assert_eq!(input_tokens_formula(&fields(400, 200)), 75);
-        assert!(input_tokens_formula(&fields(400, 200)) < input_tokens_bound(&fields(400, 200)));
     }
 }

@@ -2,13 +2,13 @@
 //! snapshot it has. Knows nothing of the control plane, of discovery or of stores.
 #![forbid(unsafe_code)]
 
+pub mod answer_sizes;
 pub mod http1;
 mod key_choice;
 pub mod limiter;
 pub mod provider;
 
 mod advice;
-mod answer_sizes;
 mod attempt;
 mod buffers;
 mod charge;
@@ -31,6 +31,7 @@ mod quoted_key;
 mod rejection;
 mod relay;
 mod request;
+pub mod reservation;
 mod respond;
 mod route;
 mod socket;

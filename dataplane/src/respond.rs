@@ -155,8 +155,8 @@ pub(crate) fn write_rejection(
         let standings = match refused.unit {
             Unit::Requests => Standings { requests: Some(standing), tokens: None },
             Unit::Tokens => Standings { requests: None, tokens: Some(standing) },
-            // No header tells what may run at once; the message does.
-            Unit::Concurrent => Standings { requests: None, tokens: None },
+            // No header tells what may run at once, or be paid; the message does.
+            Unit::Concurrent | Unit::MicroUsd => Standings { requests: None, tokens: None },
         };
         standings.write(&mut writer);
     }

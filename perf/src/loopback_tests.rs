@@ -11,7 +11,7 @@ use monoio::{
 use crate::{
     clock,
     load::{self, Load, Pace, Until},
-    relay, replay, ring,
+    minimal_proxy, relay, replay, ring,
     simulated::seeded_text,
     streams::{self, Streams, check::Faults},
     tally::{Failure, Tally},
@@ -144,18 +144,44 @@ fn an_open_loop_charges_a_stall_to_every_request_that_it_delays() {
     assert!(result.tally.latency.micros_at(0.05) >= 99_000.0, "the last one still waited 105 ms");
 }
 
+/// Bound and let go, so that the port is free for a floor.
+fn free_address() -> SocketAddr {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("a free port")
+}
+
 #[test]
 fn the_relay_changes_nothing() {
     let result = ring::run(async |_| {
         let provider = serve(|_, _| Reply::Send(OK.to_owned()));
-        // Bound and let go, so that the port is free for the relay.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let listen = free.expect("a free port");
+        let listen = free_address();
         monoio::spawn(relay::serve(listen, provider, clock::now() + Duration::from_mins(1)));
         load::run(Load { connections: 8, expected_bytes: Some(2), ..load_of(listen, 400) }).await
     });
     let result = result.expect("a ring").expect("a run");
     assert_eq!((result.tally.with_status(200), result.tally.not_ok()), (400, 0));
+}
+
+#[test]
+fn the_minimal_proxy_passes_bodies_of_any_length_and_keeps_its_connections() {
+    const ANSWER_BYTES: usize = 100_000;
+    let result = ring::run(async |_| {
+        // Lengths on both sides of one read.
+        let provider = serve(|_, head| {
+            assert!(head.contains("content-length: 30000"), "{head}");
+            Reply::Send(format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {ANSWER_BYTES}\r\n\r\n{}",
+                "x".repeat(ANSWER_BYTES)
+            ))
+        });
+        let listen = free_address();
+        monoio::spawn(minimal_proxy::serve(listen, provider, clock::now() + Duration::from_mins(1)));
+        let mut load = load_of(listen, 200);
+        load.request = load.target.post(&[], &vec![b'x'; 30_000]);
+        load::run(Load { connections: 8, expected_bytes: Some(ANSWER_BYTES as u64), ..load }).await
+    });
+    let result = result.expect("a ring").expect("a run");
+    assert_eq!((result.tally.with_status(200), result.tally.not_ok(), result.connects), (200, 0, 8));
 }
 
 /// A stream as the simulated provider sends it, of the content events that are named.

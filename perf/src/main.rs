@@ -14,6 +14,7 @@ mod connection;
 mod load;
 #[cfg(test)]
 mod loopback_tests;
+mod minimal_proxy;
 mod node_memory;
 mod relay;
 mod replay;

@@ -32,19 +32,21 @@ pub use plain::plain_json;
 use prescan::{DEPTH_MAX, Excess, TEXT_BYTES_MAX, VALUES_MAX, check_bounds};
 use reader::{Node, Reader};
 
-/// Where `env.NAME` and `file:PATH` in a configuration lead.
+/// Where `env.NAME`, `file:PATH` and `sealed:…` in a configuration lead.
 #[derive(Clone, Copy)]
 pub struct Sources<'s> {
     /// The value of an environment variable, if it is set.
     pub env: &'s dyn Fn(&str) -> Option<String>,
     /// The content of a text file. A newline at its end does not count.
     pub file: &'s dyn Fn(&str) -> io::Result<String>,
+    /// What was sealed, by what stands behind `sealed:`, if it can be opened. Files have none.
+    pub sealed: &'s dyn Fn(&str) -> Option<String>,
 }
 
 impl Sources<'static> {
     /// Sources that have nothing, for configurations without references.
     pub fn none() -> Self {
-        Self { env: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()) }
+        Self { env: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()), sealed: &|_| None }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod bounds;
 pub mod clock;
 pub mod config;
+pub mod foreign;
 pub mod limit;
 pub mod phase;
 pub mod published;

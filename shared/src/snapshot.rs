@@ -167,8 +167,20 @@ pub struct ModelRecord {
     pub provider: Option<u32>,
     /// Most output tokens it produces, reserved where a request states no maximum.
     pub max_output_tokens: Option<u32>,
+    /// What it costs; `None`: not known.
+    pub price: Option<PriceRecord>,
     /// Limits that count every request for it.
     pub limits: Vec<u32>,
+}
+
+/// What a model costs, in thousand-millionths of a US dollar.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[rkyv(derive(Clone, Copy, Debug))]
+pub struct PriceRecord {
+    /// A token of the prompt.
+    pub input_nano_usd: u64,
+    /// A token of the answer.
+    pub output_nano_usd: u64,
 }
 
 /// What a limit counts.
@@ -182,6 +194,8 @@ pub enum Unit {
     Tokens,
     /// Attempts that run at the same time: counted until they end, and never after that.
     Concurrent,
+    /// Millionths of a US dollar, for input and output together.
+    MicroUsd,
 }
 
 /// How firmly a limit holds across nodes; see the configuration's words of the same names.
@@ -230,7 +244,8 @@ pub enum Reserve {
     Bound,
     /// What a provider takes them for at its door.
     Formula,
-    /// What they have been for prompts of this size, and some deviations more.
+    /// What they have been for prompts of this size: on the average for a pace, and otherwise so
+    /// that no larger part than its probability needs more.
     Learned,
 }
 
@@ -268,8 +283,6 @@ pub struct LimitRecord {
     pub max_wait_ns: u64,
     /// Part of the answers that may need more than was reserved; 0 unless that is learned.
     pub overshoot_probability: f64,
-    /// Deviations above the mean that are reserved so that no larger part does.
-    pub deviations: f64,
     /// The amount is what the provider's answers say; until one does, it is as large as can be.
     pub is_learned: bool,
     /// It is about a part of the window of a limit of its own, which the provider counts as well.

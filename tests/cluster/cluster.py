@@ -130,8 +130,11 @@ class Node:
         return json.loads(body) if status == 200 else {}
 
     def units(self) -> int:
-        """How much of its limits it may use; of all of them together."""
-        return sum(limit["entitlement_here"] for limit in self.status().get("limits", []))
+        """How much of its limits it may use now, of all of them together. One that was started again has
+        its part at once, of which nothing is left at first: what it spent before counts.
+        """
+        limits = self.status().get("limits", [])
+        return sum(limit["entitlement_here"] - limit["used_here"] for limit in limits)
 
     def health_of(self, other: "Node") -> str:
         """What it thinks of another node: a state, or `unknown`."""

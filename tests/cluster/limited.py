@@ -24,7 +24,7 @@ from windows import SECOND, Row, central, explain, fullest
 RESULTS = pathlib.Path(__file__).parents[2] / "results" / "limits"
 # Spent units count for longer than a window, since the provider may count later than the node (J), and in slots.
 SPREAD_SECONDS = 0.25
-SLOTS = 256
+SLOTS = 512
 # Units a node and window: enough for shares of their own, and little enough for a small machine.
 UNITS_A_NODE = 100
 FIRST_UNIT_SECONDS = 30

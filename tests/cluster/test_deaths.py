@@ -123,6 +123,8 @@ def test_a_node_that_leaves_is_missed_by_nobody(formed: Callable[[int], Cluster]
     load.stop()
     assert all(node.status()["cluster_health"] == "HEALTHY" for node in others)
     note("goodbye heard by all, 3 nodes", spread(list(seen.values())))
-    took = cluster.start([leaving])
+    took = cluster.form([leaving])
+    status, said = leaving.chat()
+    assert status == 200, f"a node that is ready has its part of the limit: {said}"
     note("whole again with a node that had left", f"{took * 1e3:.0f} ms", f"at most {BACK_SECONDS} s")
     assert took <= BACK_SECONDS

@@ -150,7 +150,7 @@ fn a_statistical_limit_reserves_what_answers_have_needed_and_counts_those_that_n
     const ANSWERS: u64 = 30;
     let provider = Provider::start();
     let limit = r#"{ "id": "l", "token_max_limit": 5000, "token_reset_duration": "1h",
-                     "enforcement": "statistical", "overshoot_probability": 0.001 }"#;
+                     "enforcement": "statistical", "overshoot_probability": 0.1 }"#;
     let node = Node::start("statistical", &provider.entry(""), &governance(limit));
     let mut client = node.connect();
     let body = body("openai", 1_000);

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod avahi;
+mod budgets;
 mod cluster_rig;
 mod cluster_status;
 mod demo;

@@ -1,6 +1,6 @@
 """Load on one node of two cores, and what must hold under it.
 
-    load.py [replay] [streams] [--seconds N] [--speed N] [--streams N] [--settle N]
+    load.py [replay] [streams] [alone] [--seconds N] [--speed N] [--streams N] [--settle N] …
 
 `perf` sends, checks every answer and compares with what the provider counted; here stands what
 is started, what is asked of it, and which figures are a failure.
@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from alone import QUESTIONS, alone
 from rig import Node, Simulator, binary, free_ports, running
 
 HERE = pathlib.Path(__file__).parent
@@ -217,25 +218,34 @@ def streams(options: argparse.Namespace) -> list[str]:
     return faults
 
 
-PARTS = {"replay": replay, "streams": streams}
+PARTS = {"replay": replay, "streams": streams, "alone": alone}
+# `alone` compares two latencies of a few hundred microseconds: for a machine that is quiet.
+USUAL = ("replay", "streams")
 
 
 def main() -> int:
     """Runs the parts that were asked for; 1 when something did not hold."""
     parser = argparse.ArgumentParser(description="load on one node of two cores")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="replay, streams; both when none is named")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="replay, streams, alone; the first two when none is named")
     parser.add_argument("--seconds", type=float, default=150.0, help="of one replay; more than two windows")
     parser.add_argument("--speed", type=float, default=20.0, help="how many times faster than recorded")
     parser.add_argument("--streams", type=int, default=9000, help="streams at once")
     parser.add_argument("--events", type=int, default=100, help="of each stream")
     parser.add_argument("--interval-ms", type=float, default=250.0, help="between two events of a stream")
     parser.add_argument("--settle", type=float, default=60.0, help="seconds between the load and the look at the memory")
+    parser.add_argument("--question", choices=QUESTIONS, help="of `alone`: only this one")
+    parser.add_argument("--pairs", type=int, default=5, help="of `alone`: runs with peers and without")
+    parser.add_argument("--pair-seconds", type=float, default=10.0, help="of each of those runs")
+    parser.add_argument("--rate", type=float, default=1000.0, help="requests a second of those runs")
+    parser.add_argument("--urgent", action="store_true", help="of `alone`: p99 at real-time priority (chrt), as root")
+    parser.add_argument("--requests", type=int, default=20000, help="of `alone`: for each count of instructions")
+    parser.add_argument("--counts", type=int, default=3, help="of `alone`: counts with peers and without")
     options = parser.parse_args()
     # So that whoever stops this (a time limit) stops what was started too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"no part is called {unknown[0]}; there are: {', '.join(PARTS)}")
-    faults = [fault for part in options.parts or PARTS for fault in PARTS[part](options)]
+    faults = [fault for part in options.parts or USUAL for fault in PARTS[part](options)]
     for fault in faults:
         print(f"FAILED: {fault}")
     return int(bool(faults))

@@ -2,25 +2,30 @@
 //! provider counts on its own, and one for the pace of each limit that is kept by news alone.
 //! And the table of how tokens are charged.
 
-use super::{index, quantile};
+use super::index;
 use crate::entitlements::{Pace, staleness};
 use shared::bounds::LIMITS_PER_REQUEST_MAX;
 use shared::config::model as config;
-use shared::config::model::{Charge, Config, RateLimit};
+use shared::config::model::{Budget, Charge, Config, RateLimit, VirtualKey};
 use shared::limit::{CONCURRENT_WINDOW_NS, ChargeRule, UNITS_MAX};
 use shared::snapshot::{Counted, Enforcement, LimitRecord, OnNodeLoss, Reserve, TokenCharge, Unit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Limit records, and which of them a rate limit's id stands for.
+/// Limit records, and which of them the id of a rate limit or a budget stands for.
+#[derive(Default)]
 pub(super) struct Limits {
     pub(super) records: Vec<LimitRecord>,
     by_id: BTreeMap<String, Vec<u32>>,
+    by_budget_id: BTreeMap<String, u32>,
+    by_customer_id: BTreeMap<String, Vec<u32>>,
+    /// With those of the team's customer.
+    by_team_id: BTreeMap<String, Vec<u32>>,
 }
 
 impl Limits {
     pub(super) fn new(config: &Config) -> Self {
-        let mut limits = Self { records: Vec::new(), by_id: BTreeMap::new() };
+        let mut limits = Self::default();
         let counted_elsewhere = counted_elsewhere(config);
         let staleness = config.cluster.enabled.then(|| staleness(config.cluster.gossip.interval));
         for limit in &config.governance.rate_limits {
@@ -61,12 +66,36 @@ impl Limits {
                 limits.by_id.remove(&limit.id);
             }
         }
+        for budget in &config.governance.budgets {
+            limits.by_budget_id.insert(budget.id.clone(), index(limits.records.len()));
+            limits.records.push(money(budget));
+        }
+        for customer in &config.governance.customers {
+            let own = limits.of(customer.rate_limit_id.as_ref(), &customer.budget_ids);
+            limits.by_customer_id.insert(customer.id.clone(), own);
+        }
+        for team in &config.governance.teams {
+            let own = limits.of(team.rate_limit_id.as_ref(), &team.budget_ids);
+            let customer = team.customer_id.as_ref().and_then(|id| limits.by_customer_id.get(id));
+            let all = once_each(own.into_iter().chain(customer.into_iter().flatten().copied()));
+            limits.by_team_id.insert(team.id.clone(), all);
+        }
         limits
     }
 
-    /// Indices that an optional reference stands for.
-    pub(super) fn of(&self, rate_limit_id: Option<&String>) -> Vec<u32> {
-        rate_limit_id.and_then(|id| self.by_id.get(id)).cloned().unwrap_or_default()
+    /// Indices of what an owner refers to.
+    pub(super) fn of(&self, rate_limit_id: Option<&String>, budget_ids: &[String]) -> Vec<u32> {
+        let rates = rate_limit_id.and_then(|id| self.by_id.get(id)).into_iter().flatten();
+        let budgets = budget_ids.iter().filter_map(|id| self.by_budget_id.get(id));
+        rates.chain(budgets).copied().collect()
+    }
+
+    /// Those of a virtual key, and of the groups that it belongs to.
+    pub(super) fn of_client(&self, client: &VirtualKey) -> Vec<u32> {
+        let team = client.team_id.as_ref().and_then(|id| self.by_team_id.get(id));
+        let customer = client.customer_id.as_ref().and_then(|id| self.by_customer_id.get(id));
+        let groups = [team, customer].into_iter().flatten().flatten().copied();
+        once_each(self.of(client.rate_limit_id.as_ref(), &client.budget_ids).into_iter().chain(groups))
     }
 
     /// Sentences about providers whose requests may fall under more limits than a core looks at.
@@ -81,21 +110,20 @@ impl Limits {
                 governance.model_configs.iter().filter(move |model| here(&model.provider))
             };
             let of_any_model = models().filter(|model| model.model.is_none());
-            let shared: BTreeSet<_> = of_provider
-                .map(|limit| &limit.rate_limit_id)
-                .chain(of_any_model.map(|model| &model.rate_limit_id))
+            let shared: BTreeSet<u32> = of_provider
+                .map(|limit| self.of(limit.rate_limit_id.as_ref(), &limit.budget_ids))
+                .chain(of_any_model.map(|model| self.of(model.rate_limit_id.as_ref(), &model.budget_ids)))
                 .flatten()
                 .collect();
             // Of the others one of a kind applies.
-            let more = |id: &Option<String>| {
-                let id = id.as_ref().filter(|id| !shared.contains(id));
-                self.len_of(id)
+            let more = |id: Option<&String>, budgets: &[String]| {
+                self.of(id, budgets).iter().filter(|limit| !shared.contains(limit)).count()
             };
-            let keys = provider.keys.iter().map(|key| more(&key.rate_limit_id)).max();
-            let named = models().filter(|model| model.model.is_some()).map(|model| more(&model.rate_limit_id)).max();
+            let keys = provider.keys.iter().map(|key| more(key.rate_limit_id.as_ref(), &[])).max();
+            let named = models().filter(|model| model.model.is_some());
+            let named = named.map(|model| more(model.rate_limit_id.as_ref(), &model.budget_ids)).max();
             let clients = granted.get(provider.name.as_str()).copied().unwrap_or(0).max(everywhere);
-            let shared: usize = shared.iter().map(|id| self.len_of(Some(id))).sum();
-            let most = shared + keys.unwrap_or(0) + named.unwrap_or(0) + clients;
+            let most = shared.len() + keys.unwrap_or(0) + named.unwrap_or(0) + clients;
             (most > LIMITS_PER_REQUEST_MAX).then(|| {
                 format!(
                     "up to {most} limits may apply to one request to provider {}: those to which more than \
@@ -113,22 +141,19 @@ impl Limits {
     fn most_of_clients<'c>(&self, config: &'c Config) -> (usize, BTreeMap<&'c str, usize>) {
         let (mut everywhere, mut granted) = (0, BTreeMap::new());
         for client in &config.governance.virtual_keys {
-            let own = self.len_of(client.rate_limit_id.as_ref());
+            let own = self.of_client(client);
             let Some(grants) = &client.grants else {
-                everywhere = everywhere.max(own);
+                everywhere = everywhere.max(own.len());
                 continue;
             };
             for grant in grants {
-                let of_grant = grant.rate_limit_id.as_ref().filter(|id| Some(*id) != client.rate_limit_id.as_ref());
+                let of_grant = self.of(grant.rate_limit_id.as_ref(), &grant.budget_ids);
+                let more = of_grant.iter().filter(|limit| !own.contains(limit)).count();
                 let most: &mut usize = granted.entry(grant.provider.as_str()).or_default();
-                *most = (*most).max(own + self.len_of(of_grant));
+                *most = (*most).max(own.len() + more);
             }
         }
         (everywhere, granted)
-    }
-
-    fn len_of(&self, rate_limit_id: Option<&String>) -> usize {
-        rate_limit_id.and_then(|id| self.by_id.get(id)).map_or(0, Vec::len)
     }
 
     /// Adds a record, and its pace where it has one.
@@ -154,6 +179,34 @@ impl Limits {
     }
 }
 
+/// Two ways to one limit are one.
+fn once_each(limits: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut seen = BTreeSet::new();
+    limits.filter(|limit| seen.insert(*limit)).collect()
+}
+
+/// A budget: as strict as a limit can be, charged with what prompt and answer cost.
+fn money(budget: &Budget) -> LimitRecord {
+    LimitRecord {
+        id: format!("{}/usd", budget.id),
+        unit: Unit::MicroUsd,
+        amount: budget.max_micro_usd.min(UNITS_MAX),
+        window_ns: budget.window.seconds().saturating_mul(1_000_000_000),
+        enforcement: Enforcement::Strict,
+        charge: TokenCharge {
+            counted: Counted::PromptAndOutput,
+            reserve: Reserve::Bound,
+            rule: ChargeRule::Settlement,
+        },
+        on_node_loss: None,
+        max_wait_ns: 0,
+        overshoot_probability: 0.0,
+        is_learned: false,
+        is_part: false,
+        paces: None,
+    }
+}
+
 /// What all records of a rate limit share.
 fn base(limit: &RateLimit, is_counted_elsewhere: bool) -> LimitRecord {
     let is_statistical = limit.enforcement == config::Enforcement::Statistical;
@@ -176,7 +229,6 @@ fn base(limit: &RateLimit, is_counted_elsewhere: bool) -> LimitRecord {
         }),
         max_wait_ns: nanos(limit.max_wait),
         overshoot_probability,
-        deviations: if is_statistical { quantile::deviations(overshoot_probability) } else { 0.0 },
         is_learned: false,
         is_part: false,
         paces: None,
@@ -368,7 +420,6 @@ mod tests {
         assert_eq!((limits[1].amount, limits[1].window_ns), (pace.units, pace.window_ns));
         let charge = limits[1].charge;
         assert_eq!((charge.reserve, charge.rule), (Reserve::Learned, ChargeRule::AdmissionRefunded));
-        assert!(limits[1].deviations.abs() < f64::EPSILON, "at the mean");
         let definitions = crate::compile::limit_definitions(&limits).unwrap();
         assert_eq!((definitions[0].window.spread_ns() > 0, definitions[1].window.spread_ns()), (true, 0));
     }
@@ -409,9 +460,8 @@ mod tests {
         assert_eq!((limits[0].max_wait_ns, limits[1].max_wait_ns), (2_000_000_000, 0));
         assert_eq!((limits[0].on_node_loss, limits[1].on_node_loss), (Some(OnNodeLoss::Keep), None));
         assert_eq!((limits[0].enforcement, limits[1].enforcement), (Enforcement::Statistical, Enforcement::Strict));
-        for (limit, probability, deviations) in [(&limits[0], 0.001, 3.090_232), (&limits[1], 0.0, 0.0)] {
+        for (limit, probability) in [(&limits[0], 0.001), (&limits[1], 0.0)] {
             assert!((limit.overshoot_probability - probability).abs() < 1e-9);
-            assert!((limit.deviations - deviations).abs() < 1e-6);
         }
     }
 }

@@ -3,7 +3,6 @@
 use super::*;
 use shared::config::{Sources, load};
 use shared::limit::ChargeRule;
-use std::io;
 
 pub(crate) fn facts() -> NodeFacts {
     NodeFacts { lookup_key: [3; 32], node_id: "n1".to_owned(), cores: 2 }
@@ -11,8 +10,7 @@ pub(crate) fn facts() -> NodeFacts {
 
 /// Variables of the environment are their own names; files do not exist.
 pub(crate) fn configuration(text: &str) -> Config {
-    let sources =
-        Sources { env: &|name| Some(format!("value of {name}")), file: &|_| Err(io::ErrorKind::NotFound.into()) };
+    let sources = Sources { env: &|name| Some(format!("value of {name}")), ..Sources::none() };
     match load(text, &sources) {
         Ok(loaded) => loaded.config,
         Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
@@ -112,7 +110,7 @@ fn one_rate_limit_is_one_counter_wherever_it_is_referred_to() {
 #[test]
 fn absent_grants_allow_all_and_an_empty_list_allows_none() {
     let mut config = configuration(FULL);
-    config.governance.virtual_keys[0].grants = None;
+    std::sync::Arc::get_mut(&mut config.governance.virtual_keys[0]).unwrap().grants = None;
     let record = compile(&config, &facts()).unwrap().record;
     assert!(record.virtual_keys[0].grants.is_none());
     assert_eq!(record.virtual_keys[1].grants.as_deref(), Some(&[][..]));
@@ -197,4 +195,41 @@ fn what_is_of_the_nodes_own_region_is_nearest() {
     assert_eq!((providers, keys), (vec![1, 0, 1], vec![2, 1, 0]));
     let served = record.served_models.iter().find(|served| served.model == "gpt-4o-mini").unwrap();
     assert_eq!(served.providers, [1, 0], "the nearer provider is asked first");
+}
+
+#[test]
+fn a_virtual_key_has_the_limits_and_budgets_of_its_groups_once_each() {
+    let text = r#"{
+      "version": 1,
+      "governance": {
+        "rate_limits": [{"id": "r", "request_max_limit": 5, "request_reset_duration": "1m"}],
+        "budgets": [{"id": "own", "max_limit": 1, "reset_duration": "1d"},
+                    {"id": "team", "max_limit": 0.5, "reset_duration": "1d"},
+                    {"id": "customer", "max_limit": 3, "reset_duration": "1M"}],
+        "customers": [{"id": "c", "name": "C", "budget_id": "customer", "rate_limit_id": "r"}],
+        "teams": [{"id": "t", "name": "T", "customer_id": "c", "budget_ids": ["team"], "rate_limit_id": "r"}],
+        "virtual_keys": [
+          {"id": "v", "name": "v", "value": "sk-bf-v", "budget_id": "own", "team_id": "t"},
+          {"id": "w", "name": "w", "value": "sk-bf-w", "customer_id": "c"}]}
+    }"#;
+    let record = compiled(text).record;
+    let ids = |limits: &[u32]| limits.iter().map(|at| record.limits[*at as usize].id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&record.virtual_keys[0].limits), ["own/usd", "r/requests", "team/usd", "customer/usd"]);
+    assert_eq!(ids(&record.virtual_keys[1].limits), ["r/requests", "customer/usd"]);
+    let team = record.limits.iter().find(|limit| limit.id == "team/usd").unwrap();
+    assert_eq!((team.unit, team.amount), (shared::limit::Unit::MicroUsd, 500_000));
+}
+
+#[test]
+fn a_budget_without_a_price_for_every_model_is_told() {
+    let warnings = |models: &str| {
+        let text = format!(
+            r#"{{"governance": {{"budgets": [{{"id": "b", "max_limit": 1, "reset_duration": "1d"}}],
+                                 "model_configs": [{models}]}}}}"#
+        );
+        compiled(&text).warnings
+    };
+    let price = r#""input_cost_per_token": 0.0000025, "output_cost_per_token": 1e-5"#;
+    assert!(warnings(&format!(r#"{{"model_name": "m", {price}}}"#))[0].contains("input_cost_per_token"));
+    assert!(warnings(&format!(r#"{{"model_name": "*", {price}}}"#)).is_empty());
 }

@@ -3,6 +3,7 @@
 
 use super::Remark;
 use serde_json::Value;
+use shared::foreign::one_line;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -185,11 +186,14 @@ pub(super) fn refusal(counter: &str) -> Option<(&'static str, &'static str, &'st
     })
 }
 
+/// Characters of a value that are shown.
+const WORDS_MAX: usize = 300;
+
 /// A foreign value on one line.
 fn text(value: &Value) -> String {
     let text =
         value.as_str().map_or_else(|| if value.is_null() { String::new() } else { value.to_string() }, str::to_owned);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    one_line(&text, WORDS_MAX)
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ mod tests {
     use shared::config::{Sources, load};
 
     fn cluster(text: &str) -> Cluster {
-        let sources = Sources { env: &|_| None, file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+        let sources = Sources::none();
         load(&format!(r#"{{"cluster_config": {text}}}"#), &sources).expect("it loads").config.cluster
     }
 

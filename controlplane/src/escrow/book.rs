@@ -237,7 +237,7 @@ impl Book {
                 }
             }
             // Only members decide what follows their own epoch; without a chain, everybody.
-            Item::Prepare(ballot, left_out) if is_same_epoch && self.may_vote(now) => {
+            Item::Prepare(ballot, left_out) if is_same_epoch && ballot.is_sound() && self.may_vote(now) => {
                 // Better no promise than a roster that is accepted by some and never decided: who has
                 // accepted one grants nothing any more.
                 if !self.doom(left_out.into_iter().collect(), now) {
@@ -253,7 +253,7 @@ impl Book {
                 self.changes.must_persist = true;
                 out.push((from, answer));
             }
-            Item::Accept(ballot, roster) if is_same_epoch && self.may_vote(now) => {
+            Item::Accept(ballot, roster) if is_same_epoch && ballot.is_sound() && self.may_vote(now) => {
                 if let Err(promised) = self.acceptor.promise(ballot) {
                     out.push((from, Item::Outbid(promised)));
                 } else if self.accept(ballot, roster, now) {
@@ -268,7 +268,9 @@ impl Book {
             }
             Item::Accepted(ballot) if is_same_epoch && self.counts(from) => self.was_accepted(from, ballot, now, out),
             Item::Outbid(ballot)
-                if is_same_epoch && self.attempt.as_ref().is_some_and(|attempt| attempt.ballot() < ballot) =>
+                if is_same_epoch
+                    && ballot.is_sound()
+                    && self.attempt.as_ref().is_some_and(|attempt| attempt.ballot() < ballot) =>
             {
                 // Known from now on, so that the next attempt goes above it; not at once, or two could
                 // outbid each other for ever.

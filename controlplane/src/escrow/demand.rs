@@ -69,6 +69,11 @@ pub(super) struct Want {
     pub(super) is_refusing: bool,
 }
 
+/// What a node at rest keeps, where `even` is an even share.
+pub(super) fn rest(even: u64) -> u64 {
+    even / REST_PARTS
+}
+
 impl Demand {
     pub(super) fn new(now: Nanos) -> Self {
         Self {
@@ -182,7 +187,7 @@ impl Demand {
             self.entitled = entitled;
             return Some(want);
         }
-        let rest = even / REST_PARTS;
+        let rest = rest(even);
         if free < rest && self.rested_at.is_none_or(|at| now.since(at) >= REST_PAUSE) {
             self.rested_at = Some(now);
             return Some(Want { units: rest - free, least: 1, is_refusing: false });
@@ -208,7 +213,7 @@ impl Demand {
 
     /// What goes to the holder of a small limit.
     pub(super) fn surplus(&mut self, free: u64, even: u64, now: Nanos) -> u64 {
-        let surplus = free.saturating_sub(self.stock(now).max(even / REST_PARTS).max(1));
+        let surplus = free.saturating_sub(self.stock(now).max(rest(even)).max(1));
         if surplus == 0 || now.since(self.returned_at) < ASK_PAUSE {
             return 0;
         }

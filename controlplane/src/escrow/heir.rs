@@ -86,7 +86,7 @@ impl Inheritance {
             return 0;
         }
         let others = self.bases.get(&limit).copied().unwrap_or(0);
-        (FULL - base - others).max(0)
+        FULL.saturating_sub(base).saturating_sub(others).clamp(0, FULL)
     }
 }
 

@@ -9,8 +9,9 @@ use super::account::Account;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// No honest row comes near; beyond it sums could overflow.
-const TOTAL_MAX: u128 = 1 << 120;
+/// No honest row comes near: the whole limit four thousand million times. Sums over all members are far
+/// from an overflow.
+const TOTAL_MAX: u128 = 1 << 112;
 
 /// What was given in all, shares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use super::shares::LimitKey;
 use serde::{Deserialize, Serialize};
 
 /// First byte of every message.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Rows, wishes or bases in one item.
 pub(super) const ROWS_MAX: usize = 1_000;
 /// A message stays below a frame's 64 KiB.
@@ -94,8 +94,6 @@ pub(super) struct Wish {
     pub least: u64,
     /// Units that it has left.
     pub free: u64,
-    /// Units a second that are asked of it, thousandths.
-    pub rate_milli: u64,
     /// It had to refuse.
     pub is_refusing: bool,
 }

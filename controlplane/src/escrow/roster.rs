@@ -9,6 +9,9 @@ const GONE_MAX: usize = 128;
 /// The most members; a roster has to fit into one frame.
 pub(super) const MEMBERS_MAX: usize = 2_048;
 
+/// Epochs and rounds stay below; no cluster lives long enough to come near, and one more always fits.
+const COUNT_MAX: u64 = 1 << 62;
+
 /// What becomes of a lost node's part of a limit, and with it who may spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Policy {
@@ -57,7 +60,7 @@ impl Roster {
     /// would be the last: nobody could spend by it, and nothing could follow it.
     pub(super) fn is_sound(&self) -> bool {
         self.chain != 0
-            && self.epoch > 0
+            && (1..COUNT_MAX).contains(&self.epoch)
             && self.members.contains(&self.heir)
             && (self.quorum()..=MEMBERS_MAX).contains(&self.members.len())
             && self.gone.len() <= GONE_MAX
@@ -73,4 +76,11 @@ pub(super) struct Ballot {
     pub round: u64,
     /// Whose attempt.
     pub by: Account,
+}
+
+impl Ballot {
+    /// Another one can be above it.
+    pub(super) fn is_sound(self) -> bool {
+        self.round < COUNT_MAX
+    }
 }

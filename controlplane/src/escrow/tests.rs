@@ -478,3 +478,5 @@ fn rows_of_an_earlier_epoch_are_credited_no_more() {
         assert_eq!(escrow.sides[&Policy::Reclaim].ledgers[&LimitKey(7)].balance(), balance);
     }
 }
+
+mod starts;

@@ -181,6 +181,84 @@ impl Side {
     }
 }
 
+/// Whom one side trades with in this step, and whose turn it is.
+struct Partners {
+    me: Account,
+    all: BTreeSet<Account>,
+    healthy: BTreeSet<Account>,
+    /// Healthy ones that are asked; at least one.
+    near: Vec<Account>,
+    turn: usize,
+}
+
+impl Partners {
+    /// `None`: there is nobody.
+    fn of(side: &Side, healthy: &BTreeSet<NodeName>, turn: usize) -> Option<Self> {
+        let (me, all) = (side.book.me(), side.partners(healthy));
+        let is_healthy = |account: &Account| *account == me || healthy.contains(&account.node);
+        let near = neighbours(&all, me, is_healthy);
+        let healthy = all.iter().copied().filter(is_healthy).collect();
+        (!near.is_empty()).then_some(Self { me, all, healthy, near, turn })
+    }
+
+    /// Gets what this node has no use for.
+    fn next(&self) -> Account {
+        self.near.get(self.turn % self.near.len()).copied().unwrap_or(self.me)
+    }
+
+    /// Who keeps the units of a limit that is too small to be shared out; `None`: it is not.
+    fn holder(&self, limit: &Limit) -> Option<Account> {
+        let is_small = is_small(limit.terms.amount, limit.demand.grain(), self.all.len());
+        is_small.then(|| holder(limit.terms.key, self.healthy.iter().copied())).flatten()
+    }
+
+    /// Who is asked for `want`: the holder first, and more than one where that was not enough.
+    fn asked(&self, want: &Want, holder: Option<Account>) -> Vec<Account> {
+        if let Some(holder) = holder.filter(|holder| *holder != self.me && !want.is_refusing) {
+            return vec![holder];
+        }
+        let turned = self.near.iter().cycle().skip(self.turn % self.near.len());
+        turned.take(self.near.len().min(ASKED_MAX)).copied().collect()
+    }
+}
+
+/// What leaves a side in this step.
+#[derive(Default)]
+struct Parcels {
+    rows: Lists<Row>,
+    wishes: Lists<Wish>,
+}
+
+impl Parcels {
+    fn give(&mut self, to: Account, row: Option<Row>) {
+        if let Some(row) = row {
+            self.rows.entry(to).or_default().push(row);
+        }
+    }
+}
+
+impl Side {
+    /// Asks for what a limit lacks here, or gives away what only lies about.
+    fn balance(&mut self, limit: &mut Limit, partners: &Partners, now: Nanos, parcels: &mut Parcels) {
+        let (amount, free) = (limit.terms.amount, limit.terms.ring.unused());
+        let even = amount / partners.all.len().max(1) as u64;
+        let holder = partners.holder(limit);
+        if let Some(want) = limit.demand.want((free, limit.terms.ring.entitlement()), even, now) {
+            let asked = partners.asked(&want, holder);
+            // Who refuses asks everybody for all of it.
+            let parts = if want.is_refusing { 1 } else { asked.len().max(1) as u64 };
+            let (units, least, is_refusing) = (want.units.div_ceil(parts), want.least, want.is_refusing);
+            let wish = Wish { limit: limit.terms.key, units, least, free, is_refusing };
+            for to in asked {
+                parcels.wishes.entry(to).or_default().push(wish);
+            }
+        } else if let Some(holder) = holder.filter(|holder| *holder != partners.me) {
+            let surplus = limit.demand.surplus(free, even, now);
+            parcels.give(holder, self.give(holder, limit, surplus, now));
+        }
+    }
+}
+
 impl Escrow {
     /// Looks at what is asked of this node, asks the others for more, and gives away what only lies
     /// about.
@@ -188,71 +266,24 @@ impl Escrow {
         let healthy: BTreeSet<NodeName> = peers.iter().filter(|peer| peer.is_healthy).map(|peer| peer.node).collect();
         self.turn = self.turn.wrapping_add(1);
         for (policy, side) in &mut self.sides {
-            let partners = side.partners(&healthy);
-            let me = side.book.me();
-            let is_healthy = |account: &Account| *account == me || healthy.contains(&account.node);
-            let near = neighbours(&partners, me, is_healthy);
-            let (mut rows, mut wishes) = (Lists::new(), Lists::new());
+            let partners = Partners::of(side, &healthy, self.turn);
+            let mut parcels = Parcels::default();
             for limit in self.limits.values_mut().filter(|limit| limit.terms.policy == *policy) {
                 limit.demand.look(&limit.terms.ring, now);
-                if near.is_empty() {
-                    continue;
-                }
-                let (amount, free) = (limit.terms.amount, limit.terms.ring.unused());
-                let target = near.get(self.turn % near.len()).copied().unwrap_or(me);
+                let Some(partners) = &partners else { continue };
+                let next = partners.next();
                 if self.is_ending {
-                    if let Some(row) = side.give_all(target, limit, now) {
-                        rows.entry(target).or_insert_with(Vec::new).push(row);
-                    }
-                    continue;
-                }
-                if self.is_leaving {
-                    if let Some(row) = side.give(target, limit, free, now) {
-                        rows.entry(target).or_insert_with(Vec::new).push(row);
-                    }
-                    continue;
-                }
-                let small = is_small(amount, limit.demand.grain(), partners.len());
-                let holder =
-                    small.then(|| holder(limit.terms.key, partners.iter().copied().filter(is_healthy))).flatten();
-                let even = amount / partners.len().max(1) as u64;
-                if let Some(want) = limit.demand.want((free, limit.terms.ring.entitlement()), even, now) {
-                    let is_directed = holder.filter(|holder| *holder != me && !want.is_refusing);
-                    let asked: Vec<Account> = match is_directed {
-                        Some(holder) => vec![holder],
-                        None => near
-                            .iter()
-                            .cycle()
-                            .skip(self.turn % near.len())
-                            .take(near.len().min(ASKED_MAX))
-                            .copied()
-                            .collect(),
-                    };
-                    let share =
-                        if want.is_refusing { want.units } else { want.units.div_ceil(asked.len().max(1) as u64) };
-                    let rate_milli = (limit.demand.rate() * 1_000.0) as u64;
-                    for to in asked {
-                        let wish = Wish {
-                            limit: limit.terms.key,
-                            units: share,
-                            least: want.least,
-                            free,
-                            rate_milli,
-                            is_refusing: want.is_refusing,
-                        };
-                        wishes.entry(to).or_insert_with(Vec::new).push(wish);
-                    }
-                } else if let Some(holder) = holder.filter(|holder| *holder != me) {
-                    let surplus = limit.demand.surplus(free, even, now);
-                    if let Some(row) = side.give(holder, limit, surplus, now) {
-                        rows.entry(holder).or_insert_with(Vec::new).push(row);
-                    }
+                    parcels.give(next, side.give_all(next, limit, now));
+                } else if self.is_leaving {
+                    parcels.give(next, side.give(next, limit, limit.terms.ring.unused(), now));
+                } else {
+                    side.balance(limit, partners, now, &mut parcels);
                 }
             }
-            self.must_persist |= !rows.is_empty();
+            self.must_persist |= !parcels.rows.is_empty();
             let out = out.entry(*policy).or_default();
-            send(rows, Item::Rows, out);
-            send(wishes, Item::Ask, out);
+            send(parcels.rows, Item::Rows, out);
+            send(parcels.wishes, Item::Ask, out);
         }
     }
 }

@@ -30,6 +30,17 @@ impl EncryptionKey {
         Ok(Self(text))
     }
 
+    /// A key of its own for one purpose, the same wherever this key is.
+    pub(crate) fn derive(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+        let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(self.0.expose().as_bytes());
+        let mut key = Zeroizing::new([0; 32]);
+        derived
+            .expand(&[purpose], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(key.as_mut_slice()))
+            .expect("32 bytes are one block of HKDF-SHA256");
+        key
+    }
+
     /// The key of one file. `salt` is drawn for each file anew, so that a place's number can be
     /// its nonce: no key ever sees one twice.
     pub(crate) fn for_file(&self, salt: &[u8; 32], epoch: u64, snapshot_sum: [u8; 32]) -> FileKey {

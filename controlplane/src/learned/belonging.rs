@@ -84,11 +84,10 @@ pub(super) fn belongings(record: &SnapshotRecord) -> Vec<(usize, Belonging)> {
         let provider = record.providers.get(key.provider as usize)?;
         let key = KeyLabels { provider: provider.name.clone(), key: key.name.clone() };
         // A pace counts the same requests, for this node alone; and what a provider says is about
-        // whole windows, not about a part of one, and never about what runs at once.
-        let is_told_of = record
-            .limits
-            .get(limit)
-            .is_some_and(|limit| limit.paces.is_none() && !limit.is_part && limit.unit != Unit::Concurrent);
+        // whole windows, not about a part of one, and never about what runs at once or what it costs.
+        let is_told_of = record.limits.get(limit).is_some_and(|limit| {
+            limit.paces.is_none() && !limit.is_part && matches!(limit.unit, Unit::Requests | Unit::Tokens)
+        });
         (!provider.is_key_less && is_told_of).then_some((limit, Belonging { key, model }))
     });
     named.collect()

@@ -239,8 +239,8 @@ impl Figure {
 
     fn of(&self, unit: Unit) -> &UnitFigure {
         match unit {
-            // Limits on what runs at once belong to no key.
-            Unit::Requests | Unit::Concurrent => &self.requests,
+            // No provider tells of the others.
+            Unit::Requests | Unit::Concurrent | Unit::MicroUsd => &self.requests,
             Unit::Tokens => &self.tokens,
         }
     }
@@ -260,8 +260,8 @@ impl Figure {
         let is_for = match unit {
             Unit::Requests => is_for_requests,
             Unit::Tokens => is_for_tokens,
-            // Nobody tells how many may run at once.
-            Unit::Concurrent => false,
+            // Nobody tells how many may run at once, or what it costs.
+            Unit::Concurrent | Unit::MicroUsd => false,
         };
         is_for && self.refused_until.is_some_and(|until| until > at)
     }

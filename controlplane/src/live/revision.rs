@@ -45,11 +45,17 @@ pub struct Revision {
 
 impl Revision {
     /// Names this revision and everything before it. SHA-256 of a JSON text, in which `changes` are
-    /// in the order of their entities and fields in the order that they have.
+    /// in the order of their entities and fields in the order that they have;
+    /// what is removed has an id alone.
     pub fn digest(&self) -> Digest {
         let mut changes: Vec<_> = self.changes.iter().collect();
         changes.sort_by(|a, b| a.id.cmp(&b.id));
-        let changes: Vec<Value> = changes.iter().map(|change| json!([change.id.to_string(), change.value])).collect();
+        // What is removed is a list of one: `null` would be a value.
+        let listed = |change: &&Change| match &change.value {
+            Some(value) => json!([change.id.to_string(), value]),
+            None => json!([change.id.to_string()]),
+        };
+        let changes: Vec<Value> = changes.iter().map(listed).collect();
         let text = json!([
             "deepintshield revision 1",
             self.number,

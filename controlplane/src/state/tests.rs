@@ -92,6 +92,21 @@ fn a_node_is_not_ready_before_its_cores_had_time_to_take_the_addresses() {
 }
 
 #[test]
+fn a_node_that_was_ready_is_held_up_by_nothing() {
+    let mut state = ready();
+    state.hold_up(Some("units"));
+    assert_eq!(state.readiness(), Readiness::Ready);
+    let (record, _) = state.record(1).unwrap();
+    let mut state = ClusterState::new(Addresses::of_snapshot(&record));
+    state.hold_up(Some("units"));
+    state.apply(configured(FULL), at(0));
+    taken(&mut state);
+    assert_eq!(state.readiness(), Readiness::Starting("units".to_owned()));
+    state.hold_up(None);
+    assert_eq!(state.readiness(), Readiness::Ready);
+}
+
+#[test]
 fn addresses_known_from_before_make_a_node_ready_without_dns() {
     let mut state = ready();
     let (record, _) = state.record(1).unwrap();

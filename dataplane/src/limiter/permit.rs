@@ -282,7 +282,7 @@ impl Charge {
         match self.unit {
             Unit::Requests => true,
             Unit::Tokens => !matches!(self.rule, ChargeRule::Settlement | ChargeRule::Either),
-            Unit::Concurrent => false,
+            Unit::Concurrent | Unit::MicroUsd => false,
         }
     }
 }

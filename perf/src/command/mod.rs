@@ -1,7 +1,7 @@
 //! The command line, and what each command prints. The measuring itself is elsewhere.
 
+mod floor;
 mod load;
-mod relay;
 mod replay;
 mod request_cost;
 mod streams;
@@ -28,7 +28,9 @@ enum Command {
     /// POST load over keep-alive connections, closed loop or at a fixed rate
     Load(load::LoadArgs),
     /// Raw byte relay: the floor that a proxy is compared with
-    Relay(relay::RelayArgs),
+    Relay(floor::FloorArgs),
+    /// Minimal HTTP/1.1 proxy: the other floor, which reads heads and does nothing with them
+    MinimalProxy(floor::FloorArgs),
     /// Thousands of concurrent SSE streams, every event checked, with the node's memory
     Streams(streams::StreamsArgs),
     /// CPU and instructions of one proxied request, beside the raw relay, in one run
@@ -126,7 +128,8 @@ impl Output {
 pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
     match line.command {
         Command::Load(args) => load::run(&args),
-        Command::Relay(args) => relay::run(&args),
+        Command::Relay(args) => floor::relay(&args),
+        Command::MinimalProxy(args) => floor::minimal_proxy(&args),
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
         Command::Replay(args) => replay::run(&args),

@@ -271,8 +271,8 @@ impl Cost {
     }
 }
 
-/// Median, range, and how many times the relay's median, for each proxy and figure: as
-/// rows, and side by side to read.
+/// Median, range, how many times the relay's median, and how much more than the minimal
+/// proxy's, for each proxy and figure: as rows, and side by side to read.
 fn summarise(rows: &mut Rows, what: &RequestCost, measured: &[(Peer, Cost)]) {
     if measured.iter().all(|(_, cost)| cost.counted.user_instructions.is_none()) {
         say("no instruction counters on this machine: CPU time only");
@@ -287,16 +287,21 @@ fn summarise(rows: &mut Rows, what: &RequestCost, measured: &[(Peer, Cost)]) {
                 .collect();
             Spread::of(&mut values)
         };
-        let floor = spread(Peer::Relay).map(|spread| spread.median).filter(|floor| *floor > 0.0);
+        let floor = |peer| spread(peer).map(|spread| spread.median).filter(|floor| *floor > 0.0);
+        let (relay, minimal) = (floor(Peer::Relay), floor(Peer::Minimal));
         for &peer in &what.peers {
             let Some(Spread { median, least, most }) = spread(peer) else { continue };
             rows.add(peer.name(), &format!("{metric}_median"), median, unit);
             rows.add(peer.name(), &format!("{metric}_least"), least, unit);
             rows.add(peer.name(), &format!("{metric}_most"), most, unit);
             let mut line = format!("{metric:<32} {:<10} {median:>12.1} ({least:.1} to {most:.1}) {unit}", peer.name());
-            if let Some(floor) = floor {
-                rows.add(peer.name(), &format!("{metric}_to_relay"), median / floor, "ratio");
-                line = format!("{line}, {:.2} x relay", median / floor);
+            if let Some(relay) = relay {
+                rows.add(peer.name(), &format!("{metric}_to_relay"), median / relay, "ratio");
+                line = format!("{line}, {:.2} x relay", median / relay);
+            }
+            if let Some(minimal) = minimal {
+                rows.add(peer.name(), &format!("{metric}_above_minimal"), median - minimal, unit);
+                line = format!("{line}, {:+.1} to minimal", median - minimal);
             }
             say(&line);
         }

@@ -25,6 +25,8 @@ const ANSWER_TOKENS: &str = "144";
 pub(crate) enum Peer {
     /// The raw byte relay of this program: the floor
     Relay,
+    /// The minimal HTTP proxy of this program: the floor of whoever reads heads
+    Minimal,
     /// `deepintshield` on one core, with a virtual key, limits and metrics
     Gateway,
     /// nginx, one process
@@ -36,6 +38,7 @@ impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Relay => "relay",
+            Self::Minimal => "minimal",
             Self::Gateway => "gateway",
             Self::Nginx => "nginx",
         }
@@ -74,12 +77,8 @@ impl Places {
     /// The command that starts this proxy, its configuration written.
     pub(super) fn command(&self, peer: Peer) -> io::Result<Command> {
         match peer {
-            Peer::Relay => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["relay", "--listen", &self.listen.to_string()]);
-                command.args(["--to", &self.provider.to_string()]);
-                Ok(command)
-            }
+            Peer::Relay => self.floor("relay"),
+            Peer::Minimal => self.floor("minimal-proxy"),
             Peer::Gateway => {
                 let config = self.write("gateway.json", &self.gateway_config().to_string())?;
                 let mut command = Command::new(&self.node);
@@ -100,6 +99,13 @@ impl Places {
                 Ok(command)
             }
         }
+    }
+
+    /// A proxy that is a command of this program.
+    fn floor(&self, command: &str) -> io::Result<Command> {
+        let mut floor = Command::new(std::env::current_exe()?);
+        floor.args([command, "--listen", &self.listen.to_string(), "--to", &self.provider.to_string()]);
+        Ok(floor)
     }
 
     /// What is measured has a virtual key, a limit on requests and on tokens, and metrics.

@@ -50,9 +50,6 @@ const NO_USAGE: &str = "usage is counted by the node itself";
 const TABLE: &[Inactive] = &[
     // Read and checked, to be acted on later.
     row("config_store.enabled", STORE),
-    row("governance.budgets", "money is not counted yet"),
-    row("governance.teams", "groups have no limits of their own yet"),
-    row("governance.customers", "groups have no limits of their own yet"),
     row("governance.auth_config.is_enabled", "the admin listener has no accounts yet; keep it on loopback"),
     row("auth_config.is_enabled", "the admin listener has no accounts yet; keep it on loopback"),
     // Not read at all.

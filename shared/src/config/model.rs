@@ -18,7 +18,7 @@ pub use crate::secret::Secret;
 pub use client::Client;
 pub use cluster::{Cluster, Discovery, DiscoverySource, Gossip, InitialState, NodeId, NodeIdTooLong};
 pub use governance::{
-    AdminAuth, Allowance, Amount, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss,
+    AdminAuth, Allowance, Amount, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss, Price,
     ProviderGrant, ProviderLimit, RateLimit, Team, VirtualKey,
 };
 pub use provider::{
@@ -69,4 +69,6 @@ pub enum Origin {
     Env(String),
     /// `file:PATH`.
     File(String),
+    /// `sealed:…`, of a document that is kept.
+    Sealed,
 }

@@ -3,14 +3,14 @@
 //! The parser recurses for each level and allocates for each value; this pass over the bytes
 //! does neither. It knows strings and comments, and leaves every other mistake to the parser.
 
-/// Largest file. A thousand providers with a hundred keys each stay below it.
-pub(super) const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest file: 100,000 virtual keys and 500 providers are 21 MB, and longer names have room.
+pub(super) const TEXT_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// Deepest nesting; the format itself needs nine levels.
 pub(super) const DEPTH_MAX: usize = 64;
 
-/// Most values. Each costs the parser some 100 bytes, so this is about 100 MB at worst.
-pub(super) const VALUES_MAX: usize = 1_000_000;
+/// Most values. Each costs the parser some 100 bytes, so this is about 400 MB at worst.
+pub(super) const VALUES_MAX: usize = 4_000_000;
 
 /// Which bound a text breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

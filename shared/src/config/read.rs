@@ -13,8 +13,8 @@ mod store;
 
 use core::time::Duration;
 
-use super::model::{AdminAuth, Config, Models};
-use super::reader::{Fields, Node, Reader};
+use super::model::{AdminAuth, Config, Enforcement, Models, RateLimit};
+use super::reader::{Fields, Node, Place, Reader};
 
 /// Longest waits and timeouts that make sense to configure.
 const DAY: Duration = Duration::from_hours(24);
@@ -30,6 +30,7 @@ enum EmptyMeans {
 
 /// Reads the whole document. The answer is complete only if the reader has no faults.
 pub(super) fn document(reader: &mut Reader<'_>, root: &Node<'_>) -> Config {
+    let mut cluster_place = None;
     let config = reader.object(root, |reader, fields| {
         // Names the schema for editors; nothing to resolve, nothing to do.
         fields.get(reader, "$schema");
@@ -46,19 +47,36 @@ pub(super) fn document(reader: &mut Reader<'_>, root: &Node<'_>) -> Config {
         {
             governance.auth = auth;
         }
+        let cluster_node = fields.get(reader, "cluster_config");
+        let cluster = cluster_node.as_ref().and_then(|node| cluster::read(reader, node)).unwrap_or_default();
+        cluster_place = cluster_node.map(|node| node.place);
         Config {
             server: server::read(reader, fields),
             client: fields.read(reader, "client", client::read).unwrap_or_default(),
             providers: fields.read(reader, "providers", |r, n| Some(providers::read(r, n, empty))).unwrap_or_default(),
             governance,
-            cluster: fields.read(reader, "cluster_config", cluster::read).unwrap_or_default(),
+            cluster,
             config_store: fields.read(reader, "config_store", store::read),
             load_balancer: fields.read(reader, "load_balancer_config", store::read_load_balancer).unwrap_or_default(),
         }
     });
     let mut config = config.unwrap_or_default();
     governance::use_key_ids(&mut config);
+    if let Some(place) = &cluster_place {
+        warn_of_unknown_size(reader, place, &config);
+    }
     config
+}
+
+/// Nodes that share limits have to know of how many a majority is one.
+fn warn_of_unknown_size(reader: &mut Reader<'_>, place: &Place, config: &Config) {
+    let is_shared = |limit: &RateLimit| limit.enforcement != Enforcement::Gossip;
+    let shares = config.cluster.enabled && config.governance.rate_limits.iter().any(is_shared);
+    if shares && config.cluster.expected_nodes.is_none() {
+        let message = "without expected_nodes, a node that starts for the first time waits until nobody has come or \
+                       gone for ten seconds before it takes part in limits; say how many nodes there are to be";
+        reader.warn(place, message);
+    }
 }
 
 /// Models as a list of names or `["*"]`. `None` where the field is left out.

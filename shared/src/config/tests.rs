@@ -20,6 +20,7 @@ pub(super) fn sources() -> Sources<'static> {
             "/run/key" => Ok("sk-from-file\n".to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),
         },
+        ..Sources::none()
     }
 }
 
@@ -34,6 +35,7 @@ pub(super) fn everything() -> Sources<'static> {
                 "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n".to_owned()
             })
         },
+        ..Sources::none()
     }
 }
 

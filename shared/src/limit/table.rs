@@ -166,12 +166,12 @@ mod tests {
 
     #[test]
     fn each_unit_of_an_id_is_a_limit_of_its_own() {
-        let units = [Unit::Requests, Unit::Tokens, Unit::Concurrent];
+        let units = [Unit::Requests, Unit::Tokens, Unit::Concurrent, Unit::MicroUsd];
         let of = |unit| LimitDefinition { unit, ..limit("a", 10) };
         let mut table = LimitTable::default();
         let before = table.apply(&units.map(of), Nanos(0)).unwrap();
-        let reversed = table.apply(&[of(units[2]), of(units[1]), of(units[0])], Nanos(0)).unwrap();
-        assert!((0..3).all(|place| Arc::ptr_eq(&before[place], &reversed[2 - place])));
+        let reversed = table.apply(&[of(units[3]), of(units[2]), of(units[1]), of(units[0])], Nanos(0)).unwrap();
+        assert!((0..4).all(|place| Arc::ptr_eq(&before[place], &reversed[3 - place])));
         assert!(before[0].try_hold(10, Nanos(0)) && before[1].try_hold(10, Nanos(0)));
     }
 

@@ -1,13 +1,14 @@
 //! How long a spent unit counts. Pure arithmetic on nanoseconds, saturating everywhere.
 //!
-//! A window of W is cut into slots of q = W/256. What was spent in slot `s` counts until the
-//! *whole* slot is older than W + J, so the price of slots is counting up to q too long, never
-//! too short. In the worst case (everything is spent at once, as often as the limit allows)
-//! W / (W + J + q) of an exact limiter's admissions remain: 0.992 for a minute.
+//! A window of W is cut into slots of q: W/512 up to ten minutes, W/256 above. What was spent in slot
+//! `s` counts until the *whole* slot is older than W + J, so the price of slots is counting up to q too
+//! long, never too short. In the worst case (everything is spent at once, as often as the limit
+//! allows) W / (W + J + q) of an exact limiter's admissions remain: 0.994 for a minute.
 //!
 //! J covers the spread between our stamp and the instant at which the provider counts; it is
 //! an absolute time, so short windows pay more for it (0.80 at one second, above 0.98 from
-//! sixteen seconds on). A limit that only we count needs none: [`Window::with_spread`].
+//! sixteen seconds on), and W/4096, by which the provider's clock may be slower than ours: a quarter of
+//! a thousandth. A limit that only we count needs neither: [`Window::with_spread`].
 //!
 //! Slots are numbered from a whole ring before the clock's zero, so that what was spent before
 //! a restart has a slot too.
@@ -31,13 +32,22 @@ pub const CONCURRENT_WINDOW_NS: u64 = WINDOW_MIN_NS;
 /// The longest spread. It bounds the slots of a ring, which must reach back W + J.
 const SPREAD_MAX_NS: u64 = 1_000_000_000;
 
-/// Parts of a window. 128 would still hold the promise of half a second for a minute, at the
-/// price of another 0.4 % of the limit; 256 slots are 2 KiB a limit.
-const SLOTS_PER_WINDOW: u64 = 256;
+/// Parts of a window that providers count in. 128 would still hold the promise of half a second for a
+/// minute, at the price of another 0.6 % of the limit; 512 slots are 4 KiB a limit.
+const SLOTS_PER_WINDOW: u64 = 512;
+
+/// Parts of a longer one, of which slots and spread together take less anyway.
+const SLOTS_PER_LONG_WINDOW: u64 = 256;
+
+/// From here on a window is a long one: ten minutes.
+const LONG_WINDOW_NS: u64 = 600_000_000_000;
+
+/// A window is counted longer by this part of it, since clocks drift.
+const DRIFT_PARTS: u64 = 4_096;
 
 const _: () = {
     assert!(60_000_000_000 / SLOTS_PER_WINDOW <= 500_000_000, "0.5 s at most up to a minute");
-    assert!(SLOTS_PER_WINDOW >= 128, "and at least 128 slots above");
+    assert!(SLOTS_PER_LONG_WINDOW >= 128, "and at least 128 slots above");
     assert!(WINDOW_MIN_NS / SLOTS_PER_WINDOW > 0, "a slot has a length");
 };
 
@@ -75,7 +85,9 @@ impl Window {
         if spread_ns > SPREAD_MAX_NS {
             return Err(WindowError::Spread(spread_ns));
         }
-        Ok(Self::cut(window_ns, spread_ns, window_ns / SLOTS_PER_WINDOW))
+        let slots = if window_ns > LONG_WINDOW_NS { SLOTS_PER_LONG_WINDOW } else { SLOTS_PER_WINDOW };
+        let drift_ns = if spread_ns > 0 { window_ns / DRIFT_PARTS } else { 0 };
+        Ok(Self::cut(window_ns, spread_ns + drift_ns, window_ns / slots))
     }
 
     /// For models that need a handful of slots; production windows have 256 and more.
@@ -97,7 +109,7 @@ impl Window {
         self.length_ns
     }
 
-    /// J, added to W before anything expires.
+    /// J and what clocks drift, added to W before anything expires.
     pub fn spread_ns(&self) -> u64 {
         self.spread_ns
     }
@@ -198,7 +210,8 @@ mod tests {
             let window = Window::with_spread(window_ns, spread_ns).unwrap();
             let slot = window.slot_of(Nanos(now_ns));
             let expires_at_ns = window.expires_at(slot).0;
-            assert!(expires_at_ns > now_ns + window_ns + spread_ns);
+            assert!(window.spread_ns() >= spread_ns);
+            assert!(expires_at_ns > now_ns + window_ns + window.spread_ns());
             assert!(expires_at_ns <= now_ns + window.counted_ns_max());
             assert!(window.first_counted_slot(Nanos(expires_at_ns - 1)) <= slot);
             assert_eq!(window.first_counted_slot(Nanos(expires_at_ns)), slot + 1);
@@ -208,7 +221,7 @@ mod tests {
         fn a_place_in_the_ring_is_free_before_it_is_needed_again(
             window_ns in WINDOW_MIN_NS..=WINDOW_MAX_NS,
             spread_ns in 0..=SPREAD_MAX_NS,
-            slot in 0..=300_u64,
+            slot in 0..=600_u64,
         ) {
             let window = Window::with_spread(window_ns, spread_ns).unwrap();
             // Two rings after the clock's zero, so that no instant is cut at zero.
@@ -225,7 +238,7 @@ mod tests {
             spread_ns in 0..=SPREAD_MAX_NS,
             now_ns in 0..=u64::MAX / 4,
             other_now_ns in 0..=u64::MAX / 4,
-            slots_ago in 0..300_u64,
+            slots_ago in 0..600_u64,
         ) {
             let window = Window::with_spread(window_ns, spread_ns).unwrap();
             let (now, other) = (Nanos(now_ns), Nanos(other_now_ns));

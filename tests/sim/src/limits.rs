@@ -5,7 +5,8 @@
 //! arrivals → machine (rings, escrow, disk) ⇄ wires;   the same arrivals → central;   log → provider
 //! ```
 //!
-//! Absent: gossip (what it knows of other nodes is a table here), transport, and the cores' slices.
+//! Absent: gossip (what it knows of other nodes is a table here), transport, and the cores' slices
+//! (but for [`trace`]).
 
 mod arrivals;
 mod audit;
@@ -18,11 +19,13 @@ mod provider;
 mod scale;
 mod scenario;
 mod table;
+mod trace;
 mod wires;
 mod world;
 
 pub(crate) use scale::run as scale;
 pub(crate) use table::run as table;
+pub(crate) use trace::run as trace;
 
 use crate::seeds::say;
 use audit::largest_amount;

@@ -9,6 +9,7 @@
 //! sim limits --from 1 --count 200    clusters that share limits; nothing is ever exceeded
 //! sim limit 17                       one of them, with what happened
 //! sim limits-table                   how much of a limit is used, as a table
+//! sim limits-trace --trace FILE      and how recorded traffic fares under it, as tables
 //! sim limits-scale --nodes 1000 --limits 200
 //! ```
 //!
@@ -25,6 +26,7 @@ mod scenario;
 mod seeds;
 
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -78,6 +80,18 @@ enum Command {
     },
     /// Measures how much of a limit is used.
     LimitsTable,
+    /// Plays recorded traffic against a limit on tokens, however it is kept.
+    LimitsTrace {
+        /// `TIMESTAMP,ContextTokens,GeneratedTokens` a line.
+        #[arg(long)]
+        trace: PathBuf,
+        /// How many nodes; may be said several times.
+        #[arg(long, default_values_t = [1, 3, 7])]
+        nodes: Vec<usize>,
+        /// How many times faster than recorded.
+        #[arg(long, default_value_t = 1.0)]
+        speed: f64,
+    },
     /// Measures limits in a large cluster.
     LimitsScale {
         /// How large.
@@ -97,6 +111,7 @@ fn main() -> ExitCode {
         Command::Limits { from, count } => seeds::run(&["limit", "--quiet"], from, count),
         Command::Limit { seed, quiet } => limits::run(seed, !quiet),
         Command::LimitsTable => limits::table(),
+        Command::LimitsTrace { trace, nodes, speed } => limits::trace(&trace, &nodes, speed),
         Command::LimitsScale { nodes, limits } => limits::scale(nodes, limits),
     };
     if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -13,6 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use shared::config::model::{BaseUrl, Scheme, Secret};
+use shared::foreign::one_line;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -109,8 +110,7 @@ impl Agent {
             Some(token) => text.replace(token, "(the token)"),
             None => text.into_owned(),
         };
-        let text = text.trim().chars().take(TEXT_CHARACTERS_MAX);
-        text.map(|character| if character.is_control() { ' ' } else { character }).collect()
+        one_line(&text, TEXT_CHARACTERS_MAX)
     }
 
     async fn ask(&self, method: Method, path: &str, body: Bytes, within: Duration) -> Result<Answer, NoAnswer> {

@@ -2,6 +2,7 @@
 
 use super::super::Failure;
 use etcd_client::Error;
+use shared::foreign::one_line;
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -135,7 +136,7 @@ fn told(error: &Error) -> String {
         }
         source = error.source();
     }
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_MAX).collect()
+    one_line(&text, WORDS_MAX)
 }
 
 fn speaks_of_tls(cause: &str) -> bool {

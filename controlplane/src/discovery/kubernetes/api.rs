@@ -13,6 +13,7 @@ use kube::core::Request;
 use kube::core::params::{ListParams, WatchParams};
 use kube::{Client, Config};
 use serde::Deserialize;
+use shared::foreign::one_line;
 use std::error::Error;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -224,8 +225,7 @@ fn trouble(status: StatusCode, said: Option<Status>) -> Trouble {
 }
 
 fn short(text: &str) -> String {
-    let text = text.trim().chars().take(TEXT_CHARACTERS_MAX);
-    text.map(|character| if character.is_control() { ' ' } else { character }).collect()
+    one_line(text, TEXT_CHARACTERS_MAX)
 }
 
 /// Libraries say what they were doing; what went wrong is some levels below.

@@ -172,3 +172,15 @@ fn a_grant_to_a_former_process_is_none_to_this_one() {
     book.step(&[], at(2), &mut Vec::new());
     assert_eq!(book.spends_until(), None);
 }
+
+/// Whoever has the key may still be broken.
+#[test]
+fn rounds_and_epochs_that_leave_no_room_for_another_are_not_taken() {
+    let mut book = book("b", Some(roster(1, &["a", "b", "c"])), false);
+    let highest = Ballot { round: u64::MAX, by: account("a") };
+    assert_eq!(say(&mut book, "a", 1, Item::Prepare(highest, Vec::new()), at(1)), []);
+    assert_eq!(say(&mut book, "a", 1, Item::Accept(highest, roster(2, &["a", "b"])), at(1)), []);
+    assert_eq!(say(&mut book, "a", 1, Item::Decided(roster(u64::MAX, &["a", "b"])), at(1)), []);
+    assert_eq!(book.epoch(), 1);
+    assert_eq!(say(&mut book, "a", 1, Item::Prepare(ballot(1), Vec::new()), at(1)), [Item::Promise(ballot(1), None)]);
+}

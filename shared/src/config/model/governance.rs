@@ -5,6 +5,7 @@
 use core::fmt;
 use core::num::{NonZeroU32, NonZeroU64};
 use core::time::Duration;
+use std::sync::Arc;
 
 use super::provider::is_listed;
 use super::{Models, Origin, Secret, Window};
@@ -12,19 +13,20 @@ use super::{Models, Origin, Secret, Window};
 /// `governance`.
 #[derive(Debug, Default, PartialEq)]
 pub struct Governance {
-    /// Clients' credentials at the gateway.
-    pub virtual_keys: Vec<VirtualKey>,
+    /// Clients' credentials at the gateway. Those that a change leaves alone are the same ones before
+    /// and after it.
+    pub virtual_keys: Vec<Arc<VirtualKey>>,
     /// Limits that the others refer to.
     pub rate_limits: Vec<RateLimit>,
-    /// Money that the others refer to. Known, not enforced yet.
+    /// Money that the others refer to.
     pub budgets: Vec<Budget>,
     /// Limits and caps of models.
     pub model_configs: Vec<ModelConfig>,
     /// Limits of whole providers.
     pub providers: Vec<ProviderLimit>,
-    /// Groups of virtual keys. Known, not enforced yet.
+    /// Groups of virtual keys.
     pub teams: Vec<Team>,
-    /// Groups of teams. Known, not enforced yet.
+    /// Groups of teams.
     pub customers: Vec<Customer>,
     /// Who may use the admin interface.
     pub auth: AdminAuth,
@@ -230,6 +232,18 @@ pub struct ModelConfig {
     pub budget_ids: Vec<String>,
     /// `max_output_tokens`: what an answer may be at most; reserved where a request says nothing.
     pub max_output_tokens: Option<NonZeroU32>,
+    /// `input_cost_per_token` and `output_cost_per_token`: what budgets are charged.
+    pub price: Option<Price>,
+}
+
+/// What a model costs, in thousand-millionths of a US dollar a token: as many thousandths of a dollar
+/// a million tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    /// A token of the prompt.
+    pub input_nano_usd: u64,
+    /// A token of the answer.
+    pub output_nano_usd: u64,
 }
 
 /// What holds for a provider whoever asks.

@@ -1,12 +1,13 @@
 //! `governance`: virtual keys and everything that limits refer to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::keys::WEIGHT_MAX;
 use super::limits::{read_budget, read_id, read_rate_limit};
 use super::{EmptyMeans, MODELS_MAX, read_models, read_names, read_switch};
 use crate::config::model::{
-    AdminAuth, Config, Customer, Governance, ModelConfig, Models, ProviderGrant, ProviderLimit, Team, VirtualKey,
+    AdminAuth, Config, Customer, Governance, ModelConfig, Models, Price, ProviderGrant, ProviderLimit, Team, VirtualKey,
 };
 use crate::config::reader::{Fields, Node, Reader};
 use crate::config::references::Kind;
@@ -16,6 +17,9 @@ const ENTRIES_MAX: usize = 100_000;
 
 /// Budgets of one owner.
 const BUDGETS_MAX: usize = 16;
+
+/// A million dollars for a million tokens.
+const DOLLARS_PER_TOKEN_MAX: f64 = 1.0;
 
 /// What a virtual key begins with, so that it is told from a provider's in `Authorization`.
 const VIRTUAL_KEY_PREFIX: &str = "sk-bf-";
@@ -27,7 +31,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) 
         let mut values = Values::default();
         Governance {
             virtual_keys: read_list(reader, fields, "virtual_keys", |reader, node| {
-                reader.object(node, |r, f| read_virtual_key(r, f, empty, &mut values)).flatten()
+                reader.object(node, |r, f| read_virtual_key(r, f, empty, &mut values)).flatten().map(Arc::new)
             }),
             rate_limits: read_list(reader, fields, "rate_limits", read_rate_limit),
             budgets: read_list(reader, fields, "budgets", read_budget),
@@ -202,6 +206,7 @@ fn read_model_config(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option
         max_output_tokens: fields
             .read(reader, "max_output_tokens", |r, n| r.count(n, 1..=100_000_000))
             .and_then(core::num::NonZeroU32::new),
+        price: read_price(reader, fields),
         model: Some(model?).filter(|name| name != "*"),
     };
     // Taken without its scope, the limit would bind everybody.
@@ -220,6 +225,28 @@ enum Scope {
 }
 
 const SCOPES: [(&str, Scope); 2] = [("global", Scope::Global), ("virtual_key", Scope::VirtualKey)];
+
+/// Both or none: half a price would let the other half go by for nothing.
+fn read_price(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<Price> {
+    let names = ["input_cost_per_token", "output_cost_per_token"];
+    let nodes = names.map(|name| fields.get(reader, name));
+    if nodes.iter().all(Option::is_none) {
+        return None;
+    }
+    let mut nano_usd = [None; 2];
+    for ((name, node), nano_usd) in names.into_iter().zip(&nodes).zip(&mut nano_usd) {
+        match node {
+            Some(node) => {
+                let dollars = reader.number(node, 0.0..=DOLLARS_PER_TOKEN_MAX);
+                // Rounded up: a budget errs on its owner's side.
+                *nano_usd = dollars.map(|dollars| (dollars * 1e9 - 1e-3).ceil().max(0.0) as u64);
+            }
+            None => reader.fault(&fields.place, format!("{name:?} is missing"), "both prices, in US dollars a token"),
+        }
+    }
+    let [input_nano_usd, output_nano_usd] = nano_usd;
+    Some(Price { input_nano_usd: input_nano_usd?, output_nano_usd: output_nano_usd? })
+}
 
 fn read_provider_limit(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<ProviderLimit> {
     let node = fields.required(reader, "name", "the name of a provider");
@@ -320,7 +347,8 @@ pub(super) fn use_key_ids(config: &mut Config) {
             ids.insert((&provider.name, &key.name), &key.id);
         }
     }
-    for virtual_key in &mut config.governance.virtual_keys {
+    // Nobody else has them yet.
+    for virtual_key in config.governance.virtual_keys.iter_mut().filter_map(Arc::get_mut) {
         for grant in virtual_key.grants.iter_mut().flatten() {
             for id in grant.key_ids.iter_mut().flatten() {
                 if let Some(known) = ids.get(&(grant.provider.as_str(), id.as_str())) {

@@ -12,7 +12,8 @@ use crate::config::references::Kind;
 const UNITS_MAX: u64 = 1_000_000_000_000_000;
 
 /// Dollars; in millionths it stays exact in a double.
-const DOLLARS_MAX: f64 = 1_000_000_000.0;
+const MICRO_USD: f64 = 0.000_001;
+const DOLLARS_MAX: f64 = 1_000_000.0;
 
 const ENFORCEMENTS: [(&str, Enforcement); 4] = [
     ("strict", Enforcement::Strict),
@@ -173,7 +174,7 @@ pub(super) fn read_budget(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Bu
         .object(node, |reader, fields| {
             let id = read_id(reader, fields, Kind::Budget);
             let dollars = fields.required(reader, "max_limit", "an amount in US dollars");
-            let dollars = dollars.and_then(|node| reader.number(&node, 0.0..=DOLLARS_MAX));
+            let dollars = dollars.and_then(|node| reader.number(&node, MICRO_USD..=DOLLARS_MAX));
             let window = fields.required(reader, "reset_duration", "a window such as \"1M\"");
             let window = window.and_then(|node| reader.window(&node));
             Some(Budget { id: id?, max_micro_usd: (dollars? * 1e6).round() as u64, window: window? })

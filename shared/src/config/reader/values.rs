@@ -16,6 +16,9 @@ use crate::secret::Secret;
 /// Longest text, wherever it comes from: certificates are the longest ones.
 const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
+/// In front of a secret that was sealed.
+pub(in crate::config) const SEALED: &str = "sealed:";
+
 /// Longest secret; it has to fit into a request head.
 const SECRET_BYTES_MAX: usize = 8 * 1024;
 
@@ -283,6 +286,12 @@ impl Reader<'_> {
                 let problem = format!("cannot read {}: {}", quote(path), error.kind());
                 (problem, "a text file that the node's user may read")
             }),
+            Origin::Sealed => {
+                (self.sources.sealed)(literal.value.strip_prefix(SEALED).unwrap_or_default()).ok_or_else(|| {
+                    let problem = "is sealed and cannot be opened here".to_owned();
+                    (problem, "the secret itself, or the DEEPINTSHIELD_ENCRYPTION_KEY that it was sealed with")
+                })
+            }
         };
         let text = text.and_then(|text| {
             let text = Zeroizing::new(text);
@@ -305,7 +314,10 @@ impl Reader<'_> {
 impl Origin {
     /// What kind of text this is. `env.` counts only before a name that the environment can
     /// have, so that `env.example.com` stays a host.
-    pub(in crate::config) fn of(text: &str) -> Self {
+    pub fn of(text: &str) -> Self {
+        if text.starts_with(SEALED) {
+            return Self::Sealed;
+        }
         if let Some(name) = text.strip_prefix("env.") {
             let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::super::model::{
     Amount, Charge, ConfigStore, Dialect, DiscoverySource, Enforcement, InitialState, Models, OnNodeLoss, Origin,
-    ProviderKind, SslMode,
+    Price, ProviderKind, SslMode,
 };
 use super::loaded;
 use crate::config::Config;
@@ -125,54 +125,7 @@ fn the_store_of_the_page_loads_with_its_port_in_quotes() {
 }
 
 /// A configuration as users of the relatives have it.
-const MIGRATED: &str = r#"{
-  "$schema": "https://www.getbifrost.ai/schema",
-  "client": {
-    "drop_excess_requests": false, "initial_pool_size": 300, "prometheus_labels": ["team-name"],
-    "enable_logging": true, "allowed_origins": ["*", "https://app.example.com"],
-    "enforce_governance_header": true, "max_request_body_size_mb": 50
-  },
-  "providers": {
-    "openai": {
-      "keys": [
-        {"name": "one", "value": "env.OPENAI_API_KEY", "models": ["*"], "weight": 0.7,
-         "use_for_batch_api": true},
-        {"name": "two", "id": "k-2", "value": "file:/run/key", "models": ["gpt-4o-mini"],
-         "weight": 0.3, "aliases": {"small": "gpt-4o-mini", "large": {"model_id": "gpt-4o"}}}
-      ],
-      "network_config": {"default_request_timeout_in_seconds": 30, "max_retries": 3,
-        "retry_backoff_initial": 100, "retry_backoff_max": "2s"},
-      "concurrency_and_buffer_size": {"concurrency": 3, "buffer_size": 10}
-    },
-    "anthropic": {"keys": [{"name": "a", "value": "sk-ant-literal", "models": ["*"], "weight": 1}]},
-    "ollama": {"network_config": {"base_url": "http://localhost:11434"}},
-    "house": {
-      "keys": [{"name": "h", "value": "env.OPENAI_API_KEY", "models": ["*"], "weight": 1}],
-      "network_config": {"base_url": "https://llm.example.com/team", "extra_headers": {"X-Team": "a"}},
-      "custom_provider_config": {"base_provider_type": "openai", "allowed_requests": {"chat_completion": true}}
-    }
-  },
-  "governance": {
-    "budgets": [{"id": "b1", "max_limit": 100.5, "reset_duration": "1M"}],
-    "rate_limits": [{"id": "r1", "request_max_limit": 100, "request_reset_duration": "1m",
-                     "token_max_limit": 50000, "token_reset_duration": "1h"}],
-    "customers": [{"id": "c1", "name": "Customer"}],
-    "teams": [{"id": "t1", "name": "Team", "customer_id": "c1", "budget_id": "b1"}],
-    "virtual_keys": [
-      {"id": "vk1", "name": "App", "value": "sk-bf-one", "is_active": true, "team_id": "t1",
-       "rate_limit_id": "r1",
-       "provider_configs": [{"provider": "openai", "weight": 0.5, "allowed_models": ["*"],
-                             "key_ids": ["two"], "rate_limit_id": "r1"}]}
-    ],
-    "model_configs": [{"id": "m1", "model_name": "gpt-4o", "provider": "openai",
-                       "rate_limit_id": "r1", "max_output_tokens": 16384}],
-    "providers": [{"name": "openai", "rate_limit_id": "r1", "budget_id": "b1"}],
-    "routing_rules": [{"id": "x", "name": "x", "cel_expression": "model == 'x'", "targets": []}],
-    "auth_config": {"is_enabled": true, "admin_username": "admin", "admin_password": "env.OPENAI_API_KEY"}
-  },
-  "mcp": {"client_configs": []},
-  "logs_store": {"enabled": true, "type": "sqlite", "config": {"path": "logs.db"}}
-}"#;
+const MIGRATED: &str = include_str!("../../../../examples/migrated.json");
 
 #[test]
 fn a_configuration_of_the_relatives_becomes_types() {
@@ -228,15 +181,24 @@ fn what_has_no_effect_is_named_once_and_in_order() {
             "providers.openai.keys[0].use_for_batch_api",
             "providers.anthropic.keys[0].value",
             "providers.house.custom_provider_config.allowed_requests",
-            "governance.budgets",
-            "governance.customers",
-            "governance.teams",
             "governance.virtual_keys[0].value",
             "governance.routing_rules",
             "governance.auth_config.is_enabled",
             "logs_store",
         ]
     );
+}
+
+#[test]
+fn prices_are_dollars_a_token() {
+    let text = r#"{"governance": {"model_configs": [
+        {"model_name": "m", "input_cost_per_token": 0.0000025, "output_cost_per_token": 1e-5},
+        {"model_name": "n", "input_cost_per_token": 0, "output_cost_per_token": 1.5e-10},
+        {"model_name": "o"}]}}"#;
+    let governance = loaded(text).config.governance;
+    let price = |input_nano_usd, output_nano_usd| Some(Price { input_nano_usd, output_nano_usd });
+    let prices: Vec<_> = governance.model_configs.iter().map(|model| model.price).collect();
+    assert_eq!(prices, [price(2_500, 10_000), price(0, 1), None]);
 }
 
 #[test]
@@ -262,6 +224,22 @@ fn a_cluster_is_taken_for_one_that_ran_before_unless_the_file_says_otherwise() {
     assert_eq!(state(""), InitialState::Existing);
     assert_eq!(state(r#""initial_state": "existing""#), InitialState::Existing);
     assert_eq!(state(r#""initial_state": "new""#), InitialState::New);
+}
+
+#[test]
+fn a_cluster_that_shares_limits_should_say_how_many_nodes_it_has() {
+    let warnings = |fields: &str, enforcement: &str| {
+        let text = format!(
+            r#"{{"cluster_config": {{"enabled": true, "peers": ["127.0.0.2:10101"], "bind_address": "127.0.0.1"{fields}}},
+                "governance": {{"rate_limits": [{{"id": "a", "request_max_limit": 5, "request_reset_duration": "1m",
+                                                 "enforcement": "{enforcement}"}}]}}}}"#
+        );
+        let warnings = loaded(&text).warnings;
+        warnings.iter().filter(|warning| warning.message.contains("expected_nodes")).count()
+    };
+    assert_eq!(warnings("", "strict"), 1);
+    assert_eq!(warnings(r#", "expected_nodes": 2"#, "strict"), 0);
+    assert_eq!(warnings("", "gossip"), 0);
 }
 
 #[test]

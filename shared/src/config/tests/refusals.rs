@@ -291,8 +291,8 @@ fn text_that_is_no_json_has_its_place() {
 #[test]
 fn depth_size_and_counts_are_bounded() {
     check(&"[".repeat(200_000), &["1:65 nested deeper than 64 levels"]);
-    check(&format!("[{}]", "0,".repeat(1_000_001)), &["1:1999999 more than"]);
-    check(&" ".repeat(16 * 1024 * 1024 + 1), &["1:1 the file is larger than"]);
+    check(&format!("[{}]", "0,".repeat(4_000_001)), &["1:7999999 more than"]);
+    check(&" ".repeat(48 * 1024 * 1024 + 1), &["1:1 the file is larger than"]);
     let keys: Vec<String> =
         (0..1_001).map(|n| format!(r#"{{"name": "k{n}", "value": "env.OPENAI_API_KEY"}}"#)).collect();
     check(

@@ -13,7 +13,8 @@ use super::wires::Links;
 use controlplane::escrow::{NodeName, Peer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use shared::limit::Window;
+use shared::clock::Nanos;
+use shared::limit::{LimitRings, Window};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
@@ -149,6 +150,17 @@ impl<'s> World<'s> {
         }
         self.log.sort_unstable();
         Outcome::of(self)
+    }
+
+    /// A node's rings, for who plays its cores.
+    pub(super) fn rings(&self, node: usize) -> LimitRings {
+        let rings = self.machines.get(node).and_then(|machine| machine.process.as_ref());
+        rings.map(|process| process.rings.clone().into()).unwrap_or_default()
+    }
+
+    /// A node's reading of the time.
+    pub(super) fn reading(&self, node: usize, at_ns: u64) -> Nanos {
+        self.machines[node].now(at_ns)
     }
 
     pub(super) fn at(&mut self, at_ns: u64, event: Event) {
@@ -374,7 +386,7 @@ impl<'s> World<'s> {
         if self.broken.ignores_leases()
             && let Some(process) = &self.machines[node].process
         {
-            process.rings.iter().for_each(|ring| ring.set_valid_until(shared::clock::Nanos(u64::MAX)));
+            process.rings.iter().for_each(|ring| ring.set_valid_until(Nanos(u64::MAX)));
         }
         for place in 0..self.scenario.limits.len() {
             let spendable = audit::spendable(&self.machines, place, self.now_ns);

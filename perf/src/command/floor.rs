@@ -1,21 +1,25 @@
-//! `perf relay`.
+//! `perf relay` and `perf minimal-proxy`: the two floors, started the same way.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 
 use super::{CommandError, Verdict, doing};
-use crate::{clock, relay, ring, rows::say, target::loopback};
+use crate::{clock, minimal_proxy, relay, ring, rows::say, target::loopback};
 
-/// Longest life of a relay that nobody stopped, in seconds.
+/// Longest life of a floor that nobody stopped, in seconds.
 const LIFE_SECONDS_MAX: u64 = 86_400;
 
 #[derive(Debug, Args)]
-pub(super) struct RelayArgs {
+pub(super) struct FloorArgs {
     /// Address to listen on, loopback only
     #[arg(long)]
     listen: String,
-    /// Address to relay to, loopback only
+    /// Address to pass everything on to, loopback only
     #[arg(long)]
     to: String,
     /// Pin this program to a core
@@ -26,7 +30,19 @@ pub(super) struct RelayArgs {
     seconds: u64,
 }
 
-pub(super) fn run(args: &RelayArgs) -> Result<Verdict, CommandError> {
+pub(super) fn relay(args: &FloorArgs) -> Result<Verdict, CommandError> {
+    run("relay", args, relay::serve)
+}
+
+pub(super) fn minimal_proxy(args: &FloorArgs) -> Result<Verdict, CommandError> {
+    run("minimal-proxy", args, minimal_proxy::serve)
+}
+
+fn run(
+    name: &str,
+    args: &FloorArgs,
+    serve: impl AsyncFnOnce(SocketAddr, SocketAddr, Instant) -> io::Result<()>,
+) -> Result<Verdict, CommandError> {
     let listen = loopback(&args.listen)?;
     let to = loopback(&args.to)?;
     if let Some(id) = args.pin
@@ -36,8 +52,8 @@ pub(super) fn run(args: &RelayArgs) -> Result<Verdict, CommandError> {
     }
     let end = clock::now() + Duration::from_secs(args.seconds.min(LIFE_SECONDS_MAX));
     ring::run(async |driver| {
-        say(&format!("relay: {listen} -> {to} over {}", driver.name()));
-        relay::serve(listen, to, end).await
+        say(&format!("{name}: {listen} -> {to} over {}", driver.name()));
+        serve(listen, to, end).await
     })
     .map_err(doing("starting the ring"))?
     .map_err(doing("listening"))?;
