@@ -7,7 +7,7 @@ use crate::store::schema::{self, Found, MIGRATIONS};
 use crate::store::sql;
 use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
-/// Who migrates holds this advisory lock of the database: "DIShield".
+/// Who migrates holds this advisory lock of the database: `DIShield`.
 const MIGRATION_LOCK: i64 = 0x4449_5368_6965_6c64;
 /// Waiting for another's migration may take longer than other waits.
 const PATIENCE: &str = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '120s'";

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 /// For the owner only.
 const MODE: u32 = 0o600;
+const OTHERS: u32 = 0o077;
 /// How long another process may hold the file. Another node on it, or an operator with a tool.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Switching to WAL needs the file alone, and does not wait by itself.
 const SWITCH_ATTEMPTS: u32 = 100;
 const SWITCH_PAUSE: Duration = Duration::from_millis(50);
-/// "DIsh" in the file's head: the database is ours.
+/// `DIsh` in the file's head: the database is ours.
 const APPLICATION_ID: i64 = 0x4449_7368;
 
 /// The database, with today's tables.
@@ -47,7 +48,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
 fn restrict(path: &Path) -> io::Result<()> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     match fs::metadata(path) {
-        Ok(there) if there.permissions().mode() & 0o077 == 0 => return Ok(()),
+        Ok(there) if there.permissions().mode() & OTHERS == 0 => return Ok(()),
         Ok(_) => return fs::set_permissions(path, fs::Permissions::from_mode(MODE)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
