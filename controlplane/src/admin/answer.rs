@@ -61,7 +61,8 @@ impl Refusal {
 
     /// To be tried again after so many seconds.
     pub(super) fn later(status: StatusCode, code: &'static str, message: &str, seconds: u64) -> Self {
-        Self { field: Some(Box::new((header::RETRY_AFTER, seconds.into()))), ..Self::new(status, code, message) }
+        let field = Some(Box::new((header::RETRY_AFTER, seconds.into())));
+        Self { field, ..Self::new(status, code, message) }
     }
 
     pub(super) fn invalid(faults: &[EntityFault]) -> Self {

@@ -204,7 +204,7 @@ impl Engine {
 
     async fn begin(&mut self) {
         self.say_waiting().await;
-        match self.kept.read() {
+        match self.kept.read().await {
             Ok(Some((head, entities))) => (self.head, self.entities) = (head, Arc::new(entities)),
             Ok(None) => {}
             Err(error) => tracing::warn!("{error}; whether the store has lost something is not noticed at this start"),
@@ -412,7 +412,9 @@ impl Engine {
                 self.say_standing().await;
             }
             Ask::History { before, count, answer } => {
-                drop(answer.send(in_time(self.store.history(before, count.min(HISTORY_MAX))).await.map_err(unavailable)));
+                drop(
+                    answer.send(in_time(self.store.history(before, count.min(HISTORY_MAX))).await.map_err(unavailable)),
+                );
             }
             Ask::Revision(digest, answer) => {
                 drop(answer.send(in_time(self.store.revision(digest)).await.map_err(unavailable)));
@@ -475,7 +477,8 @@ impl Engine {
                 return Ok(false);
             }
             Err(StoreError::Invalid(problem)) => {
-                let fault = EntityFault { id: None, pointer: String::new(), problem, expected: String::new(), nearest: None };
+                let fault =
+                    EntityFault { id: None, pointer: String::new(), problem, expected: String::new(), nearest: None };
                 return Err(Refused::Faults(vec![fault]));
             }
             Err(error) => {
@@ -538,9 +541,9 @@ fn unavailable(error: StoreError) -> Refused {
 }
 
 async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(STORE_TIMEOUT, asked)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::Uncertain(format!("it does not answer within {} s", STORE_TIMEOUT.as_secs()))))
+    tokio::time::timeout(STORE_TIMEOUT, asked).await.unwrap_or_else(|_| {
+        Err(StoreError::Uncertain(format!("it does not answer within {} s", STORE_TIMEOUT.as_secs())))
+    })
 }
 
 /// On the blocking pool; `None` after a panic, which has logged itself.

@@ -54,15 +54,20 @@ impl Kept {
         Self { dir, wanted: None, writing: None, next_at: Nanos(0) }
     }
 
-    /// What an earlier process kept; `None` where there is nothing. Blocks.
-    pub(crate) fn read(&self) -> Result<Option<(Head, Entities)>, KeptError> {
-        let Some(dir) = &self.dir else { return Ok(None) };
-        dir.read(FILE_NAME, FILE_BYTES_MAX)?.map(|bytes| decode(&bytes).ok_or(KeptError::Damaged)).transpose()
+    /// What an earlier process kept; `None` where there is nothing.
+    pub(crate) async fn read(&self) -> Result<Option<(Head, Entities)>, KeptError> {
+        let Some(dir) = self.dir.clone() else { return Ok(None) };
+        let read = move || {
+            dir.read(FILE_NAME, FILE_BYTES_MAX)?.map(|bytes| decode(&bytes).ok_or(KeptError::Damaged)).transpose()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or(Err(KeptError::Damaged))
     }
 
     /// This is to be kept.
     pub(crate) fn want(&mut self, head: &Head, entities: &Arc<Entities>) {
-        self.wanted = self.dir.is_some().then(|| (head.clone(), Arc::clone(entities)));
+        if self.dir.is_some() && head.number > 0 {
+            self.wanted = Some((head.clone(), Arc::clone(entities)));
+        }
     }
 
     /// When [`Kept::write`] has something to do; `None`: nothing is wanted.

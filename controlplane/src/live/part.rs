@@ -96,7 +96,8 @@ impl LivePart {
     }
 
     fn channels(rules: StoreRules) -> (Doors, Self) {
-        let nothing = Document { head: Head::default(), entities: Arc::default(), is_writable: Err(STARTING.to_owned()) };
+        let nothing =
+            Document { head: Head::default(), entities: Arc::default(), is_writable: Err(STARTING.to_owned()) };
         let (document, seen) = watch::channel(Arc::new(nothing));
         let (ask_sender, asks) = mpsc::channel(ASKS_WAITING_MAX);
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);

@@ -71,10 +71,15 @@ impl Engine {
             match verdict {
                 Verdict::Waits => return,
                 Verdict::Caught => tracing::info!(revision, "the configuration is the newest of all nodes"),
-                Verdict::Alone => tracing::info!(revision, "no other node was heard: the own configuration is the newest"),
+                Verdict::Alone => {
+                    tracing::info!(revision, "no other node was heard: the own configuration is the newest")
+                }
                 Verdict::GaveUp => {
-                    tracing::warn!(revision, "the newest configuration of the others could not be had in time; the node \
-                                    becomes ready with its own and goes on trying");
+                    tracing::warn!(
+                        revision,
+                        "the newest configuration of the others could not be had in time; the node \
+                                    becomes ready with its own and goes on trying"
+                    );
                 }
             }
             self.catching_up.is_over = true;
@@ -118,7 +123,8 @@ impl Engine {
                 faults.iter().take(super::FAULTS_LOGGED_MAX).for_each(|fault| tracing::error!("{}", described(fault)));
                 let why = format!("{} cannot be imported", self.settings.file_name);
                 tracing::error!(faults = faults.len(), "{why}; the node has no configuration until that is put right");
-                self.unusable = Some(faults.first().map(described).map_or(why.clone(), |first| format!("{why}: {first}")));
+                self.unusable =
+                    Some(faults.first().map(described).map_or(why.clone(), |first| format!("{why}: {first}")));
             }
             // Tried again when the store is back.
             Err(_) => self.catching_up.is_import_tried = false,
@@ -138,7 +144,12 @@ mod tests {
 
     fn peer(number: Option<u64>) -> PeerHead {
         let address = ([127, 0, 0, 1], 7).into();
-        PeerHead { id: "b".into(), address, head: number.filter(|number| *number > 0).map(head), has_told: number.is_some() }
+        PeerHead {
+            id: "b".into(),
+            address,
+            head: number.filter(|number| *number > 0).map(head),
+            has_told: number.is_some(),
+        }
     }
 
     fn at(seconds: u64) -> Nanos {

@@ -200,7 +200,11 @@ impl Engine {
         }
         fetch.tries = fetch.tries.saturating_add(1);
         if fetch.tries > TRIES_MAX {
-            tracing::warn!(peer = fetch.from, revision = fetch.target.number, "the peer does not send its configuration");
+            tracing::warn!(
+                peer = fetch.from,
+                revision = fetch.target.number,
+                "the peer does not send its configuration"
+            );
             self.give_up();
             return;
         }
@@ -316,7 +320,10 @@ impl Engine {
         let Some(fetch) = &self.peers.fetch else { return Ok(()) };
         let (Some(first), Some(last)) = (revisions.first(), revisions.last()) else { return Ok(()) };
         let last_number = last.number;
-        if fetch.fork.is_none() && first.parent == self.head.digest && self.head.number.checked_add(1) == Some(first.number) {
+        if fetch.fork.is_none()
+            && first.parent == self.head.digest
+            && self.head.number.checked_add(1) == Some(first.number)
+        {
             return self.follow(revisions).await;
         }
         if let Some(tip) = fetch.chain.last() {

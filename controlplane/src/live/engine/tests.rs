@@ -143,11 +143,11 @@ impl Network {
         let heads = |node: &Node| (node.live.document().head.clone(), node.published.borrow().0.clone());
         let agree = async {
             loop {
+                Self::gossip(nodes);
                 let first = heads(nodes[0]);
                 if first.0 == first.1 && nodes.iter().all(|node| heads(node) == first) {
                     return;
                 }
-                Self::gossip(nodes);
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
@@ -156,13 +156,18 @@ impl Network {
 }
 
 impl Node {
-    async fn until(&self, is_so: impl Fn(&Self) -> bool) {
-        let wait = async {
-            while !is_so(self) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("what the test waits for");
+    #[track_caller]
+    fn until(&self, is_so: impl Fn(&Self) -> bool) -> impl Future<Output = ()> {
+        let place = std::panic::Location::caller();
+        async move {
+            let wait = async {
+                while !is_so(self) {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            };
+            let outcome = tokio::time::timeout(Duration::from_secs(20), wait).await;
+            assert!(outcome.is_ok(), "{place}: what the test waits for does not come");
+        }
     }
 
     async fn ready(&self) {
@@ -331,7 +336,8 @@ async fn a_node_that_was_away_catches_up_before_it_is_ready() {
     Network::gossip(&[&a, &helper]);
     a.ready().await;
     // More than fits one message, and more revisions than one batch has.
-    let many: Vec<(String, Value)> = (0..400).map(|n| (format!("virtual_key/m{n}"), virtual_key(&format!("m{n}")))).collect();
+    let many: Vec<(String, Value)> =
+        (0..400).map(|n| (format!("virtual_key/m{n}"), virtual_key(&format!("m{n}")))).collect();
     let many = many.iter().map(|(id, value)| (id.as_str(), value.clone())).collect();
     a.live.propose(proposal(None, many)).await.unwrap();
     for n in 0..300 {
