@@ -65,7 +65,11 @@ impl Known {
                 if is_word && !has_word {
                     let object = place.rsplit_once('.').map_or("", |(object, _)| object);
                     let beside = seen.get(object).into_iter().flat_map(|seen| &seen.fields);
-                    let task = |name| Task { document: document.clone(), place: below(object, name), has_word: true };
+                    let task = |name: &&'static str| Task {
+                        document: document.clone(),
+                        place: below(object, name),
+                        has_word: true,
+                    };
                     tasks.extend(beside.map(task).filter(|task| task.place != place));
                 }
                 show(&document, &mut seen, &mut tasks);
