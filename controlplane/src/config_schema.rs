@@ -3,7 +3,8 @@
 //!
 //! There is no second description that could say something else. What only the reader knows (which
 //! fields go together, what refers to what, how a duration is written) is not in the schema; it is
-//! stricter than the reader where a section is switched off, whose fields the reader passes unread.
+//! stricter than the reader where a section is switched off, whose fields the reader passes unread. What
+//! is asked for only where two fields beside each other have certain values is open: `config_store.config`.
 
 use serde_json::{Map, Value, json};
 use shared::config::{What, asked_of};
@@ -30,8 +31,6 @@ struct Task {
     document: Value,
     /// The place, as the reader names it.
     place: String,
-    /// A word stands beside it already, which may decide what is asked for here; one is enough.
-    has_word: bool,
 }
 
 /// What the reader knows.
@@ -49,7 +48,7 @@ impl Known {
         let mut tasks = VecDeque::new();
         let mut shown = 0_usize;
         show(&json!({}), &mut seen, &mut tasks);
-        while let Some(Task { document, place, has_word }) = tasks.pop_front() {
+        while let Some(Task { document, place }) = tasks.pop_front() {
             let mut values = candidates();
             let mut tried = BTreeSet::new();
             while let Some(value) = values.pop() {
@@ -58,21 +57,9 @@ impl Known {
                     return Self(seen);
                 }
                 let mut document = document.clone();
-                let is_word = value.as_str().is_some_and(|word| tried.contains(word));
-                if !put(&mut document, &place, value) {
-                    continue;
+                if put(&mut document, &place, value) {
+                    show(&document, &mut seen, &mut tasks);
                 }
-                if is_word && !has_word {
-                    let object = place.rsplit_once('.').map_or("", |(object, _)| object);
-                    let beside = seen.get(object).into_iter().flat_map(|seen| &seen.fields);
-                    let task = |name: &&'static str| Task {
-                        document: document.clone(),
-                        place: below(object, name),
-                        has_word: true,
-                    };
-                    tasks.extend(beside.map(task).filter(|task| task.place != place));
-                }
-                show(&document, &mut seen, &mut tasks);
                 for what in seen.get(&place).into_iter().flat_map(|seen| &seen.whats) {
                     let What::Choice(words) = what else { continue };
                     let new = words.iter().filter(|word| tried.insert(**word));
@@ -187,8 +174,7 @@ fn show(document: &Value, seen: &mut BTreeMap<String, Seen>, tasks: &mut VecDequ
     for (place, fields) in cases {
         let known = &mut seen.entry(place.clone()).or_default().cases;
         if known.insert(fields.clone()) {
-            let task =
-                |name: &&'static str| Task { document: document.clone(), place: below(&place, name), has_word: false };
+            let task = |name: &&'static str| Task { document: document.clone(), place: below(&place, name) };
             tasks.extend(fields.iter().map(task));
         }
     }
