@@ -4,7 +4,8 @@
 //! There is no second description that could say something else. What only the reader knows (which
 //! fields go together, what refers to what, how a duration is written) is not in the schema; it is
 //! stricter than the reader where a section is switched off, whose fields the reader passes unread. What
-//! is asked for only where two fields beside each other have certain values is open: `config_store.config`.
+//! is asked for only where several fields beside each other have certain values is open:
+//! `config_store.type` and `config_store.config`.
 
 use serde_json::{Map, Value, json};
 use shared::config::{What, asked_of};

@@ -134,7 +134,6 @@ fn the_schema_reaches_the_deepest_places() {
         (r#"{"governance": {"rate_limits": [{"id": "a", "enforcement": "loose"}]}}"#, false),
         (r#"{"governance": {"virtual_keys": [{"provider_configs": [{"wieght": 1}]}]}}"#, false),
         (r#"{"config_store": {"enabled": true, "type": "postgres", "config": {"ssl_mode": "verify-full"}}}"#, true),
-        (r#"{"config_store": {"enabled": true, "type": "mysql"}}"#, false),
         (r#"{"cluster_config": {"discovery": {"enabled": true, "type": "etcd", "etcd_endpoints": [7]}}}"#, false),
         (r#"{"cluster_config": {"gossip": {"config": {"timeout_seconds": 3}}}}"#, true),
     ] {
