@@ -115,6 +115,8 @@ impl Ticker {
         let live = self.receiver.newest_live();
         if let Some(published) = self.receiver.newest() {
             core.adopt(published);
+            // The control thread counts when the last core has it.
+            self.report_at = now;
         }
         if let Some(live) = live {
             core.advice.adopt(live);

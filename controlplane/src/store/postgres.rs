@@ -56,8 +56,8 @@ impl PostgresStore {
         self.pool.lease().await.map_err(|fault| self.error(fault))
     }
 
-    /// Waits for `work` on `lease`, which goes back if nothing is left open on it.
-    async fn finish<T>(&self, result: Result<T, Fault>, lease: Lease<'_>) -> Result<T, StoreError> {
+    /// What came of a call; `lease` goes back if nothing is left open on it.
+    fn finish<T>(&self, result: Result<T, Fault>, lease: Lease<'_>) -> Result<T, StoreError> {
         if result.as_ref().err().is_none_or(Fault::spares_the_connection) {
             self.pool.give_back(lease);
         }
@@ -68,7 +68,7 @@ impl PostgresStore {
         let mut lease = self.lease().await?;
         let count = count.min(REVISIONS_IN_PAGE_MAX);
         let result = bounded(read::page(&mut lease.client, sql, bound, count)).await;
-        recorded(self.finish(result, lease).await?).await
+        recorded(self.finish(result, lease)?).await
     }
 
     /// Whether a revision was kept whose commit nobody confirmed, because of `reason`.
@@ -103,7 +103,7 @@ impl Store for PostgresStore {
     async fn state(&self) -> Result<(Head, Vec<Entity>), StoreError> {
         let mut lease = self.lease().await?;
         let result = bounded(read::state(&mut lease.client)).await;
-        let (head, entities) = self.finish(result, lease).await?;
+        let (head, entities) = self.finish(result, lease)?;
         let read = |(kind, name, value): (String, String, String)| rows::entity(&kind, name, &value);
         let entities = compute(move || entities.into_iter().map(read).collect()).await?;
         Ok((head, entities))
@@ -118,7 +118,7 @@ impl Store for PostgresStore {
                 drop(lease);
                 self.ask(incoming.digest, fault).await
             }
-            result => self.finish(result, lease).await,
+            result => self.finish(result, lease),
         }
     }
 
@@ -135,7 +135,7 @@ impl Store for PostgresStore {
     async fn revision(&self, digest: Digest) -> Result<Option<Recorded>, StoreError> {
         let mut lease = self.lease().await?;
         let result = bounded(read::revision(&mut lease.client, digest)).await;
-        Ok(recorded(self.finish(result, lease).await?).await?.pop())
+        Ok(recorded(self.finish(result, lease)?).await?.pop())
     }
 
     async fn switch(&self, _: Digest, _: &[Revision]) -> Result<(), StoreError> {

@@ -90,7 +90,7 @@ impl Store for SqliteStore {
     }
 
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     fn describe(&self) -> String {

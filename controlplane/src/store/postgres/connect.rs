@@ -1,6 +1,6 @@
 //! One connection to the database: name, TCP, TLS, login.
 
-use super::fault::{self, Fault};
+use super::fault::Fault;
 use super::tls::{self, Encrypted, Handshake};
 use rustls::pki_types::ServerName;
 use shared::config::model::{Postgres, SslMode};
@@ -91,7 +91,7 @@ impl Access {
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Wanted::Require,
         });
         let login = config.connect_raw(stream, Handshake { connector, name }).await;
-        login.map_err(|error| Fault::Connect(fault::words(&error)))
+        Ok(login?)
     }
 
     async fn authorities(&self) -> Result<Option<Vec<u8>>, Fault> {

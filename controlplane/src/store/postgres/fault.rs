@@ -16,10 +16,10 @@ pub(super) enum Fault {
     /// There is no connection to work on.
     #[error("{0}")]
     Connect(String),
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Sql(#[from] Error),
     /// Confirming it failed, so that it may be done all the same.
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Commit(Error),
     #[error("no answer within {0:?}")]
     Silent(Duration),
@@ -55,7 +55,7 @@ impl Fault {
 }
 
 /// What the server, or the way to it, says, and what to do about it.
-pub(super) fn words(error: &Error) -> String {
+fn words(error: &Error) -> String {
     let Some(said) = error.as_db_error() else { return local_words(error) };
     let code = said.code().code();
     let remedy = match code {

@@ -7,7 +7,7 @@ use crate::store::schema::{self, Found, MIGRATIONS};
 use crate::store::sql;
 use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
-/// Who migrates holds this advisory lock of the database: "DIShield".
+/// Who migrates holds this advisory lock of the database: `DIShield`.
 const MIGRATION_LOCK: i64 = 0x4449_5368_6965_6c64;
 /// Waiting for another's migration may take longer than other waits.
 const PATIENCE: &str = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '120s'";
@@ -32,10 +32,14 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), Fault> {
     Ok(transaction.commit().await?)
 }
 
+/// Not `to_regclass`: inside one transaction it may go on answering that there is no such table
+/// after somebody else has made it.
+const IS_THERE: &str = "SELECT count(*) FROM pg_catalog.pg_class \
+     WHERE relname = 'deepintshield_schema' AND pg_catalog.pg_table_is_visible(oid)";
+
 /// What the tables say of themselves; `None`: there are none.
 async fn found(client: &impl GenericClient) -> Result<Option<Found>, Fault> {
-    let is_there = client.query_one("SELECT to_regclass('deepintshield_schema') IS NOT NULL", &[]).await?;
-    if !is_there.try_get::<_, bool>(0)? {
+    if client.query_one(IS_THERE, &[]).await?.try_get::<_, i64>(0)? == 0 {
         return Ok(None);
     }
     let row = client.query_one(sql::SCHEMA, &[]).await?;

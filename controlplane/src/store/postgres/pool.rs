@@ -49,9 +49,8 @@ impl Pool {
 
     /// A connection that answers, to tables that this program can use.
     pub(super) async fn lease(&self) -> Result<Lease<'_>, Fault> {
-        let permit = match timeout(TURN_TIMEOUT, self.permits.acquire()).await {
-            Ok(Ok(permit)) => permit,
-            _ => return Err(Fault::Connect("all connections of this node are in use: try again".to_owned())),
+        let Ok(Ok(permit)) = timeout(TURN_TIMEOUT, self.permits.acquire()).await else {
+            return Err(Fault::Connect("all connections of this node are in use: try again".to_owned()));
         };
         while let Some(client) = self.take_idle() {
             if timeout(CHECK_TIMEOUT, client.check_connection()).await.is_ok_and(|checked| checked.is_ok()) {

@@ -102,7 +102,7 @@ mod tests {
         let change = |bytes| IncomingChange { kind: "key", name: String::new(), value: Some("x".repeat(bytes)) };
         let sizes = |changes: &[IncomingChange]| at_once(changes).map(<[_]>::len).collect::<Vec<_>>();
         assert_eq!(sizes(&[]), [0; 0]);
-        let many: Vec<_> = (0..CHANGES_AT_ONCE_MAX + 1).map(|_| change(1)).collect();
+        let many: Vec<_> = (0..=CHANGES_AT_ONCE_MAX).map(|_| change(1)).collect();
         assert_eq!(sizes(&many), [CHANGES_AT_ONCE_MAX, 1]);
         let large = [change(BYTES_AT_ONCE_MAX + 1), change(BYTES_AT_ONCE_MAX), change(1), change(1)];
         assert_eq!(sizes(&large), [1, 1, 2]);

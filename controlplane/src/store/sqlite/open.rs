@@ -5,6 +5,7 @@ use crate::live::StoreError;
 use crate::store::schema::{self, Found, MIGRATIONS, Migration};
 use crate::store::sql;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -14,12 +15,13 @@ use std::time::Duration;
 
 /// For the owner only.
 const MODE: u32 = 0o600;
+const OTHERS: u32 = 0o077;
 /// How long another process may hold the file. Another node on it, or an operator with a tool.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Switching to WAL needs the file alone, and does not wait by itself.
 const SWITCH_ATTEMPTS: u32 = 100;
 const SWITCH_PAUSE: Duration = Duration::from_millis(50);
-/// "DIsh" in the file's head: the database is ours.
+/// `DIsh` in the file's head: the database is ours.
 const APPLICATION_ID: i64 = 0x4449_7368;
 
 /// The database, with today's tables.
@@ -46,19 +48,24 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
 fn restrict(path: &Path) -> io::Result<()> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     match fs::metadata(path) {
-        Ok(there) if there.permissions().mode() & 0o077 == 0 => return Ok(()),
+        Ok(there) if there.permissions().mode() & OTHERS == 0 => return Ok(()),
         Ok(_) => return fs::set_permissions(path, fs::Permissions::from_mode(MODE)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
+    let make = |path: &OsStr| fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map(drop);
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".new-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
-    fs::OpenOptions::new().write(true).create_new(true).mode(MODE).open(&new)?;
+    // Of a process with our number that ended just here; that there is none is what is wanted.
+    drop(fs::remove_file(&new));
+    make(&new)?;
     let linked = fs::hard_link(&new, path);
     fs::remove_file(&new)?;
     match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // A file system without links. Nobody else of this process has the file open yet.
+        Err(_) => make(path.as_os_str()),
+        Ok(()) => Ok(()),
     }
 }
 
