@@ -3,14 +3,12 @@
 //! Shows what the node says and judges nothing; `doctor` looks for causes. Peers' own words are
 //! foreign text, and are stripped of what a terminal would obey.
 
-use crate::admin_client;
+use crate::admin_client::{Admin, AdminOptions};
 use clap::Args;
 use serde_json::Value;
-use shared::config::{self, Sources};
 use shared::foreign::one_line;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,58 +18,24 @@ const CELL_MAX: usize = 48;
 /// Of `deepintshield cluster`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The node's admin listener, where it is not the one of the configuration.
-    #[arg(long, value_name = "HOST:PORT")]
-    admin: Option<String>,
+    #[command(flatten)]
+    admin: AdminOptions,
 
     /// Prints the node's own answer, as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Asks and prints. Exit code 0: HEALTHY, 1: NOT HEALTHY, 69: nobody answers.
+/// Asks and prints. Exit code 0: HEALTHY, 1: NOT HEALTHY, 69: nobody answers, 77: not let in.
 pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
-    let address = match admin_address(path, options.admin.as_deref()) {
-        Ok(address) => address,
+    let (body, status) = match Admin::find(path, &options.admin).and_then(|admin| admin.status()) {
+        Ok(found) => found,
         Err((code, why)) => return crate::fail(code, &why),
-    };
-    let body = match admin_client::get(address, "/cluster/status") {
-        Ok((200, body)) => body,
-        Ok((code, _)) => {
-            return crate::fail(
-                69,
-                &format!("the node at {address} answers with {code}; is its control thread stuck?"),
-            );
-        }
-        Err(error) => {
-            let hint = "is the node running, and `server.admin_host` and `server.admin_port` right?";
-            return crate::fail(69, &format!("no node answers at {address}: {error}; {hint}"));
-        }
-    };
-    let Ok(status) = serde_json::from_str::<Value>(&body) else {
-        return crate::fail(69, &format!("{address} answers, but not as a node does"));
     };
     // A reader that closes early (`head`) has seen enough.
     let mut out = io::stdout().lock();
     let _ = if options.json { writeln!(out, "{body}") } else { write!(out, "{}", table(&status)) };
     ExitCode::from(u8::from(status["cluster_health"] != "HEALTHY"))
-}
-
-/// Where the admin listener is: as said, or as configured. With exit code and reason where it cannot be told.
-pub(crate) fn admin_address(path: &Path, said: Option<&str>) -> Result<SocketAddr, (u8, String)> {
-    if let Some(said) = said {
-        return admin_client::resolve(said).map_err(|error| (64, format!("--admin {said}: {error}")));
-    }
-    let name = path.display();
-    let bytes = std::fs::read(path).map_err(|error| {
-        (66, format!("cannot read {name}: {error}; name it with --config, or say where to ask with --admin HOST:PORT"))
-    })?;
-    let sources = Sources { env: &controlplane::sources::env, file: &controlplane::sources::file, ..Sources::none() };
-    let loaded = config::text_of(&bytes).map_err(|fault| vec![fault]).and_then(|text| config::load(text, &sources));
-    match loaded {
-        Ok(loaded) => Ok(admin_client::reachable(loaded.config.server.admin_listen)),
-        Err(faults) => Err((78, format!("{name} has {} faults; see `deepintshield check`", faults.len()))),
-    }
 }
 
 /// A summary, a table of all nodes, and what discovery says.

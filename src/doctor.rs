@@ -1,7 +1,8 @@
 //! `deepintshield doctor`: looks for what keeps this node out of its cluster, and prints each
 //! finding with symptom, cause and remedy. What is looked for is `controlplane::doctor`'s matter.
 
-use crate::{admin_client, cluster, process};
+use crate::admin_client::{Admin, AdminOptions};
+use crate::process;
 use clap::Args;
 use controlplane::doctor::{Finding, Patient, Remark, examine};
 use serde_json::Value;
@@ -19,9 +20,8 @@ const LOG_WARNINGS: &str = "warn";
 /// Of `deepintshield doctor`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The admin listener of the node that runs on this configuration, where it is another one.
-    #[arg(long, value_name = "HOST:PORT")]
-    admin: Option<String>,
+    #[command(flatten)]
+    admin: AdminOptions,
 }
 
 /// Examines and prints. Exit code 0: nothing is wrong, 1: something is, 78: not even the configuration loads.
@@ -39,13 +39,14 @@ pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
             return crate::fail(78, &format!("{name} has {} faults; see `deepintshield check`", faults.len()));
         }
     };
-    let admin = match cluster::admin_address(path, options.admin.as_deref()) {
-        Ok(address) => address,
+    let admin = match Admin::find(path, &options.admin) {
+        Ok(admin) => admin,
         Err((code, why)) => return crate::fail(code, &why),
     };
-    let status = admin_client::get(admin, "/cluster/status").ok().filter(|(code, _)| *code == 200);
-    let status: Option<Value> = status.and_then(|(_, body)| serde_json::from_str(&body).ok());
-    let metrics = || admin_client::get(admin, "/metrics").ok().map(|(_, body)| body);
+    let page = |path: &str| admin.ask("GET", path, "", "").ok().filter(|answer| answer.status == 200);
+    let status = page("/cluster/status").and_then(|answer| serde_json::from_str(&answer.body).ok());
+    let status: Option<Value> = status;
+    let metrics = || page("/metrics").map(|answer| answer.body);
 
     // What sources and gossip warn of is part of the picture; it goes to standard error.
     process::start_logging(LogFormat::Text, LOG_WARNINGS);

@@ -4,8 +4,8 @@
 //! Shows what the node says and judges nothing. Peers' own words are foreign text, and are stripped of
 //! what a terminal would obey.
 
-use crate::admin_client;
-use crate::cluster::{admin_address, ago, cell, lay_out};
+use crate::admin_client::{Admin, AdminOptions};
+use crate::cluster::{ago, cell, lay_out};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -16,36 +16,19 @@ use std::process::ExitCode;
 /// Of `deepintshield limits`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The node's admin listener, where it is not the one of the configuration.
-    #[arg(long, value_name = "HOST:PORT")]
-    admin: Option<String>,
+    #[command(flatten)]
+    admin: AdminOptions,
 
     /// Prints the node's own figures, as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Asks and prints. Exit code 0: all limits may be spent here, 1: some may not, 69: nobody answers.
+/// Asks and prints. Exit code 0: all limits may be spent here, 1: some may not, 69: nobody answers, 77: not let in.
 pub(crate) fn run(path: &Path, options: &Options) -> ExitCode {
-    let address = match admin_address(path, options.admin.as_deref()) {
-        Ok(address) => address,
+    let status = match Admin::find(path, &options.admin).and_then(|admin| admin.status()) {
+        Ok((_, status)) => status,
         Err((code, why)) => return crate::fail(code, &why),
-    };
-    let body = match admin_client::get(address, "/cluster/status") {
-        Ok((200, body)) => body,
-        Ok((code, _)) => {
-            return crate::fail(
-                69,
-                &format!("the node at {address} answers with {code}; is its control thread stuck?"),
-            );
-        }
-        Err(error) => {
-            let hint = "is the node running, and `server.admin_host` and `server.admin_port` right?";
-            return crate::fail(69, &format!("no node answers at {address}: {error}; {hint}"));
-        }
-    };
-    let Ok(status) = serde_json::from_str::<Value>(&body) else {
-        return crate::fail(69, &format!("{address} answers, but not as a node does"));
     };
     let shown = if options.json {
         let parts = json!({ "escrow": status["escrow"], "limits": status["limits"] });

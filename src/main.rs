@@ -4,12 +4,14 @@
 mod admin_client;
 mod check;
 mod cluster;
+mod config;
 mod demo;
 mod doctor;
 mod limits;
 mod node;
 mod process;
 mod provider_sim;
+mod schema;
 
 use clap::{Parser, Subcommand};
 use controlplane::{ConfigSource, ControlPlane, EncryptionKey, Settings};
@@ -41,6 +43,10 @@ struct CommandLine {
 enum Command {
     /// Reads the configuration, says everything that is wrong with it, and starts nothing.
     Check,
+    /// Looks at the configuration of a running cluster, and changes it.
+    Config(config::Options),
+    /// Prints the JSON Schema of a configuration file.
+    Schema,
     /// Shows the cluster as a running node sees it.
     Cluster(cluster::Options),
     /// Shows every limit: what each node has of it, used and refused, and what is in the way.
@@ -69,6 +75,8 @@ fn main() -> ExitCode {
         None => serve(line.config, line.state_dir),
         Some(Command::Check) => check::run(&line.config),
         Some(Command::Cluster(options)) => cluster::run(&line.config, &options),
+        Some(Command::Config(options)) => config::run(&line.config, &options),
+        Some(Command::Schema) => schema::run(),
         Some(Command::Demo(options)) => demo::run(&options),
         Some(Command::DemoNode(options)) => match demo::become_its_node(&options) {
             Ok(()) => serve(line.config, line.state_dir),

@@ -5,10 +5,12 @@
 //! outcome asks for. Outcomes are collected and carried out at the next tick, since a snapshot
 //! costs O(state).
 
+mod adoption;
 mod answers;
 mod reload;
 
 use crate::admin::Question;
+use crate::admin::accounts::Accounts;
 use crate::admin::status::state_of;
 use crate::cluster::{ClusterPart, PROTOCOL};
 use crate::collect::{Collector, Own};
@@ -21,6 +23,9 @@ use crate::gossip::values::{About, ConfigurationMark};
 use crate::keep::Keeper;
 use crate::last_good::Content;
 use crate::listener_identity::IdentityWatch;
+use crate::live::engine::Told as FromEngine;
+use crate::live::file_watch::FileWatch;
+use crate::live::part::{self, LivePart, mark_of};
 use crate::log_lines::log;
 use crate::publish::{PublishError, Publisher, Sharing};
 use crate::resolver::Resolver;
@@ -29,6 +34,7 @@ use crate::signals::{Signals, Told};
 use crate::start::ConfigSource;
 use crate::state::{ClusterState, Outcome};
 use crate::watch::{Verdict, Watch};
+pub(crate) use adoption::Adoption;
 use reload::{ReadAgain, read_again};
 use shared::bounds::REPORTS_IN_FLIGHT_MAX;
 use shared::clock::{Clock, Nanos};
@@ -38,7 +44,7 @@ use shared::ring::ReportReceiver;
 use shared::secret::Secret;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -64,6 +70,8 @@ pub(crate) struct ControlLoop {
     pub(crate) resolver: Resolver,
     pub(crate) keeper: Keeper,
     pub(crate) identity: IdentityWatch,
+    /// Who is let in at the admin listener.
+    pub(crate) accounts: watch::Sender<Arc<Accounts>>,
     pub(crate) reports: ReportReceiver,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) questions: mpsc::Receiver<Question>,
@@ -80,6 +88,10 @@ pub(crate) struct ControlLoop {
     /// Told to read it while it was being read.
     pub(crate) must_read_again: bool,
     pub(crate) watch: Watch,
+    /// The configuration as it changes while the node runs.
+    pub(crate) live: LivePart,
+    pub(crate) file_watch: FileWatch,
+    pub(crate) adoption: Adoption,
     /// What this node tells of itself.
     pub(crate) collector: Collector,
     /// Which configuration is published.
@@ -115,14 +127,26 @@ impl ControlLoop {
                     Told::Reload => self.reload(),
                 },
                 // From the resolver, which lives as long as the loop.
-                Some(event) = self.events.recv() => self.apply(event),
+                Some(event) = self.events.recv() => {
+                    let is_view = matches!(event, Event::Gossiped(_));
+                    self.apply(event);
+                    if is_view {
+                        self.live.look(self.state.view());
+                    }
+                }
                 // The configuration, read again.
                 read_again = read(&mut self.reading) => self.take_configuration(read_again),
                 // From the admin listener.
                 Some(question) = self.questions.recv() => self.answer(question),
-                // Of other nodes, about limits.
+                // What the configuration is to be.
+                told = self.live.told() => self.take_told(told),
+                // The configuration file has changed.
+                () = self.file_watch.changed() => self.reload(),
+                // Of other nodes, about revisions and limits.
                 message = self.cluster.receive() => {
-                    if let Some(limits) = &mut self.shared_limits {
+                    if message.topic == part::TOPIC {
+                        self.live.heard(message);
+                    } else if let Some(limits) = &mut self.shared_limits {
                         limits.heard(message);
                     }
                 }
@@ -181,6 +205,7 @@ impl ControlLoop {
         let now = self.clock.now();
         self.state.hold_up(self.shared_limits.as_ref().and_then(|limits| limits.holds_up(now)));
         self.apply(Event::Tick);
+        self.look_at_adoption();
         self.compare_limits();
         self.look_at_identity();
         self.carry_out();
@@ -301,8 +326,13 @@ impl ControlLoop {
         let (providers, virtual_keys) = (record.providers.len(), record.virtual_keys.len());
         let limits = record.limits.len();
         if is_new_configuration {
-            let (author, hash) = (self.facts.node_id.clone(), self.configuration_hash.clone());
-            self.configuration = ConfigurationMark { epoch, author, hash };
+            self.configuration = if self.live.has_store() {
+                mark_of(&self.live.published)
+            } else {
+                let (author, hash) = (self.facts.node_id.clone(), self.configuration_hash.clone());
+                ConfigurationMark { epoch, author, hash }
+            };
+            self.adoption.publishes(epoch, self.configuration.epoch, self.clock.now());
             tracing::info!(epoch, providers, virtual_keys, limits, "configuration published");
         } else {
             tracing::debug!(epoch, "snapshot published");
@@ -410,19 +440,54 @@ impl ControlLoop {
         let facts = Arc::clone(&self.facts);
         let server = self.server.clone();
         tracing::info!(file = source.name(), "reading the configuration again");
-        self.reading = Some(tokio::task::spawn_blocking(move || read_again(&source, &facts, &server)));
+        let has_store = self.live.has_store();
+        self.reading = Some(tokio::task::spawn_blocking(move || read_again(&source, &facts, &server, has_store)));
     }
 
     fn take_configuration(&mut self, read_again: Option<ReadAgain>) {
         self.reading = None;
-        if let Some(ReadAgain { compiled, cluster, cluster_text, hash }) = read_again {
+        if let Some(ReadAgain { compiled, parts, cluster, cluster_text, hash, accounts }) = read_again {
             self.configuration_hash = hash;
             self.cluster_text = cluster_text;
-            self.apply(Event::Configured(Box::new(compiled)));
+            // The next one to be published, where the file is what says it.
+            self.live.file_changed(parts, self.epoch.saturating_add(1), &self.facts.node_id);
+            if let Some(compiled) = compiled {
+                self.apply(Event::Configured(Box::new(compiled)));
+            }
             self.cluster.reconfigure(cluster);
+            if let Some(accounts) = accounts {
+                self.accounts.send_replace(Arc::new(accounts));
+            }
         }
         if std::mem::take(&mut self.must_read_again) {
             self.reload();
+        }
+    }
+
+    /// What the engine wants done.
+    fn take_told(&mut self, told: FromEngine) {
+        match told {
+            FromEngine::Publish { compiled, head, done } => {
+                compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                self.live.published = head;
+                self.apply(Event::Configured(compiled));
+                self.carry_out();
+                self.tell_others();
+                // Whoever waits for it may be gone.
+                let _ = done.send(());
+            }
+            FromEngine::Send(messages) => self.cluster.send(part::TOPIC, messages),
+            FromEngine::Waiting(reason) => self.apply(Event::Waiting(reason)),
+            FromEngine::Standing(standing) => self.live.standing = standing,
+        }
+    }
+
+    /// How far the cores are with the newest configuration.
+    fn look_at_adoption(&mut self) {
+        let epochs = self.state.totals().gauges().map(|gauges| gauges.epoch);
+        let now = self.clock.now();
+        if let Some((revision, took)) = self.adoption.look(epochs, self.facts.cores, now) {
+            tracing::debug!(revision, took_ms = took.as_millis(), "every core runs the configuration");
         }
     }
 

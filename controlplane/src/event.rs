@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 pub enum Event {
     /// A configuration was read, from the file or from what was kept of it.
     Configured(Box<Compiled>),
+    /// Why the node should not be called ready, whatever else it has; `None`: no more.
+    Waiting(Option<String>),
     /// A look-up answered.
     Resolved {
         /// Name as the configuration has it.

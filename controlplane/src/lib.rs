@@ -9,7 +9,7 @@
 //! reports of cores   ┘                                              → last good snapshot (disk)
 //! ```
 //!
-//! Absent: limits that all nodes share, a store, changing anything through the admin listener.
+//! Where there is a store, `live` stands before the events: it says what the configuration is.
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ pub mod admin;
 mod cluster;
 pub mod collect;
 pub mod compile;
+pub mod config_schema;
 mod control_loop;
 mod discovery;
 pub mod doctor;
@@ -63,10 +64,12 @@ pub use start::{ConfigSource, Settings, StartError};
 use crate::cluster::ClusterPart;
 use crate::collect::Collector;
 use crate::compile::{CompileError, NodeFacts, compile};
-use crate::control_loop::ControlLoop;
+use crate::control_loop::{Adoption, ControlLoop};
 use crate::event::Event;
 use crate::gossip::values::ConfigurationMark;
 use crate::keep::Keeper;
+use crate::live::file_watch::FileWatch;
+use crate::live::part::{LivePart, StoreStart};
 use crate::overload::Overload;
 use crate::publish::Publisher;
 use crate::resolver::Resolver;
@@ -76,7 +79,7 @@ use crate::start::{Start, StartsFrom};
 use crate::state::{ClusterState, Outcome};
 use crate::watch::Watch;
 use shared::bounds::EVENTS_IN_FLIGHT_MAX;
-use shared::config::model::Server;
+use shared::config::model::{Config, Server};
 use shared::phase::{Phase, SharedPhase};
 use shared::published::ListenerIdentity;
 use shared::ring::{CoreSender, ReportReceiver};
@@ -163,10 +166,13 @@ async fn run(
         state_dir,
         node_id,
         cluster,
+        parts,
         cluster_text,
         configuration_hash,
         lookup_key,
         admin,
+        admin_tls,
+        accounts,
         identity,
         remarks,
     } = start;
@@ -178,18 +184,56 @@ async fn run(
         node_id: node_id.as_str().to_owned(),
         cores: u32::try_from(cores.len()).unwrap_or(u32::MAX),
     });
-    let (compiled, cluster_config) = match from {
-        StartsFrom::Config(config) => (compile(&config, &facts)?, config.cluster),
-        StartsFrom::LastGood(last_good) => *last_good,
+    let parts = parts.unwrap_or_default();
+    let (compiled, cluster_config, live) = match from {
+        StartsFrom::Config(config) => match *config {
+            Config { config_store: Some(store), store_rules: rules, cluster, .. } => {
+                let start = StoreStart {
+                    store,
+                    rules,
+                    parts,
+                    file_name: settings.config.name(),
+                    is_clustered: cluster.enabled,
+                    facts: Arc::clone(&facts),
+                    state_dir: state_dir.clone(),
+                    clock: settings.clock,
+                };
+                (None, cluster, LivePart::of_store(start, settings.encryption_key.as_ref()))
+            }
+            config => {
+                let compiled = compile(&config, &facts)?;
+                let live = LivePart::of_file();
+                live.show_file(parts.entities, last_epoch.saturating_add(1), &facts.node_id);
+                (Some(compiled), config.cluster, live)
+            }
+        },
+        StartsFrom::LastGood(last_good) => {
+            let (compiled, cluster) = *last_good;
+            (Some(compiled), cluster, LivePart::of_file())
+        }
     };
-    compiled.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    compiled.iter().flat_map(|compiled| &compiled.warnings).for_each(|warning| tracing::warn!("{warning}"));
 
     let (sender, events) = mpsc::channel(EVENTS_IN_FLIGHT_MAX);
     let (question_sender, questions) = mpsc::channel(admin::QUESTIONS_IN_FLIGHT_MAX);
     let listener = tokio::net::TcpListener::from_std(admin)?;
     let on_loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let routes = admin::routes(question_sender, settings.version, on_loopback);
-    let admin = tokio::spawn(admin::serve(listener, routes));
+    let (accounts, accounts_now) = tokio::sync::watch::channel(Arc::new(accounts));
+    let desk = admin::Desk::new(admin::Setup {
+        questions: question_sender,
+        live: live.handle(),
+        accounts: accounts_now,
+        on_loopback,
+        metrics_auth: server.metrics_auth,
+        state_dir: state_dir.as_ref().map(|dir| dir.path().to_owned()),
+        clock: settings.clock,
+        version: settings.version,
+    });
+    let (identity_task, admin_tls) = match admin_tls {
+        Some((identity, tls)) => (Some(tokio::spawn(identity.keep_fresh())), Some(tls)),
+        None => (None, None),
+    };
+    let admin = tokio::spawn(admin::serve(listener, admin::routes(Arc::new(desk)), admin_tls));
     let seed = getrandom::u64().map_err(io::Error::other)?;
     let shared_limits = cluster_config
         .enabled
@@ -197,6 +241,10 @@ async fn run(
     let spent = Spent::open(state_dir.clone(), settings.clock);
     let cluster = ClusterPart::begin(cluster, cluster_config, &sender);
 
+    let file_watch = FileWatch::begin(match &settings.config {
+        ConfigSource::File(path) => Some(path.clone()),
+        ConfigSource::Embedded(_) => None,
+    });
     let cores_watched = facts.cores;
     let overload = Overload::new(server.overload);
     let mut control_loop = ControlLoop {
@@ -212,6 +260,7 @@ async fn run(
         resolver: Resolver::new(sender, settings.clock),
         keeper: Keeper::new(state_dir, settings.encryption_key),
         identity,
+        accounts,
         reports,
         events,
         questions,
@@ -222,6 +271,9 @@ async fn run(
         reading: None,
         must_read_again: false,
         watch: Watch::new(cores_watched, settings.clock.now()),
+        live,
+        file_watch,
+        adoption: Adoption::default(),
         collector: Collector::default(),
         configuration: ConfigurationMark::default(),
         cluster,
@@ -230,10 +282,14 @@ async fn run(
         configuration_hash,
         is_duplicate: false,
     };
-    // Published before the first tick, so that a node with known addresses serves at once.
-    control_loop.apply(Event::Configured(Box::new(compiled)));
-    control_loop.carry_out();
+    // Published before the first tick, so that a node with known addresses serves at once. What a
+    // store has comes as soon as it was read.
+    if let Some(compiled) = compiled {
+        control_loop.apply(Event::Configured(Box::new(compiled)));
+        control_loop.carry_out();
+    }
     let finished = Box::pin(control_loop.run()).await;
     admin.abort();
+    identity_task.inspect(tokio::task::JoinHandle::abort);
     Ok(finished?)
 }

@@ -8,9 +8,15 @@
 //! Secrets in entities are references (`env.NAME`, `file:PATH`) or sealed; in clear they are only on
 //! their way in, from a file or a writer, until they are sealed.
 
+pub(crate) mod engine;
 pub mod entity;
+pub(crate) mod file_watch;
 mod handle;
 pub mod join;
+mod kept;
+#[cfg(test)]
+pub(crate) mod memory;
+pub(crate) mod part;
 mod proposal;
 mod reading;
 pub mod revision;

@@ -9,5 +9,6 @@ mod render;
 mod totals;
 
 pub use cluster::ClusterFacts;
+pub(crate) use render::RevisionFacts;
 pub use render::{CONTENT_TYPE, Facts, LimitRow, render};
 pub use totals::Totals;

@@ -5,12 +5,15 @@
 //! it, and is told every fault.
 
 use crate::addresses::Addresses;
+use crate::admin::accounts::{Accounts, AccountsError};
+use crate::admin::tls::{AdminIdentity, AdminTls, AdminTlsError};
 use crate::cluster::{ClusterError, OpenCluster};
 use crate::compile::Compiled;
 use crate::gossip::identity::establish;
 use crate::gossip::network::SystemNetwork;
 use crate::last_good::{self, EncryptionKey, LastGood, LastGoodError};
 use crate::listener_identity::{IdentityError, IdentityWatch};
+use crate::live::split::{Parts, split};
 use crate::sources;
 use crate::state_dir::{StateDir, StateDirError, random_key};
 use shared::clock::Clock;
@@ -32,7 +35,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
 pub enum ConfigSource {
-    /// A file, read again on SIGHUP.
+    /// A file, read again when it changes and on SIGHUP.
     File(PathBuf),
     /// A text in the program itself.
     Embedded(&'static str),
@@ -89,6 +92,12 @@ pub enum StartError {
     /// Certificate or key of the client listener could not be read.
     #[error("the client listener has no certificate: {0}; see `server.tls`")]
     Identity(#[from] IdentityError),
+    /// Certificate or key of the admin listener cannot be used.
+    #[error("the admin listener has no certificate: {0}; see `server.admin_tls`")]
+    AdminTls(#[from] AdminTlsError),
+    /// Nobody could be let in at the admin listener.
+    #[error("{0}; see `governance.auth_config`")]
+    Accounts(#[from] AccountsError),
     /// The node cannot be a part of its cluster.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -104,9 +113,9 @@ impl StartError {
     /// The exit code, as `sysexits.h` has them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Faults { .. } | Self::Identity(_) => 78, // EX_CONFIG
-            Self::NoConfiguration { .. } => 66,            // EX_NOINPUT
-            Self::InUse(_) => 75,                          // EX_TEMPFAIL
+            Self::Faults { .. } | Self::Identity(_) | Self::AdminTls(_) | Self::Accounts(_) => 78, // EX_CONFIG
+            Self::NoConfiguration { .. } => 66,                                                    // EX_NOINPUT
+            Self::InUse(_) => 75,                                                                  // EX_TEMPFAIL
             Self::Cluster(error) if error.is_configuration() => 78,
             Self::Admin { .. } | Self::Cluster(_) => 69, // EX_UNAVAILABLE
             Self::Random(_) | Self::Runtime(_) => 71,    // EX_OSERR
@@ -132,12 +141,18 @@ pub(crate) struct Start {
     pub(crate) node_id: NodeId,
     /// `None`: the node runs alone.
     pub(crate) cluster: Option<OpenCluster>,
+    /// See [`Read::parts`]; `None` where there was no configuration to read.
+    pub(crate) parts: Option<Parts>,
     /// See [`Read::cluster_text`].
     pub(crate) cluster_text: Option<Secret>,
     /// See [`Read::hash`]; empty where there was no configuration to read.
     pub(crate) configuration_hash: String,
     pub(crate) lookup_key: [u8; 32],
     pub(crate) admin: TcpListener,
+    /// `None`: the admin listener speaks plain HTTP.
+    pub(crate) admin_tls: Option<(AdminIdentity, AdminTls)>,
+    /// Who is let in there.
+    pub(crate) accounts: Accounts,
     pub(crate) identity: IdentityWatch,
     /// For the log, once there is one.
     pub(crate) remarks: Vec<String>,
@@ -181,13 +196,13 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
     if let Ok(Some(last_good)) = &last_good {
         addresses = Addresses::of_snapshot(&last_good.compiled.record);
     }
-    let (from, server, configuration_hash, cluster_text) = match read {
-        Ok(Read { config, hash, cluster_text, .. }) => {
+    let (from, server, configuration_hash, cluster_text, parts) = match read {
+        Ok(Read { config, hash, cluster_text, parts, .. }) => {
             if let Err(error) = last_good {
                 remarks.push(format!("{error}; it is replaced by one of the configuration"));
             }
             let server = config.server.clone();
-            (StartsFrom::Config(Box::new(config)), server, hash, cluster_text)
+            (StartsFrom::Config(Box::new(config)), server, hash, cluster_text, Some(parts))
         }
         Err(source) => {
             let (last_good, source) = instead_of_file(&settings, &path, source, last_good)?;
@@ -195,11 +210,19 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
             remarks.push(serving_from_last_good(&settings.config, &source, wall, &last_good));
             let LastGood { compiled, server, cluster: text, .. } = last_good;
             let cluster = text.as_ref().map_or_else(Cluster::default, |text| cluster_of(text, &mut remarks));
-            (StartsFrom::LastGood(Box::new((compiled, cluster))), server, String::new(), text)
+            (StartsFrom::LastGood(Box::new((compiled, cluster))), server, String::new(), text, None)
         }
     };
     let identity = IdentityWatch::open(server.tls.clone())?;
     let admin = bind(settings.admin_listen.unwrap_or(server.admin_listen))?;
+    let admin_tls = AdminIdentity::open(server.admin_tls.clone())?;
+    let accounts = match &from {
+        StartsFrom::Config(config) => Accounts::of(&config.governance.auth)?,
+        StartsFrom::LastGood(_) => Accounts::Unknown,
+    };
+    if matches!(accounts, Accounts::Off) {
+        remarks.push(without_accounts(&admin));
+    }
     let random = getrandom::u32().map_err(|error| StartError::Random(io::Error::other(error)))?;
     let configured = from.cluster();
     let node = establish(configured.node_id.as_ref(), state_dir.as_ref(), &host_name(), random, &mut remarks);
@@ -234,13 +257,26 @@ pub(crate) fn open(settings: Settings, runtime: &Runtime) -> Result<Start, Start
         state_dir,
         node_id,
         cluster,
+        parts,
         cluster_text,
         configuration_hash,
         lookup_key,
         admin,
+        admin_tls,
+        accounts,
         identity,
         remarks,
     })
+}
+
+fn without_accounts(admin: &TcpListener) -> String {
+    let is_loopback = admin.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let who = if is_loopback {
+        "everybody on this machine may change the configuration"
+    } else {
+        "nobody may change anything"
+    };
+    format!("the admin listener asks for no credentials (governance.auth_config is off): {who} through it")
 }
 
 impl StartsFrom {
@@ -266,6 +302,8 @@ pub(crate) struct Read {
     pub(crate) hash: String,
     /// `cluster_config` as it is written, for the last good snapshot; `None` where there is none.
     pub(crate) cluster_text: Option<Secret>,
+    /// Taken apart into the node's own and what is shared.
+    pub(crate) parts: Parts,
 }
 
 /// A configuration could not be had from its source.
@@ -294,7 +332,21 @@ pub(crate) fn read_config(source: &ConfigSource) -> Result<Read, ReadError> {
     let sources = Sources { env: &sources::env, file: &sources::file, ..Sources::none() };
     let loaded = load(&text, &sources).map_err(ReadError::Faults)?;
     let (hash, cluster_text) = hash_and_cluster(&text);
-    Ok(Read { config: loaded.config, warnings: loaded.warnings, hash, cluster_text })
+    let plain = Zeroizing::new(plain_json(&text));
+    let parts = split(&plain).ok_or_else(|| ReadError::Faults(vec![not_taken_apart()]))?;
+    Ok(Read { config: loaded.config, warnings: loaded.warnings, hash, cluster_text, parts })
+}
+
+/// Such as a number in a field without effect that no double can hold.
+fn not_taken_apart() -> Fault {
+    Fault {
+        path: String::new(),
+        line: 1,
+        column: 1,
+        problem: "this JSON cannot be represented".to_owned(),
+        expected: "numbers that fit 64 bits".to_owned(),
+        nearest: None,
+    }
 }
 
 /// What is left of `cluster_config`; faults, as of a file that is gone, cost the cluster only.

@@ -52,6 +52,8 @@ pub struct ClusterState {
     /// What else has to be there before it is ready for the first time.
     held_up_by: Option<&'static str>,
     is_draining: bool,
+    /// What a start waits for, besides what is here.
+    waits_for: Option<String>,
     /// Readiness as the outcomes so far announced it.
     announced: Option<Readiness>,
 }
@@ -195,6 +197,7 @@ impl ClusterState {
                 let changed = self.failover.report(&report, now);
                 follow(changed, &mut outcome);
             }
+            Event::Waiting(reason) => self.waits_for = reason,
             Event::Drain => self.is_draining = true,
             Event::Tick => {
                 if self.newest == Newest::Published {
@@ -285,6 +288,9 @@ impl ClusterState {
                 Some(reason) => Readiness::Overloaded(reason.to_owned()),
                 None => Readiness::Ready,
             };
+        }
+        if let Some(reason) = &self.waits_for {
+            return Readiness::Starting(reason.clone());
         }
         if self.configuration.is_none() {
             return Readiness::Starting("no configuration yet".to_owned());

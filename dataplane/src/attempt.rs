@@ -12,7 +12,6 @@ use crate::identify::Caller;
 use crate::key_choice::{Chosen, KEYS_TRIED_MAX, choose_key};
 use crate::limiter::{Permit, Refused};
 use crate::link::Link;
-use crate::name::Name;
 use crate::plan::{Plan, Step};
 use crate::provider::Dialect;
 use crate::provider::edit::{Edits, Wanted};
@@ -42,7 +41,7 @@ pub(crate) struct Request<'a> {
     pub(crate) target: &'a Target,
     pub(crate) caller: Caller,
     pub(crate) plan: &'a Plan,
-    pub(crate) fields: RequestFields,
+    pub(crate) fields: &'a RequestFields,
     pub(crate) id: &'a str,
     pub(crate) body_bytes_max: u64,
     pub(crate) link: &'a Link,
@@ -54,13 +53,11 @@ pub(crate) struct Request<'a> {
 }
 
 /// An attempt with an answer that is to be relayed.
-pub(crate) struct Attempted {
+pub(crate) struct Attempted<'a> {
     pub(crate) answer: Answer,
     pub(crate) charged: Charged,
-    pub(crate) step: Step,
-    pub(crate) key: Option<usize>,
-    /// The model's name at the provider.
-    pub(crate) model: Name,
+    pub(crate) step: &'a Step,
+    pub(crate) chosen: Chosen,
     pub(crate) sent_at: Nanos,
     pub(crate) overhead: Duration,
     pub(crate) fallback_index: usize,
@@ -68,14 +65,14 @@ pub(crate) struct Attempted {
 }
 
 /// The best that there is so far.
-enum Best {
+enum Best<'a> {
     Nothing,
     Rejected(Rejection),
     /// An error answer of a provider, relayed when nothing better comes.
-    Answered(Box<Attempted>),
+    Answered(Box<Attempted<'a>>),
 }
 
-impl Best {
+impl Best<'_> {
     /// A refusal by a limit means nothing any more when that may be waited for.
     fn without_refusal(self) -> Self {
         match self {
@@ -116,15 +113,26 @@ impl Tried {
     }
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
     /// Tries until there is an answer to relay, or nothing is left to try.
     pub(crate) async fn run(
         &self,
         incoming: &mut Incoming,
+        client: Option<&mut Socket>,
+    ) -> Result<Attempted<'a>, Rejection> {
+        let mut bytes = self.core.take_composed();
+        let outcome = self.try_all(incoming, client, &mut bytes).await;
+        self.core.give_composed(bytes);
+        outcome
+    }
+
+    async fn try_all(
+        &self,
+        incoming: &mut Incoming,
         mut client: Option<&mut Socket>,
-    ) -> Result<Attempted, Rejection> {
+        bytes: &mut Vec<u8>,
+    ) -> Result<Attempted<'a>, Rejection> {
         let mut best = Best::Nothing;
-        let mut bytes = Vec::with_capacity(2048);
         let mut index = 0;
         let mut turn: Option<Box<Turn>> = None;
         while let Some(step) = self.plan.step(index) {
@@ -141,35 +149,39 @@ impl Request<'_> {
                         }
                     },
                 };
-                let outcome = self.attempt(incoming, client.as_deref_mut(), step, &chosen, permit, &mut bytes).await;
-                if self.link.is_gone() {
-                    return Err(Rejection::client_left());
-                }
-                let verdict = match &outcome {
-                    Ok(attempted) => self.judge_answer(attempted, step, chosen.key),
-                    Err(stopped) => self.judge_failure(stopped, step, chosen.key),
+                // In a block of its own: the pauses behind it need not have room for its outcome.
+                let verdict = {
+                    let outcome = self.attempt(incoming, client.as_deref_mut(), step, &chosen, permit, bytes).await;
+                    if self.link.is_gone() {
+                        return Err(Rejection::client_left());
+                    }
+                    let verdict = match &outcome {
+                        Ok(attempted) => self.judge_answer(attempted, step, chosen.key),
+                        Err(stopped) => self.judge_failure(stopped, step, chosen.key),
+                    };
+                    let may_repeat = incoming.is_whole();
+                    match outcome {
+                        Ok(attempted) if verdict == Verdict::Relay || !may_repeat => return Ok(attempted),
+                        Ok(mut attempted) => {
+                            // What a provider refuses it does not count.
+                            let used = Used { is_final: true, ..Used::default() };
+                            attempted.charged.settle(self.core, self.serving, step.model.as_str(), used);
+                            best = Best::Answered(Box::new(attempted));
+                        }
+                        Err(stopped) if stopped.rejection.cause == Cause::ClientLeft => return Err(stopped.rejection),
+                        Err(stopped) => {
+                            let is_final = !may_repeat && !stopped.is_unsent;
+                            if let Some(limit) = stopped.waits_for.filter(|_| turn.is_none()) {
+                                turn = Some(Box::new(Turn { index, limit, chosen, permit: None }));
+                            }
+                            best = best.or_rejected(stopped.rejection);
+                            if is_final {
+                                return Self::conclude(best);
+                            }
+                        }
+                    }
+                    verdict
                 };
-                let may_repeat = incoming.is_whole();
-                match outcome {
-                    Ok(attempted) if verdict == Verdict::Relay || !may_repeat => return Ok(attempted),
-                    Ok(mut attempted) => {
-                        // What a provider refuses it does not count.
-                        let used = Used { is_final: true, ..Used::default() };
-                        attempted.charged.settle(self.core, self.serving, step.model.as_str(), used);
-                        best = Best::Answered(Box::new(attempted));
-                    }
-                    Err(stopped) if stopped.rejection.cause == Cause::ClientLeft => return Err(stopped.rejection),
-                    Err(stopped) => {
-                        let is_final = !may_repeat && !stopped.is_unsent;
-                        if let Some(limit) = stopped.waits_for.filter(|_| turn.is_none()) {
-                            turn = Some(Box::new(Turn { index, limit, chosen, permit: None }));
-                        }
-                        best = best.or_rejected(stopped.rejection);
-                        if is_final {
-                            return Self::conclude(best);
-                        }
-                    }
-                }
                 let record = self.serving.records().providers.get(step.provider);
                 let retries_max = record.map_or(0, |record| record.max_retries.to_native());
                 match verdict {
@@ -210,11 +222,11 @@ impl Request<'_> {
     }
 
     fn choose(&self, incoming: &Incoming, step: &Step, tried: &Tried) -> Result<Chosen, Rejection> {
-        let now = self.core.clock.now();
+        let now = self.core.recently();
         choose_key(self.core, self.serving, self.caller, step, key_wish(incoming), tried.as_slice(), now)
     }
 
-    fn conclude(best: Best) -> Result<Attempted, Rejection> {
+    fn conclude(best: Best<'a>) -> Result<Attempted<'a>, Rejection> {
         match best {
             Best::Answered(attempted) => Ok(*attempted),
             Best::Rejected(rejection) => Err(rejection),
@@ -226,13 +238,13 @@ impl Request<'_> {
         &self,
         incoming: &mut Incoming,
         client: Option<&mut Socket>,
-        step: &Step,
+        step: &'a Step,
         chosen: &Chosen,
         permit: Option<Permit>,
         bytes: &mut Vec<u8>,
-    ) -> Result<Attempted, Stopped> {
+    ) -> Result<Attempted<'a>, Stopped> {
         let core = self.core;
-        let charges = charges(core, self.serving, self.caller, step, chosen.key, self.target.endpoint, &self.fields)
+        let charges = charges(core, self.serving, self.caller, step, chosen.key, self.target.endpoint, self.fields)
             .map_err(Stopped::before)?;
         let mut permit = match permit {
             None => Some(self.admit(&charges)?),
@@ -244,7 +256,7 @@ impl Request<'_> {
         let Some(state) = self.serving.provider(step.provider) else {
             return Err(Stopped::before(Rejection::new(Cause::Internal, "a route leads to no provider")));
         };
-        let overhead = core.clock.now().since(self.collected_at.after(self.waited.get()));
+        let overhead = core.now().since(self.collected_at.after(self.waited.get()));
         let (class, price) = (charges.class, charges.price);
         let mut charged = Charged { sent: None, class, price, requests: None, tokens: None };
         let mut sent_at = self.collected_at;
@@ -260,7 +272,7 @@ impl Request<'_> {
             body_bytes_max: self.body_bytes_max,
         };
         let sending = || {
-            let now = core.clock.now();
+            let now = core.now();
             let mut held = match permit.take() {
                 Some(held) => held,
                 // Sent once more, on another connection: the provider may count it twice.
@@ -282,9 +294,8 @@ impl Request<'_> {
             Ok(answer) => Ok(Attempted {
                 answer,
                 charged,
-                step: *step,
-                key: chosen.key,
-                model: chosen.model,
+                step,
+                chosen: *chosen,
                 sent_at,
                 overhead,
                 fallback_index: usize::from(step.place),
@@ -298,7 +309,7 @@ impl Request<'_> {
     fn admit(&self, charges: &Charges) -> Result<Permit, Stopped> {
         self.serving
             .slices
-            .admit(charges.as_slice(), self.core.clock.now())
+            .admit(charges.as_slice(), self.core.now())
             .map_err(|refused| self.refusal(&refused, charges))
     }
 
@@ -345,13 +356,14 @@ impl Request<'_> {
     ) -> Result<Composed, Rejection> {
         let is_stream = self.fields.stream == Some(true);
         let wanted = Wanted {
-            model: Some(chosen.model.as_str()).filter(|model| !model.is_empty() && self.target.model.is_none()),
+            model: Some(chosen.model(self.serving, step))
+                .filter(|model| !model.is_empty() && self.target.model.is_none()),
             without_fallbacks: true,
             with_usage: is_stream && self.target.dialect == Dialect::OpenAi && self.target.endpoint.asks_for_usage(),
         };
         let body = incoming.body_bytes();
         let is_untouched = self.target.is_passthrough || self.target.endpoint == Endpoint::Relay;
-        let edits = if is_untouched { Edits::default() } else { Edits::new(&self.fields, body, &wanted) };
+        let edits = if is_untouched { Edits::default() } else { Edits::new(self.fields, body, &wanted) };
         let (sized, follows) = match &incoming.body {
             Body::Unread | Body::Whole { len: 0 } if !announces_length(incoming.head.method()) => {
                 (Sized::None, Follows::Nothing)
@@ -378,7 +390,10 @@ impl Request<'_> {
             request_id: self.id,
             body: sized,
         };
-        compose::write_head(&parts, bytes)?;
+        let mut path = self.core.take_composed();
+        let written = compose::write_head(&parts, &mut path, bytes);
+        self.core.give_composed(path);
+        written?;
         match follows {
             Follows::Nothing => edits.apply(body, bytes),
             Follows::Buffered => {}

@@ -5,9 +5,11 @@
 //! is ever shared between cores, and none is cleared: what is read is only what was written.
 
 use shared::bounds::{
-    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES, POOLED_BUFFERS_MAX, REQUEST_BYTES, STREAM_READ_BYTES,
+    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES, BUSY_WAITS_PER_CORE_MAX, POOLED_BUFFERS_MAX,
+    REQUEST_BYTES, STREAM_READ_BYTES,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 /// Room in front of a small buffer: a chunk's size line fits.
 const SMALL_HEADROOM_BYTES: usize = 32;
@@ -155,9 +157,19 @@ pub(crate) struct BufferShape {
     headroom: usize,
 }
 
+/// A connection that waits with a whole buffer; counted until it is dropped.
+pub(crate) struct BusyWait(Rc<Cell<u32>>);
+
+impl Drop for BusyWait {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
 /// Free buffers of a core.
 #[derive(Default)]
 pub(crate) struct Buffers {
+    busy_waits: Rc<Cell<u32>>,
     normal: RefCell<Vec<Buffer>>,
     /// For requests that wait for their answers.
     waiting: RefCell<Vec<Buffer>>,
@@ -175,13 +187,38 @@ impl Buffers {
         self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_room(SMALL_HEADROOM_BYTES, STREAM_READ_BYTES))
     }
 
+    /// A place among the connections that wait with a whole buffer, while there is one.
+    pub(crate) fn busy_wait(&self) -> Option<BusyWait> {
+        let waits = self.busy_waits.get();
+        if waits >= BUSY_WAITS_PER_CORE_MAX {
+            return None;
+        }
+        self.busy_waits.set(waits + 1);
+        Some(BusyWait(Rc::clone(&self.busy_waits)))
+    }
+
+    /// An empty buffer for a request that fits [`REQUEST_BYTES`].
+    pub(crate) fn take_for_request(&self) -> Buffer {
+        self.waiting.borrow_mut().pop().unwrap_or_else(|| Buffer::with_room(0, REQUEST_BYTES))
+    }
+
+    /// `buffer` in one that is as large as others, for a request that goes on.
+    pub(crate) fn widen(&self, buffer: &mut Buffer) {
+        if buffer.bytes.len() > REQUEST_BYTES + BUFFER_TAILROOM_BYTES {
+            return;
+        }
+        let mut larger = self.take();
+        let fits = larger.append(buffer.payload());
+        debug_assert!(fits, "it is larger");
+        self.give(std::mem::replace(buffer, larger));
+    }
+
     /// `buffer` in a buffer that fits a waiting request, where its payload does.
     pub(crate) fn settle(&self, buffer: &mut Buffer) {
         if buffer.len() > REQUEST_BYTES || buffer.bytes.len() <= REQUEST_BYTES + BUFFER_TAILROOM_BYTES {
             return;
         }
-        let free = self.waiting.borrow_mut().pop();
-        let mut smaller = free.unwrap_or_else(|| Buffer::with_room(0, REQUEST_BYTES));
+        let mut smaller = self.take_for_request();
         let fits = smaller.append(buffer.payload());
         debug_assert!(fits, "its length was compared");
         self.give(std::mem::replace(buffer, smaller));
@@ -259,6 +296,28 @@ mod tests {
         assert!(large.append(&[b'x'; REQUEST_BYTES + 1]));
         buffers.settle(&mut large);
         assert_eq!(large.room(), BUFFER_BYTES - REQUEST_BYTES - 1);
+    }
+
+    #[test]
+    fn a_request_that_goes_on_finds_room() {
+        let buffers = Buffers::default();
+        let mut buffer = buffers.take_for_request();
+        assert!(buffer.append(&[b'x'; REQUEST_BYTES]));
+        assert_eq!(buffer.room(), 0);
+        buffers.widen(&mut buffer);
+        assert_eq!((buffer.len(), buffer.room()), (REQUEST_BYTES, BUFFER_BYTES - REQUEST_BYTES));
+        buffers.widen(&mut buffer);
+        assert_eq!(buffer.len(), REQUEST_BYTES);
+    }
+
+    #[test]
+    fn only_so_many_connections_wait_with_a_whole_buffer() {
+        let buffers = Buffers::default();
+        let mut waits: Vec<_> = (0..BUSY_WAITS_PER_CORE_MAX).map_while(|_| buffers.busy_wait()).collect();
+        assert_eq!(waits.len() as u32, BUSY_WAITS_PER_CORE_MAX);
+        assert!(buffers.busy_wait().is_none());
+        waits.pop();
+        assert!(buffers.busy_wait().is_some());
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Charged {
             }
             units
         };
-        sent.settle_each(of_charge, core.clock.now());
+        sent.settle_each(of_charge, core.now());
         core.counters.reserved_too_little(most_beyond);
     }
 }

@@ -4,7 +4,7 @@
 use crate::buffers::Buffer;
 use crate::core::Core;
 use crate::exchange::{self, After};
-use crate::http1::{Parsed, parse_request};
+use crate::http1::{Framing, Parsed, parse_request};
 use crate::rejection::{Cause, Rejection};
 use crate::request::Request;
 use crate::respond;
@@ -12,7 +12,7 @@ use crate::socket::{Noticed, Socket};
 use crate::tls::TlsSession;
 use monoio::net::TcpStream;
 use shared::bounds::{
-    BUFFER_BYTES, CLIENT_IDLE_TIMEOUT, HEAD_TIMEOUT, LINGER, LINGER_BYTES_MAX, REQUEST_HEAD_BYTES_MAX,
+    BUFFER_BYTES, BUSY_GAP, CLIENT_IDLE_TIMEOUT, HEAD_TIMEOUT, LINGER, LINGER_BYTES_MAX, REQUEST_HEAD_BYTES_MAX,
     TLS_HANDSHAKE_TIMEOUT,
 };
 use std::rc::Rc;
@@ -25,8 +25,10 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
     if start_tls(&core, &mut socket).await.is_err() {
         return;
     }
+    core.now();
     let mut waited_for = HEAD_TIMEOUT;
     let mut carried = None;
+    let mut answered_at = None;
     loop {
         let buffer = match carried.take() {
             Some(buffer) => buffer,
@@ -35,7 +37,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
                 None => break,
             },
         };
-        let request = match read_head(&core, &mut socket, buffer).await {
+        let mut request = match read_head(&core, &mut socket, buffer).await {
             Head::Complete(request) => request,
             Head::Refused(rejection) => {
                 respond::refuse_head(&core, &mut socket, &rejection).await;
@@ -44,6 +46,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
             }
             Head::Left => break,
         };
+        request.is_busy = answered_at.is_some_and(|at| request.arrived.since(at) < BUSY_GAP);
         // The request's state lives only as long as the request: an idle connection is small.
         match Box::pin(exchange::exchange(&core, &mut socket, request)).await {
             After::Next(rest) => carried = rest,
@@ -54,8 +57,9 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
             After::Close => break,
         }
         waited_for = CLIENT_IDLE_TIMEOUT;
+        answered_at = Some(core.recently());
     }
-    socket.deadline.set(core.clock.now().after(LINGER));
+    socket.deadline.set(core.now().after(LINGER));
     let _ = socket.sender.close().await;
 }
 
@@ -67,7 +71,7 @@ async fn start_tls(core: &Core, socket: &mut Socket) -> Result<(), ()> {
     };
     drop(serving);
     let session = TlsSession::server(&config).map_err(|error| tracing::error!(%error, "cannot start TLS"))?;
-    socket.deadline.set(core.clock.now().after(TLS_HANDSHAKE_TIMEOUT));
+    socket.deadline.set(core.now().after(TLS_HANDSHAKE_TIMEOUT));
     let mut buffer = core.buffers.take();
     // In a box, for connections without TLS would have room for a handshake too.
     let outcome = Box::pin(socket.start_tls(session, &mut buffer)).await;
@@ -78,12 +82,12 @@ async fn start_tls(core: &Core, socket: &mut Socket) -> Result<(), ()> {
 
 /// Waits without a buffer until bytes come; `None` when the client left or waited too long.
 async fn next_bytes(core: &Core, socket: &mut Socket, wait: std::time::Duration) -> Option<Buffer> {
-    socket.deadline.set_idle(core.clock.now().after(wait));
+    socket.deadline.set_idle(core.recently().after(wait));
     let noticed = socket.receiver.until_noticed().await;
     if noticed != Noticed::Bytes || socket.deadline.has_passed() {
         return None;
     }
-    Some(core.buffers.take())
+    Some(if socket.receiver.waits_in_buffer() { Buffer::empty() } else { core.buffers.take() })
 }
 
 #[expect(
@@ -105,13 +109,21 @@ impl Head {
 async fn read_head(core: &Core, socket: &mut Socket, mut buffer: Buffer) -> Head {
     let mut head = core.take_request_head();
     head.clear();
-    socket.deadline.set_reading(core.clock.now().after(HEAD_TIMEOUT));
+    let mut arrived = core.now();
+    socket.deadline.set_reading(arrived.after(HEAD_TIMEOUT));
     let outcome = loop {
         if !buffer.is_empty() {
             match parse_request(buffer.payload(), &mut head) {
                 Ok(Parsed::Complete { head_len }) => {
                     socket.deadline.clear();
-                    let arrived = core.clock.now();
+                    let is_all_here = match head.framing() {
+                        Framing::None => true,
+                        Framing::Length(length) => length <= (buffer.len() - head_len) as u64,
+                        Framing::Chunked => false,
+                    };
+                    if !is_all_here {
+                        core.buffers.widen(&mut buffer);
+                    }
                     return Head::Complete(Request::new(head, buffer, head_len, arrived));
                 }
                 Ok(Parsed::Partial) if buffer.len() < REQUEST_HEAD_BYTES_MAX && buffer.room() > 0 => {}
@@ -124,7 +136,10 @@ async fn read_head(core: &Core, socket: &mut Socket, mut buffer: Buffer) -> Head
                 break Head::refused(Rejection::new(Cause::HeadTimeout, "the request's head did not come in time"));
             }
             Ok(0) | Err(_) => break Head::Left,
-            Ok(_) => {}
+            Ok(_) => arrived = core.now(),
+        }
+        if buffer.room() == 0 {
+            core.buffers.widen(&mut buffer);
         }
     };
     core.give_request_head(head);
@@ -135,7 +150,7 @@ async fn read_head(core: &Core, socket: &mut Socket, mut buffer: Buffer) -> Head
 /// Reads on for a moment before closing: a close with unread bytes would reset the connection
 /// and the client would lose the answer that says what was wrong (RFC 9112, 9.6).
 async fn linger(core: &Core, socket: &mut Socket) {
-    socket.deadline.set(core.clock.now().after(LINGER));
+    socket.deadline.set(core.now().after(LINGER));
     if socket.sender.close().await.is_err() {
         return;
     }

@@ -7,11 +7,13 @@ use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::deadlines::Deadlines;
 use crate::http1::{RequestHead, ResponseHead};
+use crate::known_callers::KnownCallers;
 use crate::limiter::Slices;
+use crate::name::Name;
 use crate::tls;
 use crate::upstream::{ProviderState, Providers};
 use rustls::ServerConfig;
-use shared::clock::Clock;
+use shared::clock::{Clock, Nanos};
 use shared::phase::{Phase, SharedPhase};
 use shared::published::{Published, RestingKey};
 use shared::snapshot::ArchivedSnapshotRecord;
@@ -22,10 +24,17 @@ use std::sync::Arc;
 /// Heads kept for the next request; more are given back to the allocator.
 const POOLED_HEADS_MAX: usize = 64;
 
+/// Room for a composed head, or a head with a small body behind it.
+const COMPOSED_BYTES: usize = 2 * 1024;
+
+/// What was composed and is larger goes back to the allocator.
+const COMPOSED_BYTES_MAX: usize = 8 * 1024;
+
 /// One core's state.
 pub(crate) struct Core {
     pub(crate) id: u32,
     pub(crate) clock: Clock,
+    recently: Cell<Nanos>,
     pub(crate) phase: SharedPhase,
     pub(crate) buffers: Buffers,
     pub(crate) deadlines: Rc<Deadlines>,
@@ -42,6 +51,7 @@ pub(crate) struct Core {
     serving: RefCell<Option<Rc<Serving>>>,
     request_heads: RefCell<Vec<RequestHead>>,
     response_heads: RefCell<Vec<ResponseHead>>,
+    composed: RefCell<Vec<Vec<u8>>>,
     random: Cell<u64>,
     request_number: Cell<u64>,
 }
@@ -52,6 +62,7 @@ pub(crate) struct Serving {
     pub(crate) providers: Providers,
     pub(crate) slices: Rc<Slices>,
     pub(crate) lookup: ring::hmac::Key,
+    pub(crate) known_callers: KnownCallers,
     pub(crate) listener_tls: Option<Arc<ServerConfig>>,
 }
 
@@ -81,6 +92,7 @@ impl Core {
         Self {
             id,
             clock,
+            recently: Cell::new(clock.now()),
             phase,
             buffers: Buffers::default(),
             deadlines: Rc::new(Deadlines::default()),
@@ -94,9 +106,25 @@ impl Core {
             serving: RefCell::new(None),
             request_heads: RefCell::new(Vec::new()),
             response_heads: RefCell::new(Vec::new()),
+            composed: RefCell::new(Vec::new()),
             random: Cell::new(seed | 1),
             request_number: Cell::new(0),
         }
+    }
+
+    /// The time. Everything that has waited since the last reading, and where it counts, asks for it.
+    #[inline]
+    pub(crate) fn now(&self) -> Nanos {
+        let now = self.clock.now();
+        self.recently.set(now);
+        now
+    }
+
+    /// The last reading of the clock on this core. For what follows a reading without a wait in
+    /// between; a tick old at most as long as the core is not held up.
+    #[inline]
+    pub(crate) fn recently(&self) -> Nanos {
+        self.recently.get()
     }
 
     /// The configuration of now; `None` before the first one came.
@@ -128,7 +156,9 @@ impl Core {
         let lookup = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &published.lookup_key[..]);
         self.counters.flush_labels(before.as_deref());
         self.advice.forget_indices();
-        *self.serving.borrow_mut() = Some(Rc::new(Serving { published, providers, slices, lookup, listener_tls }));
+        let known_callers = KnownCallers::default();
+        let serving = Serving { published, providers, slices, lookup, known_callers, listener_tls };
+        *self.serving.borrow_mut() = Some(Rc::new(serving));
     }
 
     /// New requests belong elsewhere: answers close their connections.
@@ -138,7 +168,7 @@ impl Core {
 
     /// Lets a key rest on this core at once, and on all others soon.
     pub(crate) fn rest_key(&self, resting: RestingKey) {
-        if self.advice.rest(&resting, self.clock.now()) {
+        if self.advice.rest(&resting, self.now()) {
             self.counters.key_rests(resting);
         }
     }
@@ -165,6 +195,27 @@ impl Core {
         }
     }
 
+    /// Empty bytes to compose a head in.
+    pub(crate) fn take_composed(&self) -> Vec<u8> {
+        self.composed.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(COMPOSED_BYTES))
+    }
+
+    pub(crate) fn give_composed(&self, mut bytes: Vec<u8>) {
+        let mut composed = self.composed.borrow_mut();
+        if composed.len() < POOLED_HEADS_MAX && (COMPOSED_BYTES..=COMPOSED_BYTES_MAX).contains(&bytes.capacity()) {
+            bytes.clear();
+            composed.push(bytes);
+        }
+    }
+
+    /// Gives half of what lies idle back to the allocator.
+    pub(crate) fn shrink(&self) {
+        self.buffers.shrink();
+        let mut composed = self.composed.borrow_mut();
+        let keep = composed.len() / 2;
+        composed.truncate(keep);
+    }
+
     /// A number that clients cannot guess cheaply; for weights and jitter, not for secrets.
     #[inline]
     pub(crate) fn random(&self) -> u64 {
@@ -178,9 +229,9 @@ impl Core {
     }
 
     /// A new request id: unique in this core's life, unlike those of other cores and nodes.
-    pub(crate) fn next_request_id(&self) -> (u64, u64) {
+    pub(crate) fn next_request_id(&self) -> Name {
         let number = self.request_number.get().wrapping_add(1);
         self.request_number.set(number);
-        (self.random(), (u64::from(self.id) << 48) | (number & 0xFFFF_FFFF_FFFF))
+        Name::hexadecimal([self.random(), (u64::from(self.id) << 48) | (number & 0xFFFF_FFFF_FFFF)])
     }
 }

@@ -102,12 +102,12 @@ struct Ticker {
 
 impl Ticker {
     fn new(core: &Core, receiver: CoreReceiver, reports: ReportSender) -> Self {
-        let now = core.clock.now();
+        let now = core.now();
         Self { receiver, reports, ticked_at: now, sweep_at: now, report_at: now, housekeeping_at: now }
     }
 
     fn tick(&mut self, core: &Core) -> Phase {
-        let now = core.clock.now();
+        let now = core.now();
         core.counters.ticked(now.since(self.ticked_at).saturating_sub(CORE_TICK));
         self.ticked_at = now;
         // In the reverse order of publishing: who says that the node is ready must have what
@@ -115,6 +115,8 @@ impl Ticker {
         let live = self.receiver.newest_live();
         if let Some(published) = self.receiver.newest() {
             core.adopt(published);
+            // The control thread counts when the last core has it.
+            self.report_at = now;
         }
         if let Some(live) = live {
             core.advice.adopt(live);
@@ -129,7 +131,7 @@ impl Ticker {
         }
         if now >= self.housekeeping_at {
             self.housekeeping_at = now.after(HOUSEKEEPING);
-            core.buffers.shrink();
+            core.shrink();
             if let Some(serving) = &serving {
                 serving.providers.drop_stale(now);
             }

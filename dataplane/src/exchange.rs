@@ -25,6 +25,7 @@ use crate::respond::{self, Manner, Standings};
 use crate::route::{self, Endpoint, Target};
 use crate::socket::{Socket, reset};
 use shared::clock::Nanos;
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
@@ -62,7 +63,7 @@ pub(crate) async fn exchange(core: &Rc<Core>, socket: &mut Socket, mut request: 
         Some(serving) => serve(core, serving, socket, &mut request, manner, &id, &mut told).await,
         None => Err(Rejection::new(Cause::Starting, "this node has no configuration yet")),
     };
-    let ended_at = core.clock.now();
+    let ended_at = core.now();
     told.happened.duration = ended_at.since(request.arrived);
     let is_unread = request.is_unread();
     let after = match outcome {
@@ -171,13 +172,14 @@ async fn serve(
     let body_bytes_max = settings.body_bytes_max.to_native();
     let all = settings.buffered_bodies_bytes_per_core.to_native();
     request.collect(core, socket, keep, all, body_bytes_max).await?;
-    let collected_at = core.clock.now();
+    let collected_at = core.recently();
     core.counters.client_bytes_in(request.buffer.len() as u64);
     let asked = Asked::read(request, &target)?;
 
     // Where to, with which key, within which limits: one attempt after the other.
-    let plan = Plan::new(core, serving, &target, caller, asked.model(), asked.fallbacks())?;
-    drop(asked.texts);
+    let Asked { fields, model, fallbacks } = asked;
+    let fallbacks = fallbacks.iter().map(AsRef::as_ref);
+    let plan = Plan::new(core, serving, &target, caller, model.as_deref(), fallbacks)?;
     let link = Link::default();
     let attempt = attempt::Request {
         core,
@@ -185,7 +187,7 @@ async fn serve(
         target: &target,
         caller,
         plan: &plan,
-        fields: asked.fields,
+        fields: &fields,
         id: id.as_str(),
         body_bytes_max,
         link: &link,
@@ -195,21 +197,29 @@ async fn serve(
     };
     let is_read = request.is_whole();
     // In a box of its own, which is gone when the answer begins: a stream is then a third as large.
+    // The next request will be here soon; but a stream lasts.
+    if is_read
+        && request.is_busy
+        && fields.stream != Some(true)
+        && socket.receiver.may_wait_in_buffer()
+        && let Some(wait) = core.buffers.busy_wait()
+    {
+        socket.receiver.wait_in(core.buffers.take_for_request(), wait);
+    }
     let attempted = if is_read {
         let mut attempting = Box::pin(attempt.run(request, None));
         link.while_client_stays(&mut socket.receiver, attempting.as_mut()).await
     } else {
         Box::pin(attempt.run(request, Some(&mut *socket))).await
     };
-    let Attempted { answer, mut charged, step, key, model, sent_at, overhead, fallback_index, hides_usage } =
-        attempted?;
+    let Attempted { answer, mut charged, step, chosen, sent_at, overhead, fallback_index, hides_usage } = attempted?;
     told.key.provider = u32::try_from(step.provider).unwrap_or(NO_PROVIDER);
     told.key.model = model_label(serving, step.model.as_str());
     told.happened.overhead = Some(overhead);
 
     // The answer, as it comes. The node may have begun to drain while the provider was thinking.
     let manner = Manner { keep_alive: manner.keep_alive && !core.is_draining(), ..manner };
-    let credential = serving.credential(key).unwrap_or_default();
+    let credential = serving.credential(chosen.key).unwrap_or_default();
     let way = Way {
         core,
         serving,
@@ -217,7 +227,7 @@ async fn serve(
         endpoint: target.endpoint,
         dialect: target.dialect,
         provider: step.provider,
-        model: model.as_str(),
+        model: chosen.model(serving, step),
         fallback_index,
         request_id: id.as_str(),
         standings: Standings { requests: charged.requests, tokens: charged.tokens },
@@ -301,29 +311,24 @@ fn settle(
     happened.first_byte = relayed.first_byte.map(|at| at.since(arrived));
 }
 
-/// What the body says, in texts that outlive its buffer.
-struct Asked {
+/// What the body says. Only names that are written with escapes are copied.
+struct Asked<'r> {
     fields: RequestFields,
-    texts: Texts,
+    model: Option<Cow<'r, str>>,
+    fallbacks: Vec<Cow<'r, str>>,
 }
 
-struct Texts {
-    model: Option<String>,
-    fallbacks: Vec<String>,
-}
-
-impl Asked {
-    fn read(request: &Request, target: &Target) -> Result<Self, Rejection> {
-        let mut texts = Texts { model: None, fallbacks: Vec::new() };
+impl<'r> Asked<'r> {
+    fn read(request: &'r Request, target: &Target) -> Result<Self, Rejection> {
         let body = request.body_bytes();
-        let is_json = request
-            .head
-            .value(request.head_bytes(), Known::ContentType)
-            .is_none_or(|value| value.windows(4).any(|four| four.eq_ignore_ascii_case(b"json")));
+        let is_json = || {
+            let content_type = request.head.value(request.head_bytes(), Known::ContentType);
+            content_type.is_none_or(|value| value.windows(4).any(|four| four.eq_ignore_ascii_case(b"json")))
+        };
         let wants = target.endpoint.needs_model();
         let mut fields = RequestFields::default();
         fields.bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
-        if target.endpoint != Endpoint::Relay && (wants || (is_json && !body.is_empty())) {
+        if target.endpoint != Endpoint::Relay && (wants || (!body.is_empty() && is_json())) {
             let scanned = match request.body {
                 Body::Whole { .. } => request_scan::scan(body),
                 _ => request_scan::scan_prefix(body).map(|prefix| prefix.fields),
@@ -341,13 +346,12 @@ impl Asked {
                 Err(_) => {}
             }
         }
-        let mut scratch = String::new();
         let in_path = target.model.clone().and_then(|range| request.head_bytes().get(range));
-        texts.model = match in_path {
-            Some(model) => std::str::from_utf8(model).ok().map(str::to_owned),
-            None => fields.model.and_then(|text| text.value(body, &mut scratch).map(str::to_owned)),
+        let model = match in_path {
+            Some(model) => std::str::from_utf8(model).ok().map(Cow::Borrowed),
+            None => fields.model.and_then(|text| text.value(body)),
         };
-        if wants && texts.model.as_deref().is_none_or(str::is_empty) {
+        if wants && model.as_deref().is_none_or(str::is_empty) {
             return Err(match request.body {
                 Body::Beginning { len, .. } => Rejection::new(
                     Cause::BodyTooLarge,
@@ -358,20 +362,8 @@ impl Asked {
                 _ => Rejection::new(Cause::ModelMissing, "the body names no model").about("model"),
             });
         }
-        for name in fields.fallbacks.names() {
-            if let Some(text) = name.value(body, &mut scratch) {
-                texts.fallbacks.push(text.to_owned());
-            }
-        }
-        Ok(Self { fields, texts })
-    }
-
-    fn model(&self) -> Option<&str> {
-        self.texts.model.as_deref()
-    }
-
-    fn fallbacks(&self) -> impl Iterator<Item = &str> {
-        self.texts.fallbacks.iter().map(String::as_str)
+        let fallbacks = fields.fallbacks.names().iter().filter_map(|name| name.value(body)).collect();
+        Ok(Self { fields, model, fallbacks })
     }
 }
 
@@ -392,8 +384,7 @@ impl RequestId {
         if let Some(name) = given.and_then(Name::new) {
             return Self(name);
         }
-        let (high, low) = core.next_request_id();
-        Self(Name::new(&format!("{high:016x}{low:016x}")).unwrap_or(Name::EMPTY))
+        Self(core.next_request_id())
     }
 
     fn as_str(&self) -> &str {

@@ -45,17 +45,24 @@ pub(crate) fn caller(serving: &Serving, head: &RequestHead, bytes: &[u8]) -> Res
             Ok(Caller::Anyone)
         };
     };
-    let hash = ring::hmac::sign(&serving.lookup, value);
-    let index = &serving.records().virtual_key_index;
-    // The hash is keyed: how long the search takes says nothing about any key.
-    let found = index.binary_search_by(|entry| entry.0.as_slice().cmp(hash.as_ref()));
-    let Some(index) = found.ok().and_then(|at| index.get(at)).map(|entry| entry.1.to_native() as usize) else {
+    let Some(index) = serving.known_callers.find(value, || look_up(serving, value)) else {
         return Err(Rejection::new(Cause::UnknownVirtualKey, "this virtual key is not known here"));
     };
+    let index = index as usize;
     match serving.records().virtual_keys.get(index) {
         Some(record) if record.is_active => Ok(Caller::VirtualKey(index)),
         _ => Err(Rejection::new(Cause::BlockedVirtualKey, "this virtual key has been blocked")),
     }
+}
+
+/// Searches the snapshot, which has keyed hashes of virtual keys and no key.
+#[cold]
+fn look_up(serving: &Serving, key: &[u8]) -> Option<u32> {
+    let hash = ring::hmac::sign(&serving.lookup, key);
+    let index = &serving.records().virtual_key_index;
+    // The hash is keyed: how long the search takes says nothing about any key.
+    let found = index.binary_search_by(|entry| entry.0.as_slice().cmp(hash.as_ref())).ok()?;
+    Some(index.get(found)?.1.to_native())
 }
 
 fn virtual_key<'b>(head: &RequestHead, bytes: &'b [u8]) -> Option<&'b [u8]> {

@@ -3,7 +3,6 @@
 
 use crate::core::{Core, Serving};
 use crate::identify::Caller;
-use crate::name::Name;
 use crate::plan::{Grant, Step, fraction, grant, key_serves};
 use crate::rejection::{Cause, Rejection};
 use shared::clock::Nanos;
@@ -17,8 +16,17 @@ pub(crate) const KEYS_TRIED_MAX: usize = 8;
 pub(crate) struct Chosen {
     /// `None` for providers that need none, and for keys that clients bring.
     pub(crate) key: Option<usize>,
+    /// Of the key's names for models, the one of this request's.
+    alias: Option<usize>,
+}
+
+impl Chosen {
     /// The model's name at the provider.
-    pub(crate) model: Name,
+    pub(crate) fn model<'a>(&self, serving: &'a Serving, step: &'a Step) -> &'a str {
+        let key = self.key.and_then(|key| serving.records().keys.get(key));
+        let alias = key.and_then(|key| key.aliases.get(self.alias?));
+        alias.map_or_else(|| step.model.as_str(), |alias| alias.1.as_str())
+    }
 }
 
 /// What the client said about which key to take.
@@ -46,7 +54,7 @@ pub(crate) fn choose_key(
         return Err(Rejection::new(Cause::Internal, "a route leads to no provider"));
     };
     if provider.is_key_less || caller == Caller::Direct {
-        return Ok(Chosen { key: None, model: step.model });
+        return Ok(Chosen { key: None, alias: None });
     }
     let allowed = match grant(serving, caller, step.provider) {
         Grant::Some(grant) => grant.keys.as_ref(),
@@ -119,12 +127,8 @@ pub(crate) fn choose_key(
         left < 0.0
     });
     let (at, _) = *chosen.unwrap_or(last);
-    let alias = records.keys.get(at).and_then(|key| key.aliases.iter().find(|alias| alias.0 == *model));
-    let model = match alias {
-        Some(alias) => Name::new(&alias.1).unwrap_or(step.model),
-        None => step.model,
-    };
-    Ok(Chosen { key: Some(at), model })
+    let alias = records.keys.get(at).and_then(|key| key.aliases.iter().position(|alias| alias.0 == *model));
+    Ok(Chosen { key: Some(at), alias })
 }
 
 /// Keys of one provider that a draw considers; more than any provider has in practice.

@@ -20,6 +20,7 @@ mod deadlines;
 mod driver;
 mod exchange;
 mod identify;
+mod known_callers;
 mod link;
 mod listener;
 pub mod lookup;

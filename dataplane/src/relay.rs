@@ -109,7 +109,7 @@ pub(crate) async fn relay(
     };
     let mut manner = way.manner;
     manner.keep_alive &= outlet != Outlet::UntilClose && !request.is_unread();
-    let mut out = Vec::with_capacity(1024);
+    let mut out = core.take_composed();
     write_head(way, request, &head, bytes, manner, outlet, &mut out);
     request.release(core);
     let mut relayed = Relayed {
@@ -134,11 +134,12 @@ pub(crate) async fn relay(
         if let Intake::Done { is_exact: ends_here } = intake {
             is_exact &= ends_here;
         }
-        if !buffer.is_empty() || ended {
-            relayed.first_byte.get_or_insert_with(|| core.clock.now());
-        }
         if pieces.has_something(&buffer, ended) {
-            deadline.set(core.clock.now().after(CLIENT_WRITE_TIMEOUT));
+            let now = core.now();
+            if !buffer.is_empty() || ended {
+                relayed.first_byte.get_or_insert(now);
+            }
+            deadline.set(now.after(CLIENT_WRITE_TIMEOUT));
             let written = pieces.write(client, &mut buffer, ended).await;
             deadline.clear();
             if !written {
@@ -196,7 +197,7 @@ fn finish(core: &Core, upstream: Upstream, keeps: bool) {
 impl Way<'_> {
     /// When the next piece of the body has to be there.
     fn due(&self, has_begun: bool, is_stream: bool) -> Nanos {
-        let now = self.core.clock.now();
+        let now = self.core.now();
         let Some(record) = self.serving.records().providers.get(self.provider) else { return now };
         let milliseconds = |ms: u32| Duration::from_millis(u64::from(ms));
         let idle = if has_begun { record.idle_timeout_ms } else { record.first_byte_timeout_ms };
@@ -267,13 +268,16 @@ impl Pieces<'_, '_> {
                 return false;
             }
         }
-        if let Some(head) = self.head.take()
-            && !buffer.prepend(&head)
-        {
-            let len = head.len();
-            if client.write_owned(head, 0..len).await.0.is_err() {
-                return false;
+        if let Some(mut head) = self.head.take() {
+            if !buffer.prepend(&head) {
+                let len = head.len();
+                let (written, given_back) = client.write_owned(head, 0..len).await;
+                if written.is_err() {
+                    return false;
+                }
+                head = given_back;
             }
+            self.way.core.give_composed(head);
         }
         buffer.is_empty() || respond::send_half(self.way.core, client, buffer).await
     }
@@ -281,6 +285,11 @@ impl Pieces<'_, '_> {
     /// Reads usage, and takes out of the payload what the client did not ask for.
     fn look(&mut self, buffer: &mut Buffer, ended: bool) {
         let Some(reader) = self.reader.as_deref_mut() else { return };
+        // The head has not left yet, so this is all of the body.
+        if ended && self.head.is_some() && !reader.is_sse() {
+            reader.observe_whole(buffer.payload());
+            return;
+        }
         if let Forward::Parts { held, ranges } = reader.filter(buffer.payload()) {
             let kept = ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
             let mut visible = Buffer::for_payload(held.len() + kept);
@@ -317,7 +326,7 @@ impl Pieces<'_, '_> {
         error_body::write_event(self.way.dialect, &error, reader.is_between_events(), &mut event);
         buffer.clear();
         if buffer.append(&event) && (self.outlet != Outlet::Chunked || frame_chunk(buffer)) {
-            deadline.set(self.way.core.clock.now().after(CLIENT_WRITE_TIMEOUT));
+            deadline.set(self.way.core.now().after(CLIENT_WRITE_TIMEOUT));
             // A client that has left as well need not be told.
             let _ = respond::send_half(self.way.core, client, buffer).await;
             deadline.clear();
@@ -391,17 +400,17 @@ fn write_head(
     }
     if way.endpoint != Endpoint::Relay {
         if let Some(record) = way.serving.records().providers.get(way.provider) {
-            let _ = writer.field(b"x-bifrost-provider", record.name.as_bytes());
+            let _ = writer.ours("x-bifrost-provider", record.name.as_bytes());
         }
         if !way.model.is_empty() {
-            let _ = writer.field(b"x-bifrost-resolved-model", way.model.as_bytes());
+            let _ = writer.ours("x-bifrost-resolved-model", way.model.as_bytes());
         }
         if way.fallback_index > 0 {
-            let _ = writer.number(b"x-bifrost-fallback-index", way.fallback_index as u64);
+            writer.number("x-bifrost-fallback-index", way.fallback_index as u64);
         }
         way.standings.write(&mut writer);
         let micros = u64::try_from(way.overhead.as_micros()).unwrap_or(u64::MAX);
-        let _ = writer.number(b"x-deepintshield-overhead-us", micros);
+        writer.number("x-deepintshield-overhead-us", micros);
     }
     let _ = writer.known(Known::RequestId, way.request_id.as_bytes());
     if has_cors {

@@ -55,6 +55,8 @@ pub(crate) struct Request {
     pub(crate) carried: Option<Buffer>,
     /// When its head was complete.
     pub(crate) arrived: Nanos,
+    /// It came right after the answer to the one before.
+    pub(crate) is_busy: bool,
     /// Part of the core's memory for bodies that this request holds.
     claimed: Claim,
     pace: Pace,
@@ -104,7 +106,7 @@ impl Pace {
 impl Request {
     pub(crate) fn new(head: RequestHead, buffer: Buffer, head_len: usize, arrived: Nanos) -> Self {
         let (body, carried, claimed, pace) = (Body::Unread, None, Claim::default(), Pace::default());
-        Self { head, buffer, head_len, body, carried, arrived, claimed, pace }
+        Self { head, buffer, head_len, body, carried, arrived, is_busy: false, claimed, pace }
     }
 
     /// The head's bytes, which every span of the head points into.
@@ -188,7 +190,7 @@ impl Request {
         let mut interim = core.buffers.take_small();
         let fits = interim.append(CONTINUE);
         debug_assert!(fits);
-        socket.deadline.set(core.clock.now().after(CLIENT_WRITE_TIMEOUT));
+        socket.deadline.set(core.now().after(CLIENT_WRITE_TIMEOUT));
         let outcome = socket.sender.write_all(&mut interim).await;
         socket.deadline.clear();
         core.buffers.give(interim);
@@ -396,11 +398,11 @@ fn grown(there: usize) -> usize {
 
 impl Pace {
     async fn read(&mut self, core: &Core, socket: &mut Socket, buffer: &mut Buffer) -> Result<usize, Rejection> {
-        let began = core.clock.now();
+        let began = core.now();
         socket.deadline.set_reading(began.after(self.allowance()));
         let outcome = socket.receiver.read(buffer).await;
         socket.deadline.clear();
-        self.reading += core.clock.now().since(began);
+        self.reading += core.now().since(began);
         match outcome {
             Ok(0) | Err(_) if socket.deadline.has_passed() => {
                 Err(Rejection::new(Cause::BodyTimeout, "the body came too slowly"))

@@ -47,19 +47,17 @@ pub(crate) struct Standings {
 impl Standings {
     /// Writes the `x-ratelimit-*` fields.
     pub(crate) fn write(&self, writer: &mut HeadWriter<'_>) {
-        const REQUESTS: [&[u8]; 3] =
-            [b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"];
-        const TOKENS: [&[u8]; 3] =
-            [b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"];
+        const REQUESTS: [&str; 3] =
+            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
+        const TOKENS: [&str; 3] =
+            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
         for (standing, names) in [(self.requests, REQUESTS), (self.tokens, TOKENS)] {
             let Some(standing) = standing else { continue };
-            // Names and numbers of ours always fit into a head.
-            let _ = writer.number(names[0], standing.amount);
-            let _ = writer.number(names[1], standing.remaining);
+            writer.number(names[0], standing.amount);
+            writer.number(names[1], standing.remaining);
             let mut text = itoa::Buffer::new();
-            let mut reset = text.format(standing.reset.as_nanos().div_ceil(1_000_000_000)).as_bytes().to_vec();
-            reset.push(b's');
-            let _ = writer.field(names[2], &reset);
+            let seconds = text.format(standing.reset.as_nanos().div_ceil(1_000_000_000));
+            let _ = writer.joined(names[2], [seconds.as_bytes(), b"s"]);
         }
     }
 }
@@ -72,9 +70,9 @@ pub(crate) fn write_cors(serving: &Serving, head: &RequestHead, bytes: &[u8], wr
     }
     let Some(origin) = head.value(bytes, Known::Origin) else { return };
     if allowed.iter().any(|one| one == "*" || one.as_bytes() == origin) {
-        let _ = writer.field(b"access-control-allow-origin", origin);
-        let _ = writer.field(b"vary", b"origin");
-        let _ = writer.field(b"access-control-expose-headers", b"*");
+        let _ = writer.ours("access-control-allow-origin", origin);
+        let _ = writer.ours("vary", b"origin");
+        let _ = writer.ours("access-control-expose-headers", b"*");
     }
 }
 
@@ -105,13 +103,13 @@ pub(crate) fn preflight(
         return false;
     }
     let Ok(mut writer) = HeadWriter::response(out, 204) else { return false };
-    let _ = writer.field(b"access-control-allow-origin", origin);
-    let _ = writer.field(b"access-control-allow-methods", method);
+    let _ = writer.ours("access-control-allow-origin", origin);
+    let _ = writer.ours("access-control-allow-methods", method);
     if let Some(headers) = asks(b"access-control-request-headers") {
-        let _ = writer.field(b"access-control-allow-headers", headers);
+        let _ = writer.ours("access-control-allow-headers", headers);
     }
-    let _ = writer.field(b"access-control-max-age", b"86400");
-    let _ = writer.field(b"vary", b"origin");
+    let _ = writer.ours("access-control-max-age", b"86400");
+    let _ = writer.ours("vary", b"origin");
     manner.write(&mut writer);
     writer.finish();
     true
@@ -142,8 +140,8 @@ pub(crate) fn write_rejection(
     if let Some(after) = rejection.retry_after.or_else(|| (row.status == 429).then_some(Duration::from_secs(1))) {
         // Rounded up: who comes back at the time we said must not be too early.
         let seconds = after.as_millis().div_ceil(1000).max(1);
-        let _ = writer.number(b"retry-after", u64::try_from(seconds).unwrap_or(u64::MAX));
-        let _ = writer.number(b"retry-after-ms", u64::try_from(after.as_millis().max(1)).unwrap_or(u64::MAX));
+        writer.number("retry-after", u64::try_from(seconds).unwrap_or(u64::MAX));
+        writer.number("retry-after-ms", u64::try_from(after.as_millis().max(1)).unwrap_or(u64::MAX));
     }
     if let Some(refused) = rejection.limit {
         let standing = Standing {
@@ -161,7 +159,7 @@ pub(crate) fn write_rejection(
         standings.write(&mut writer);
     }
     if let Some(allow) = rejection.allow {
-        let _ = writer.field(b"allow", allow.as_bytes());
+        let _ = writer.ours("allow", allow.as_bytes());
     }
     if row.status == 401 {
         let _ = writer.known(Known::WwwAuthenticate, b"Bearer");
@@ -179,7 +177,7 @@ pub(crate) fn write_rejection(
 
 /// Writes an answer of ours.
 pub(crate) async fn send(core: &Core, socket: &mut Socket, bytes: Vec<u8>) -> bool {
-    socket.deadline.set(core.clock.now().after(CLIENT_WRITE_TIMEOUT));
+    socket.deadline.set(core.now().after(CLIENT_WRITE_TIMEOUT));
     let len = bytes.len();
     let (outcome, _) = socket.sender.write_owned(bytes, 0..len).await;
     socket.deadline.clear();
@@ -197,9 +195,8 @@ pub(crate) async fn send_half(core: &Core, sender: &mut Sender, buffer: &mut Buf
 pub(crate) async fn refuse_head(core: &Core, socket: &mut Socket, refusal: &Rejection) {
     let manner = Manner { keep_alive: false, version: Version::Http11, method: Method::Get };
     let mut out = Vec::with_capacity(512);
-    let (high, low) = core.next_request_id();
-    let id = format!("{high:016x}{low:016x}");
-    write_rejection(refusal, Dialect::OpenAi, manner, &id, None, &mut out);
+    let id = core.next_request_id();
+    write_rejection(refusal, Dialect::OpenAi, manner, id.as_str(), None, &mut out);
     core.counters.refused_head(refusal);
     send(core, socket, out).await;
 }

@@ -195,25 +195,36 @@ fn gemini(rest: &[u8], start: usize) -> (Endpoint, Option<Range<usize>>) {
 /// percent-encoded, and encoded slashes.
 pub(crate) fn climbs(path: &[u8]) -> bool {
     let is_dots = |segment: &[u8]| {
-        let mut decoded = Vec::with_capacity(segment.len().min(8));
+        let mut decoded = [0; 4];
+        let mut len = 0;
         let mut at = 0;
-        while at < segment.len() && decoded.len() < 4 {
+        while at < segment.len() && len < decoded.len() {
             let escaped = segment.get(at..at + 3).unwrap_or_default();
             if escaped.eq_ignore_ascii_case(b"%2e") || escaped.eq_ignore_ascii_case(b"%3b") {
-                decoded.push(if escaped[1] == b'2' { b'.' } else { b';' });
+                decoded[len] = if escaped[1] == b'2' { b'.' } else { b';' };
                 at += 3;
             } else {
-                decoded.push(segment[at]);
+                decoded[len] = segment[at];
                 at += 1;
             }
+            len += 1;
         }
         // Some servers take what follows a semicolon for parameters of the segment.
-        let name = decoded.split(|byte| *byte == b';').next().unwrap_or_default();
-        matches!(name, b"." | b"..") && (at == segment.len() || name.len() < decoded.len())
+        let name = decoded[..len].split(|byte| *byte == b';').next().unwrap_or_default();
+        matches!(name, b"." | b"..") && (at == segment.len() || name.len() < len)
     };
-    path.contains(&b'\\')
-        || path.windows(3).any(|three| three.eq_ignore_ascii_case(b"%2f") || three.eq_ignore_ascii_case(b"%5c"))
-        || path.split(|byte| *byte == b'/').any(is_dots)
+    let is_slash = |at: usize| {
+        let escaped = path.get(at..at + 3).unwrap_or_default();
+        escaped.eq_ignore_ascii_case(b"%2f") || escaped.eq_ignore_ascii_case(b"%5c")
+    };
+    memchr::memchr2_iter(b'%', b'\\', path).any(|at| path[at] == b'\\' || is_slash(at))
+        || is_dots(path.split(|byte| *byte == b'/').next().unwrap_or_default())
+        || memchr::memchr_iter(b'/', path).any(|at| {
+            let rest = &path[at + 1..];
+            // Nearly all segments begin with a letter.
+            matches!(rest.first(), Some(b'.' | b'%'))
+                && is_dots(rest.split(|byte| *byte == b'/').next().unwrap_or_default())
+        })
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 //! A connection that waits keeps a read of a few bytes open. It ends when bytes come (a request,
 //! an answer) or when the peer leaves, so that a client that has gone and a pooled connection
 //! that was closed are noticed without a system call and without cancelling anything. Reads and
-//! writes own their buffers until they end, as `io_uring` needs.
+//! writes own their buffers until they end, as `io_uring` needs. A few connections that are busy
+//! wait with a whole buffer: there a message is one read, and is not copied together from two.
 
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, BufferShape, BusyWait};
 use crate::deadlines::{Deadline, Deadlines};
 use crate::tls::TlsSession;
 use monoio::buf::{IoBuf, IoBufMut};
@@ -119,6 +120,8 @@ pub(crate) struct Receiver {
     reader: Reader,
     /// The few bytes that a waiting connection reads into.
     resident: Option<Box<[u8]>>,
+    /// The read that waits has a whole buffer, of this shape.
+    roomy: Option<(BufferShape, BusyWait)>,
     tls: Option<Rc<RefCell<TlsSession>>>,
 }
 
@@ -145,7 +148,7 @@ impl Socket {
         let (read, write) = stream.into_split();
         Self {
             deadline: deadlines.watch(fd),
-            receiver: Receiver { reader: Reader::new(read), resident: None, tls: None },
+            receiver: Receiver { reader: Reader::new(read), resident: None, roomy: None, tls: None },
             sender: Sender { half: write, tls: None, records: Vec::new() },
             fd,
         }
@@ -210,6 +213,27 @@ impl Receiver {
             let resident = self.resident.take().unwrap_or_else(|| vec![0; RESIDENT_READ_BYTES].into_boxed_slice());
             self.reader.order(resident, 0, RESIDENT_READ_BYTES);
         }
+    }
+
+    /// Leaves a read waiting that has room for a whole message, if none is waiting yet. Not with TLS,
+    /// whose records are read apart.
+    pub(crate) fn wait_in(&mut self, buffer: Buffer, wait: BusyWait) {
+        debug_assert!(self.may_wait_in_buffer(), "whoever asks for a buffer has asked that first");
+        let room = buffer.room();
+        let (bytes, shape) = buffer.into_parts();
+        self.reader.order(bytes, shape.end, shape.end + room);
+        self.roomy = Some((shape, wait));
+    }
+
+    /// Whether [`Self::wait_in`] may be called now.
+    pub(crate) fn may_wait_in_buffer(&self) -> bool {
+        self.tls.is_none() && !self.reader.is_reading()
+    }
+
+    /// The read that waits has a buffer, which the next [`Self::read`] gives to whoever comes
+    /// without one.
+    pub(crate) fn waits_in_buffer(&self) -> bool {
+        self.roomy.is_some()
     }
 
     /// What the quiet read noticed so far; `cx` is woken when that changes.
@@ -294,6 +318,13 @@ impl Receiver {
     /// something better to do. What does not fit stays for the next read.
     async fn read_left(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
         let mut outcome = self.reader.outcome().await;
+        if let Some((shape, _)) = self.roomy.take()
+            && !buffer.is_real()
+        {
+            let count = *outcome.result.as_ref().unwrap_or(&0);
+            *buffer = Buffer::from_parts(outcome.bytes, shape, count);
+            return outcome.result;
+        }
         let there = outcome.fresh().len();
         let count = there.min(buffer.room());
         let fits = buffer.append(outcome.fresh().get(..count).unwrap_or_default());
@@ -309,7 +340,7 @@ impl Receiver {
     }
 
     async fn read_raw(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
-        if buffer.room() == 0 {
+        if buffer.room() == 0 && !self.waits_in_buffer() {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         if self.reader.is_reading() {

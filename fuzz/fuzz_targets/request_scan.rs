@@ -36,8 +36,7 @@ fuzz_target!(|data: &[u8]| {
 
     // Numbers and lone surrogates that a tree cannot hold are JSON nevertheless.
     let Ok(mut expected) = value else { return };
-    let mut scratch = String::new();
-    let model = fields.model.map(|model| model.value(body, &mut scratch).expect("a readable model").to_owned());
+    let model = fields.model.map(|model| model.value(body).expect("a readable model"));
     assert_eq!(model.as_deref(), expected["model"].as_str());
     assert_eq!(fields.stream, expected["stream"].as_bool());
 

@@ -24,6 +24,11 @@ pub const BUFFERED_BODIES_BYTES_PER_CORE: usize = 256 * 1024 * 1024;
 /// What an idle connection reads into. Big enough to notice a request or a close, small enough
 /// that ten thousand idle connections cost next to nothing.
 pub const RESIDENT_READ_BYTES: usize = 128;
+/// Busy connections of a core that wait with a whole buffer instead, so that the next message is
+/// one read and not two. Beyond that they wait like the others.
+pub const BUSY_WAITS_PER_CORE_MAX: u32 = 256;
+/// A connection is busy when the next request came so soon after the answer to the last one.
+pub const BUSY_GAP: Duration = Duration::from_millis(100);
 /// What a stream reads into between events: one usual event fits, so that a quiet stream holds
 /// no more than this.
 pub const STREAM_READ_BYTES: usize = 1024;

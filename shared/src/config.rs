@@ -7,6 +7,7 @@
 //!
 //! Absent: watching the file, merging several files, writing one.
 
+mod asked;
 pub mod base_url;
 pub mod durations;
 mod faults;
@@ -25,6 +26,7 @@ use std::io;
 
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 
+pub use asked::{Asked, What, asked_of};
 pub use faults::{Fault, Warning};
 pub use model::Config;
 pub use plain::plain_json;

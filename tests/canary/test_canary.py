@@ -35,6 +35,7 @@ LITERALS = {
     "VK_LIMITED": "sk-bf-",
     "VK_INACTIVE": "sk-bf-",
     "ADMIN_PASSWORD": "",
+    "ADMIN_TOKEN": "",
     "CONSUL_TOKEN": "",
     "ETCD_PASSWORD": "",
 }
@@ -240,19 +241,29 @@ def hostile(node: Node, planted: Planted) -> dict[str, bytes]:
 
 def own_pages(node: Node, planted: Planted) -> dict[str, bytes]:
     """What the node says about itself, with and without the administrator's password."""
-    login = base64.b64encode(f"admin:{planted['ADMIN_PASSWORD']}".encode()).decode()
+    login = administrator(planted)
+    token = {"authorization": f"Bearer {planted['ADMIN_TOKEN']}"}
+    wrong = {"authorization": login["authorization"][:-4]}
     pages = {}
-    for headers in [{}, {"authorization": f"Basic {login}"}, {"authorization": f"Basic {login[:-4]}"}]:
-        for path in ["/metrics", "/api/config", "/api/providers", "/api/governance/virtual-keys", "/cluster/status"]:
+    for number, headers in enumerate([{}, login, token, wrong]):
+        for path in ["/metrics", "/cluster/status", "/api/config", "/api/providers", "/api/keys", "/api/models",
+                     "/api/governance/virtual-keys", "/api/config/history", "/api/config/diff", "/api/audit",
+                     "/api/openapi.json", f"/api/keys/openai/{planted['OPENAI_LITERAL'][:8]}"]:
             status, body = get(node.admin_port, path, headers)
-            pages[f"admin {path} {len(headers)}"] = f"{status}\n{body}".encode()
+            pages[f"admin {path} {number}"] = f"{status}\n{body}".encode()
         for path in ["/health", "/ready", "/cluster/status", "/v1/models"]:
             status, body = get(node.port, path, headers)
-            pages[f"{path} {len(headers)}"] = f"{status}\n{body}".encode()
+            pages[f"{path} {number}"] = f"{status}\n{body}".encode()
     pages["a key more"] = add_gossip_key(node, planted)
-    status, body = get(node.admin_port, "/api/cluster/gossip-keys")
+    status, body = get(node.admin_port, "/api/cluster/gossip-keys", login)
     pages["keys"] = f"{status}\n{body}".encode()
     return pages
+
+
+def administrator(planted: Planted) -> dict[str, str]:
+    """Name and password, as they are sent."""
+    pair = f"admin:{planted['ADMIN_PASSWORD']}".encode()
+    return {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
 def add_gossip_key(node: Node, planted: Planted) -> bytes:
@@ -260,7 +271,8 @@ def add_gossip_key(node: Node, planted: Planted) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", node.admin_port, timeout=5)
     try:
         body = json.dumps({"key": planted["NEXT_GOSSIP_KEY"]})
-        connection.request("POST", "/api/cluster/gossip-keys", body, {"content-type": "application/json"})
+        head = {"content-type": "application/json", **administrator(planted)}
+        connection.request("POST", "/api/cluster/gossip-keys", body, head)
         answer = connection.getresponse()
         return f"{answer.status}\n".encode() + answer.read()
     finally:

@@ -134,7 +134,11 @@ class Node:
         its part at once, of which nothing is left at first: what it spent before counts.
         """
         limits = self.status().get("limits", [])
-        return sum(limit["entitlement_here"] - limit["used_here"] for limit in limits)
+        return self.entitled() - sum(limit["used_here"] for limit in limits)
+
+    def entitled(self) -> int:
+        """How much of its limits it may use in a window, of all of them together."""
+        return sum(limit["entitlement_here"] for limit in self.status().get("limits", []))
 
     def health_of(self, other: "Node") -> str:
         """What it thinks of another node: a state, or `unknown`."""

@@ -16,7 +16,16 @@ pub(super) fn refusal(headers: &HeaderMap) -> Option<&'static str> {
     if !is_literal(host) {
         return Some("ask this listener by its IP address or as localhost");
     }
-    let is_ours = |origin: &str| origin.strip_prefix("http://") == Some(host);
+    page_refusal(headers)
+}
+
+/// The same for requests with credentials, which may come from anywhere by any name: only whether a page
+/// of another site has sent it.
+pub(super) fn page_refusal(headers: &HeaderMap) -> Option<&'static str> {
+    let host = only(headers, header::HOST.as_str()).unwrap_or_default();
+    let is_ours = |origin: &str| {
+        origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")).is_some_and(|name| name == host)
+    };
     if headers.contains_key(header::ORIGIN) && !only(headers, header::ORIGIN.as_str()).is_some_and(is_ours) {
         return Some("pages of other sites may not ask this");
     }

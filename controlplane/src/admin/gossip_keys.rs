@@ -9,19 +9,17 @@
 //!
 //! `?force=true` does the last two although a live node would be cut off. What is refused is
 //! refused with 409 and the nodes in question, and changes nothing. A key itself is never shown.
-//!
-//! There are no accounts yet, so nothing is changed unless the listener is on loopback and the
-//! request was made there on purpose.
+//! Who may do it is said by the door.
 
-use super::routes::{ask, fault, no_answer};
-use super::{Question, QuestionSender, from_here};
+use super::answer::Refusal;
+use super::asked::Asked;
+use super::audit::Outcome;
+use super::node_pages::ask;
+use super::{Desk, Question};
 use crate::gossip::rotation::{KeyStatus, RotationRefused};
-use axum::body::{Body, to_bytes};
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::Json;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::secret::Secret;
@@ -75,79 +73,37 @@ pub enum KeyFault {
     Refused(#[from] RotationRefused),
 }
 
-pub(super) fn routes(on_loopback: bool) -> Router<QuestionSender> {
-    const PATH: &str = "/api/cluster/gossip-keys";
-    // Said before anything is read of the request, so that no answer tells more.
-    let may_write = move |headers: &HeaderMap| match from_here::refusal(headers) {
-        Some(why) => Some(fault(StatusCode::FORBIDDEN, why)),
-        None if !on_loopback => Some(fault(
-            StatusCode::FORBIDDEN,
-            "the admin listener is not on a loopback address and has no accounts: it changes nothing; set \
-             server.admin_host to 127.0.0.1",
-        )),
-        None => None,
-    };
-    Router::new()
-        .route(
-            PATH,
-            get(async |State(questions), headers: HeaderMap| match from_here::refusal(&headers) {
-                Some(why) => fault(StatusCode::FORBIDDEN, why),
-                None => step(&questions, KeyStep::Show).await,
-            })
-            .post(async move |State(questions), headers: HeaderMap, body: Body| {
-                if let Some(refused) = may_write(&headers) {
-                    return refused;
-                }
-                match read_key(&headers, body).await {
-                    Ok(key) => step(&questions, KeyStep::Add(key)).await,
-                    Err(refused) => refused,
-                }
-            }),
-        )
-        .route(
-            &format!("{PATH}/{{id}}/send"),
-            post(async move |State(questions), Path(id): Path<String>, uri: Uri, headers: HeaderMap| {
-                match may_write(&headers) {
-                    Some(refused) => refused,
-                    None => step(&questions, KeyStep::SendWith { id, is_forced: is_forced(&uri) }).await,
-                }
-            }),
-        )
-        .route(
-            &format!("{PATH}/{{id}}"),
-            delete(
-                async move |State(questions), Path(id): Path<String>, uri: Uri, headers: HeaderMap| match may_write(
-                    &headers,
-                ) {
-                    Some(refused) => refused,
-                    None => step(&questions, KeyStep::Drop { id, is_forced: is_forced(&uri) }).await,
-                },
-            ),
-        )
+pub(super) async fn show(desk: &Desk) -> Result<Response, Refusal> {
+    step(desk, KeyStep::Show).await
 }
 
-fn is_forced(uri: &Uri) -> bool {
-    uri.query() == Some("force=true")
+pub(super) async fn add(desk: &Desk, asked: Asked) -> Result<Response, Refusal> {
+    let key = read_key(asked).await?;
+    step(desk, KeyStep::Add(key)).await
+}
+
+pub(super) async fn send_with(desk: &Desk, asked: &Asked) -> Result<Response, Refusal> {
+    let is_forced = asked.flag("force")?;
+    step(desk, KeyStep::SendWith { id: asked.parameter("id").to_owned(), is_forced }).await
+}
+
+pub(super) async fn drop_key(desk: &Desk, asked: &Asked) -> Result<Response, Refusal> {
+    let is_forced = asked.flag("force")?;
+    step(desk, KeyStep::Drop { id: asked.parameter("id").to_owned(), is_forced }).await
 }
 
 /// The key of a body; a form or a text, as any page may send without asking, is none.
-async fn read_key(headers: &HeaderMap, body: Body) -> Result<Secret, Response> {
+async fn read_key(mut asked: Asked) -> Result<Secret, Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Added {
         key: Zeroized,
     }
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if media_type.split(';').next().map(str::trim) != Some("application/json") {
-        return Err(fault(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json"));
-    }
-    let Ok(bytes) = to_bytes(body, BODY_BYTES_MAX).await else {
-        return Err(fault(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than a key"));
-    };
+    let bytes = asked.bytes(&["application/json"], BODY_BYTES_MAX).await?;
     match serde_json::from_slice::<Added>(&bytes) {
         Ok(added) => Ok(Secret::new(&added.key.0)),
         // What serde says could hold a part of the key.
-        Err(_) => Err(fault(StatusCode::BAD_REQUEST, "the body has to be {\"key\": \"BASE64\"} and nothing else")),
+        Err(_) => Err(Refusal::malformed("the body has to be {\"key\": \"BASE64\"} and nothing else")),
     }
 }
 
@@ -160,11 +116,10 @@ impl<'de> Deserialize<'de> for Zeroized {
     }
 }
 
-async fn step(questions: &QuestionSender, step: KeyStep) -> Response {
-    match ask(questions, |answer| Question::GossipKeys(step, answer)).await {
-        Some(Ok(status)) => Json(status).into_response(),
-        Some(Err(refused)) => refusal(&refused),
-        None => no_answer(),
+async fn step(desk: &Desk, step: KeyStep) -> Result<Response, Refusal> {
+    match ask(desk, |answer| Question::GossipKeys(step, answer)).await? {
+        Ok(status) => Ok(Json(status).into_response()),
+        Err(refused) => Ok(refusal(&refused)),
     }
 }
 
@@ -180,7 +135,15 @@ fn refusal(fault: &KeyFault) -> Response {
             (StatusCode::CONFLICT, none)
         }
     };
-    (status, Json(json!({"error": {"message": fault.to_string(), "nodes": nodes}}))).into_response()
+    let code = match status {
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::BAD_REQUEST => "malformed",
+        _ => "conflict",
+    };
+    let error = json!({"message": fault.to_string(), "code": code, "faults": [], "nodes": nodes});
+    let mut response = (status, Json(json!({"error": error}))).into_response();
+    response.extensions_mut().insert(Outcome(code));
+    response
 }
 
 #[cfg(test)]

@@ -1,13 +1,18 @@
 //! Connections of the admin listener, and the bounds on each: how many, how long, how slow, how
-//! large a head. axum's own server has none of them.
+//! large a head. axum's own server has none of them. With TLS where the listener has a certificate.
 
+use super::door::Peer;
+use super::tls::AdminTls;
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 /// Connections at one time; further ones wait in the kernel's queue.
@@ -21,19 +26,30 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const FIELDS_MAX: usize = 64;
 /// Bytes of a head; also of what is buffered for one connection.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A TLS handshake is over after this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after an accept that failed, as it does when descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until dropped.
-pub async fn serve(listener: TcpListener, routes: Router) {
+pub async fn serve(listener: TcpListener, routes: Router, tls: Option<AdminTls>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let routes = routes.clone();
+            Ok((stream, address)) => {
+                let (routes, tls) = (routes.clone(), tls.clone());
+                let peer = Peer(address.ip().to_canonical());
                 tokio::spawn(async move {
-                    serve_connection(stream, routes).await;
+                    match tls {
+                        None => serve_connection(stream, peer, routes).await,
+                        // Who cannot finish a handshake is told by it.
+                        Some(tls) => {
+                            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                                serve_connection(stream, peer, routes).await;
+                            }
+                        }
+                    }
                     drop(permit);
                 });
             }
@@ -45,23 +61,33 @@ pub async fn serve(listener: TcpListener, routes: Router) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, routes: Router) {
+async fn serve_connection<S>(stream: S, peer: Peer, routes: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let routes = TowerToHyperService::new(routes);
+    let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        routes.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(FIELDS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(stream), answer);
     // How a connection ends, by its client, a fault or its age, is of no interest to anybody.
     drop(tokio::time::timeout(CONNECTION_AGE_MAX, connection).await);
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::desk;
     use super::super::{Question, routes};
     use super::*;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::mpsc;
 
     async fn started() -> SocketAddr {
@@ -75,7 +101,7 @@ mod tests {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, routes(questions, "1.2.3", true)));
+        tokio::spawn(serve(listener, routes(desk(questions, true)), None));
         address
     }
 

@@ -58,6 +58,11 @@ pub struct Status {
     pub digest_bytes: u64,
     /// What this node runs.
     pub configuration: ConfigurationMark,
+    /// The newest revision that every core of this node runs; where the file is all there is, the
+    /// epoch that it was published with.
+    pub adopted_revision: u64,
+    /// How the store of the configuration does; `null` where there is none.
+    pub configuration_store: Option<StoreStatus>,
     /// How this node is; the parts are explained at the type.
     pub load: Load,
     /// Every limit of this node, and those of which only peers tell.
@@ -74,6 +79,19 @@ pub struct Status {
     pub discovery: Vec<DiscoveryStatus>,
     /// All other nodes that are known, by id.
     pub peers: Vec<PeerStatus>,
+}
+
+/// How the store of the configuration does, and what this node makes of its content.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StoreStatus {
+    /// Where it is, and what went wrong with it last.
+    pub store: String,
+    /// Number of the newest revision that this node knows.
+    pub newest_revision: u64,
+    /// Why nothing can be changed here now; `null` when it can.
+    pub trouble: Option<String>,
+    /// Why this node does not run the newest revision; `null` when it does.
+    pub unusable: Option<String>,
 }
 
 /// Another node, as this one knows it.

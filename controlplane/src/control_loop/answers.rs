@@ -3,11 +3,14 @@
 use super::{ControlLoop, SharedLimits};
 use crate::admin::Question;
 use crate::admin::gossip_keys::{KeyFault, KeyStep, KeysStatus};
-use crate::admin::status::{Status, cluster_health, demoted_of, discovery_of, peers_of, resting_of, state_of};
+use crate::admin::status::{
+    Status, StoreStatus, cluster_health, demoted_of, discovery_of, peers_of, resting_of, state_of,
+};
 use crate::limit_status::{self, EscrowStatus, LimitStatus, Sight};
+use crate::live::engine::Standing;
 use crate::metrics::LimitRow;
 use crate::metrics::process::Process;
-use crate::metrics::{ClusterFacts, Facts, render};
+use crate::metrics::{ClusterFacts, Facts, RevisionFacts, render};
 use shared::clock::Nanos;
 
 impl ControlLoop {
@@ -61,6 +64,12 @@ impl ControlLoop {
             build: self.version,
             region: self.state.region().to_owned(),
             epoch: self.epoch,
+            revisions: RevisionFacts {
+                published: self.configuration.epoch,
+                adopted: self.adoption.revision(),
+                adoption_took: self.adoption.took(),
+                standing: self.live.has_store().then(|| self.live.standing.clone()),
+            },
             readiness: self.state.readiness(),
             started_at: self.started_at,
             process: Process::read(),
@@ -98,6 +107,11 @@ impl ControlLoop {
             doubts_itself: view.doubts_itself,
             digest_bytes: view.digest_bytes,
             configuration: own.configuration.clone(),
+            adopted_revision: self.adoption.revision(),
+            configuration_store: self.live.has_store().then(|| {
+                let Standing { store, newest, trouble, unusable } = self.live.standing.clone();
+                StoreStatus { store, newest_revision: newest.number, trouble, unusable }
+            }),
             load: own.load.clone(),
             limits: self.limits(&self.limit_rows(now), now),
             escrow: self.escrow(now),

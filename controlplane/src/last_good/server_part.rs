@@ -15,6 +15,10 @@ pub(super) struct ServerPart {
     pin_cores: bool,
     driver: u8,
     tls: Option<(String, String)>,
+    #[serde(default)]
+    admin_tls: Option<(String, String)>,
+    #[serde(default)]
+    metrics_auth: Option<bool>,
     state_dir: String,
     drain_timeout_ms: u64,
     log_format: u8,
@@ -34,7 +38,9 @@ impl From<&Server> for ServerPart {
             cores: server.cores,
             pin_cores: server.pin_cores,
             driver: position(&DRIVERS, &server.driver),
-            tls: server.tls.as_ref().map(|tls| (tls.cert_file.clone(), tls.key_file.clone())),
+            tls: server.tls.as_ref().map(files),
+            admin_tls: server.admin_tls.as_ref().map(files),
+            metrics_auth: server.metrics_auth,
             state_dir: server.state_dir.clone(),
             drain_timeout_ms: u64::try_from(server.drain_timeout.as_millis()).unwrap_or(u64::MAX),
             log_format: position(&LOG_FORMATS, &server.log_format),
@@ -60,6 +66,8 @@ impl TryFrom<ServerPart> for Server {
             pin_cores: part.pin_cores,
             driver: *DRIVERS.get(usize::from(part.driver)).ok_or("its driver is unknown")?,
             tls: part.tls.map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),
+            admin_tls: part.admin_tls.map(|(cert_file, key_file)| TlsFiles { cert_file, key_file }),
+            metrics_auth: part.metrics_auth,
             state_dir: part.state_dir,
             drain_timeout: Duration::from_millis(part.drain_timeout_ms),
             log_format: *LOG_FORMATS.get(usize::from(part.log_format)).ok_or("its log format is unknown")?,
@@ -70,6 +78,10 @@ impl TryFrom<ServerPart> for Server {
             overload: Overload { loop_delay: Duration::from_millis(delay_ms), memory_percent, descriptors_percent },
         })
     }
+}
+
+fn files(tls: &TlsFiles) -> (String, String) {
+    (tls.cert_file.clone(), tls.key_file.clone())
 }
 
 fn position<T: PartialEq>(known: &[T], value: &T) -> u8 {

@@ -18,7 +18,7 @@ pub struct Document {
     /// The revision that it is.
     pub head: Head,
     /// Every entity.
-    pub entities: Entities,
+    pub entities: Arc<Entities>,
     /// `Err`: why nothing can be changed now, for people.
     pub is_writable: Result<(), String>,
 }

@@ -31,11 +31,15 @@ impl Allowed {
         for pattern in patterns {
             match pattern.strip_suffix('*') {
                 Some(prefix) => allowed.prefixes.push(prefix.to_owned()),
-                None => drop(allowed.exact.insert(pattern.clone())),
+                None => {
+                    allowed.exact.insert(pattern.clone());
+                }
             }
         }
         for value in file.values() {
-            references(value, String::new(), &mut |_, text| drop(allowed.exact.insert(text.to_owned())));
+            references(value, String::new(), &mut |_, text| {
+                allowed.exact.insert(text.to_owned());
+            });
         }
         allowed
     }
@@ -110,14 +114,19 @@ pub(crate) fn prepare(
     }
     changes.retain(|change| entities.get(&change.id).map(|old| &**old) != change.value.as_ref());
     let mut after = Entities::clone(entities);
-    for Change { id, value } in &changes {
-        match value {
-            Some(value) => drop(after.insert(id.clone(), Arc::new(value.clone()))),
-            None => drop(after.remove(id)),
-        }
-    }
+    apply(&mut after, &changes);
     let (read, compiled, warnings) = reading.read(&Arc::new(after), before)?;
     Ok(Prepared { changes, read, compiled, warnings })
+}
+
+/// Changes entities.
+pub(crate) fn apply(entities: &mut Entities, changes: &[Change]) {
+    for Change { id, value } in changes {
+        match value {
+            Some(value) => drop(entities.insert(id.clone(), Arc::new(value.clone()))),
+            None => drop(entities.remove(id)),
+        }
+    }
 }
 
 fn fault(id: &EntityId, pointer: &str, problem: impl Into<String>, expected: &str) -> EntityFault {

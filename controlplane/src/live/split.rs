@@ -11,7 +11,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Where the lists of `governance` go.
-pub(super) const LISTS: [(&str, EntityKind); 8] = [
+pub(crate) const LISTS: [(&str, EntityKind); 8] = [
     ("rate_limits", EntityKind::RateLimit),
     ("budgets", EntityKind::Budget),
     ("customers", EntityKind::Customer),
@@ -23,7 +23,7 @@ pub(super) const LISTS: [(&str, EntityKind); 8] = [
 ];
 
 /// Where the sections go of which there is one.
-pub(super) const SINGLES: [(&str, EntityKind); 3] = [
+pub(crate) const SINGLES: [(&str, EntityKind); 3] = [
     ("version", EntityKind::Version),
     ("client", EntityKind::Client),
     ("load_balancer_config", EntityKind::LoadBalancer),
@@ -39,6 +39,7 @@ pub struct Local {
 }
 
 /// A configuration file, taken apart.
+#[derive(Default)]
 pub struct Parts {
     /// This node's own.
     pub local: Local,
@@ -93,7 +94,7 @@ fn members(fields: &Map<String, Value>) -> Zeroizing<String> {
 
 /// What an entity of this kind is called by what it says; `None` where it says nothing about it. A
 /// key's name has its provider in front.
-pub(super) fn name_of(kind: EntityKind, value: &Value) -> Option<String> {
+pub(crate) fn name_of(kind: EntityKind, value: &Value) -> Option<String> {
     let text = |field: &str| value.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     match kind {
         EntityKind::Version | EntityKind::Client | EntityKind::LoadBalancer => Some(String::new()),
@@ -115,7 +116,7 @@ pub(super) fn name_of(kind: EntityKind, value: &Value) -> Option<String> {
 
 /// Whether an entity may be called `name` by what it says: as [`name_of`] has it, or as the second
 /// one of such a name.
-pub(super) fn is_called(kind: EntityKind, name: &str, value: &Value) -> bool {
+pub(crate) fn is_called(kind: EntityKind, name: &str, value: &Value) -> bool {
     let own = match kind {
         EntityKind::Provider => return true,
         EntityKind::Key => name.split_once('/').map_or("", |(_, own)| own),

@@ -9,6 +9,7 @@ use super::process::Process;
 use super::totals::{Counts, Latencies, Totals};
 use crate::escrow::LimitKey;
 use crate::limit_status::{EscrowStatus, LimitStatus};
+use crate::live::engine::Standing;
 use shared::limit::RingSnapshot;
 use shared::published::Readiness;
 use shared::report::{AttemptLabels, Estimates, Gauges, Histogram, LimitWaits, TrafficLabels};
@@ -47,6 +48,19 @@ pub struct LimitRow {
     pub back_ms: Vec<u64>,
 }
 
+/// How far the configuration is on this node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RevisionFacts {
+    /// Handed to the cores.
+    pub(crate) published: u64,
+    /// Run by every core.
+    pub(crate) adopted: u64,
+    /// How long the last core took.
+    pub(crate) adoption_took: Option<Duration>,
+    /// `None`: there is no store.
+    pub(crate) standing: Option<Standing>,
+}
+
 /// What is known besides the counts.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -56,6 +70,8 @@ pub struct Facts {
     pub region: String,
     /// Epoch of the newest snapshot.
     pub epoch: u64,
+    /// How far the configuration is.
+    pub(crate) revisions: RevisionFacts,
     /// Whether traffic is wanted.
     pub readiness: Readiness,
     /// When the process started, since 1970.
@@ -272,11 +288,32 @@ fn cores(text: &mut Exposition, totals: &Totals) {
     gauge("config_epoch", "Epoch of the snapshot that the core runs.", |gauges| gauges.epoch as f64);
 }
 
+fn revisions(text: &mut Exposition, facts: &RevisionFacts) {
+    let help = "Number of the configuration's revision that was handed to the cores.";
+    text.single("deepintshield_config_revision", "gauge", help, facts.published);
+    let help = "Number of the newest revision that every core runs.";
+    text.single("deepintshield_config_adopted_revision", "gauge", help, facts.adopted);
+    if let Some(took) = facts.adoption_took {
+        let help = "From the control thread to the last core, for the newest revision that every core runs.";
+        text.single("deepintshield_config_adoption_seconds", "gauge", help, took.as_secs_f64());
+    }
+    if let Some(standing) = &facts.standing {
+        let help = "Number of the newest revision that this node knows.";
+        text.single("deepintshield_config_newest_revision", "gauge", help, standing.newest.number);
+        let is_up = u8::from(standing.trouble.is_none());
+        text.single("deepintshield_config_store_up", "gauge", "1 while the store can be used.", is_up);
+        let is_usable = u8::from(standing.unusable.is_none());
+        let help = "0 while this node cannot run the newest revision.";
+        text.single("deepintshield_config_usable", "gauge", help, is_usable);
+    }
+}
+
 fn node(text: &mut Exposition, facts: &Facts) {
     let name = "deepintshield_build_info";
     text.family(name, "gauge", "Version of the program and region of the node.");
     text.sample(name, &[("version", &facts.build), ("region", &facts.region)], 1);
     text.single("deepintshield_config_epoch", "gauge", "Epoch of the newest snapshot.", facts.epoch);
+    revisions(text, &facts.revisions);
     let is_ready = u8::from(facts.readiness == Readiness::Ready);
     text.single("deepintshield_ready", "gauge", "1 when the node wants traffic.", is_ready);
 
@@ -321,6 +358,7 @@ mod tests {
             build: "0.1.0",
             region: "eu".into(),
             epoch: 7,
+            revisions: RevisionFacts::default(),
             readiness: Readiness::Ready,
             started_at: Duration::from_secs(1_700_000_000),
             process: Process::read(),

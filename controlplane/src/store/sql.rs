@@ -46,8 +46,7 @@ mod tests {
 
     #[test]
     fn parameters_are_met_in_their_order() {
-        let statements =
-            [SET_SCHEMA, AFTER, HISTORY, REVISION, HOLDS, PUT_REVISION, CLEAR_CHANGED, SET_CHANGED, SET_HEAD];
+        let statements = [SET_SCHEMA, AFTER, HISTORY, REVISION, HOLDS, PUT_REVISION, SET_CHANGED, SET_HEAD];
         for statement in statements {
             let mut met: Vec<&str> = Vec::new();
             for number in statement.split('$').skip(1).map(|rest| &rest[..1]) {

@@ -32,7 +32,7 @@ impl Request<'_> {
     pub(super) async fn wait(&self, turn: &mut Turn) -> Result<(), Rejection> {
         let (core, serving) = (self.core, self.serving);
         let Some(step) = self.plan.step(turn.index) else { return Ok(()) };
-        let (target, fields) = (self.target, &self.fields);
+        let (target, fields) = (self.target, self.fields);
         let charges = charges(core, serving, self.caller, step, turn.chosen.key, target.endpoint, fields)?;
         let virtual_key = self.caller.record(serving).map_or("", |record| record.id.as_str());
         let limits = &serving.records().limits;
@@ -44,7 +44,7 @@ impl Request<'_> {
             })
         });
         self.may_wait.set(false);
-        let began = core.clock.now();
+        let began = core.now();
         let waiting = match serving.slices.wait(virtual_key, charges.as_slice(), patience, began) {
             Ok(waiting) => waiting,
             Err(refused) => return Err(self.refusal(&refused, &charges).rejection),
@@ -53,7 +53,7 @@ impl Request<'_> {
         let admitted =
             poll_fn(|cx| if self.link.is_gone() { Poll::Ready(None) } else { waiting.as_mut().poll(cx).map(Some) });
         let admitted = admitted.await;
-        let waited = core.clock.now().since(began);
+        let waited = core.now().since(began);
         self.waited.set(waited);
         core.counters.limit_waited(self.limit_id(turn.limit), waited, matches!(admitted, Some(Ok(_))));
         match admitted {

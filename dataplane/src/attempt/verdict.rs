@@ -23,7 +23,7 @@ const LIMITED_KEY_RESTS: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(3600);
 impl Request<'_> {
     /// What an answer means for the attempts after it.
-    pub(super) fn judge_answer(&self, attempted: &Attempted, step: &Step, key: Option<usize>) -> Verdict {
+    pub(super) fn judge_answer(&self, attempted: &Attempted<'_>, step: &Step, key: Option<usize>) -> Verdict {
         let answer = &attempted.answer;
         let status = answer.head.status();
         let outcome = match status {
@@ -44,7 +44,7 @@ impl Request<'_> {
             && outcome == "ok"
             && let Some(key) = key
         {
-            self.core.counters.waited(key, self.core.clock.now().since(attempted.sent_at));
+            self.core.counters.waited(key, self.core.now().since(attempted.sent_at));
         }
         match status {
             429 => {
@@ -97,7 +97,7 @@ impl Request<'_> {
     /// A key may not use a model, or there is none such: what one client can bring about any time.
     fn tell_denial(&self, step: &Step, key: Option<usize>) {
         let Some(key) = key.filter(|_| self.target.endpoint.needs_model()) else { return };
-        let now = self.core.clock.now();
+        let now = self.core.now();
         if let Some(denial) = self.core.advice.denied(self.serving, key, &step.model, self.caller, now) {
             self.core.counters.denied(denial);
         }
@@ -105,7 +105,7 @@ impl Request<'_> {
 
     /// What an answer says of its provider's limits; nothing where it has no such fields. A key that
     /// a client brought is none of ours.
-    fn tell_limits(&self, attempted: &Attempted, step: &Step, key: Option<usize>, refused_for: Option<Duration>) {
+    fn tell_limits(&self, attempted: &Attempted<'_>, step: &Step, key: Option<usize>, refused_for: Option<Duration>) {
         let Some(key) = key.and_then(|key| u32::try_from(key).ok()) else { return };
         let Answer { head, buffer, .. } = &attempted.answer;
         if !head.tells_limits() && refused_for.is_none() {
@@ -117,7 +117,7 @@ impl Request<'_> {
         if limits.is_empty() && refused_for.is_none() {
             return;
         }
-        let as_of = if refused_for.is_some() { self.core.clock.now() } else { attempted.sent_at };
+        let as_of = if refused_for.is_some() { self.core.now() } else { attempted.sent_at };
         self.core.counters.told(&Told { key, model: step.model, limits, as_of, refused_for });
     }
 
@@ -125,7 +125,7 @@ impl Request<'_> {
         let records = self.serving.records();
         let Some(key) = key.and_then(|key| records.keys.get(key)) else { return };
         let Some(provider) = records.providers.get(key.provider.to_native() as usize) else { return };
-        let until = self.core.clock.now().after(time.min(REST_MAX));
+        let until = self.core.now().after(time.min(REST_MAX));
         self.core.rest_key(RestingKey {
             provider: provider.name.to_string(),
             key: key.name.to_string(),
@@ -151,7 +151,7 @@ pub(super) enum Verdict {
 }
 
 /// Names and values of an answer's fields.
-fn fields(attempted: &Attempted) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn fields<'b>(attempted: &'b Attempted<'_>) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
     let bytes = attempted.answer.buffer.payload();
     attempted.answer.head.fields().iter().map(|field| (field.name.of(bytes), field.value.of(bytes)))
 }

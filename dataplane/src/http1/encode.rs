@@ -113,18 +113,62 @@ impl<'a> HeadWriter<'a> {
         if FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
             return Err(Unwritable::Framing);
         }
-        self.write(name, value)
+        if !class::is_field_text(value) {
+            return Err(Unwritable::Value);
+        }
+        let at = self.out.len();
+        self.out.extend_from_slice(name);
+        if let Some(written) = self.out.get_mut(at..) {
+            written.make_ascii_lowercase();
+        }
+        self.push_value(value);
+        Ok(())
     }
 
     /// Writes a field of the table. Families and [`Known::Other`] have no name of their own
     /// and are refused.
     pub fn known(&mut self, known: Known, value: &[u8]) -> Result<(), Unwritable> {
-        self.field(known.name().ok_or(Unwritable::Name)?.as_bytes(), value)
+        let name = known.name().ok_or(Unwritable::Name)?;
+        if matches!(known, Known::Connection | Known::ContentLength | Known::TransferEncoding) {
+            return Err(Unwritable::Framing);
+        }
+        self.ours(name, value)
     }
 
-    /// Writes a field whose value is a number.
-    pub fn number(&mut self, name: &[u8], value: u64) -> Result<(), Unwritable> {
-        self.field(name, itoa::Buffer::new().format(value).as_bytes())
+    /// Writes a field whose name is a literal: a token in lower case, and none of those that have
+    /// methods of their own. Only the value is looked at.
+    pub fn ours(&mut self, name: &'static str, value: &[u8]) -> Result<(), Unwritable> {
+        debug_assert!(is_ours(name), "{name}");
+        if !class::is_field_text(value) {
+            return Err(Unwritable::Value);
+        }
+        self.out.extend_from_slice(name.as_bytes());
+        self.push_value(value);
+        Ok(())
+    }
+
+    /// The same with a value that is put together of pieces, as they are.
+    pub fn joined<const N: usize>(&mut self, name: &'static str, value: [&[u8]; N]) -> Result<(), Unwritable> {
+        debug_assert!(is_ours(name), "{name}");
+        if !value.iter().all(|piece| class::is_field_text(piece)) {
+            return Err(Unwritable::Value);
+        }
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        for piece in value {
+            self.out.extend_from_slice(piece);
+        }
+        self.out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// Writes a field whose name is a literal and whose value is a number.
+    pub fn number(&mut self, name: &'static str, value: u64) {
+        debug_assert!(is_ours(name), "{name}");
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        push_number(self.out, value);
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// `content-length`. Call this or [`Self::chunked`], at most once.
@@ -154,20 +198,17 @@ impl<'a> HeadWriter<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    fn write(&mut self, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
-        if !class::is_field_text(value) {
-            return Err(Unwritable::Value);
-        }
-        let at = self.out.len();
-        self.out.extend_from_slice(name);
-        if let Some(written) = self.out.get_mut(at..) {
-            written.make_ascii_lowercase();
-        }
+    fn push_value(&mut self, value: &[u8]) {
         self.out.extend_from_slice(b": ");
         self.out.extend_from_slice(class::trim_whitespace(value));
         self.out.extend_from_slice(b"\r\n");
-        Ok(())
     }
+}
+
+/// What [`HeadWriter::ours`] wants of a name.
+fn is_ours(name: &str) -> bool {
+    let name = name.as_bytes();
+    class::is_token(name) && !name.iter().any(u8::is_ascii_uppercase) && !FRAMING.contains(&name)
 }
 
 /// Fields that have methods of their own.
@@ -287,7 +328,7 @@ mod tests {
     fn an_answer_head_has_our_reason() {
         let mut out = Vec::new();
         let mut head = HeadWriter::response(&mut out, 429).unwrap();
-        head.number(b"retry-after", 7).unwrap();
+        head.number("retry-after", 7);
         head.chunked();
         head.connection_close();
         head.finish();

@@ -247,6 +247,23 @@ const fn by_length() -> ([u8; TABLE.len()], [u8; NAME_BYTES_MAX + 2]) {
     (lines, starts)
 }
 
+/// Whether `name` is the `known` name of the same length, in any case of letters. Eight bytes at
+/// once: known names have only letters, digits and dashes, and 0x20 makes letters small and leaves
+/// digits and dashes what they are. What else it makes one of these is a byte below 0x20.
+fn is_same(known: &[u8], name: &[u8]) -> bool {
+    const SMALL: u64 = 0x2020_2020_2020_2020;
+    let (known_words, known_rest) = known.as_chunks::<8>();
+    let (words, rest) = name.as_chunks::<8>();
+    let word_is_same = |(known, word): (&[u8; 8], &[u8; 8])| {
+        let word = u64::from_ne_bytes(*word);
+        // One of the bits 0x20 and 0x40 is set in each byte that is no control byte.
+        let has_control = !(word | word >> 1) & SMALL != 0;
+        u64::from_ne_bytes(*known) == word | SMALL && !has_control
+    };
+    known_words.iter().zip(words).all(word_is_same)
+        && known_rest.iter().zip(rest).all(|(known, byte)| *known == byte | 0x20 && *byte >= 0x20)
+}
+
 fn exact_or_family(name: &[u8]) -> Known {
     let Some(first) = name.first().map(u8::to_ascii_lowercase) else {
         return Known::Other;
@@ -256,8 +273,7 @@ fn exact_or_family(name: &[u8]) -> Known {
         let candidates = usize::from(starts[name.len()])..usize::from(starts[name.len() + 1]);
         for &line in &lines[candidates] {
             let (known, candidate, _) = TABLE[usize::from(line)];
-            // Most candidates of the same length differ in their first byte already.
-            if candidate.as_bytes().first() == Some(&first) && candidate.as_bytes().eq_ignore_ascii_case(name) {
+            if is_same(candidate.as_bytes(), name) {
                 return known;
             }
         }
@@ -296,6 +312,21 @@ mod tests {
             assert_eq!(Known::classify(name.to_ascii_uppercase().as_bytes()), *known, "{name}");
             assert_eq!(known.name(), Some(*name));
             assert_eq!(*name, name.to_ascii_lowercase());
+        }
+    }
+
+    #[test]
+    fn a_name_is_known_in_any_case_of_letters_and_with_no_other_byte() {
+        for (known, name, _) in TABLE.iter().filter(|(known, ..)| known.name().is_some()) {
+            assert_eq!(Known::classify(name.to_ascii_uppercase().as_bytes()), *known, "{name}");
+            for at in 0..name.len() {
+                for bit in [0x20, 0x40, 0x80] {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] ^= bit;
+                    let is_same = other.eq_ignore_ascii_case(name.as_bytes());
+                    assert_eq!(Known::classify(&other) == *known, is_same, "{name} with {other:?}");
+                }
+            }
         }
     }
 

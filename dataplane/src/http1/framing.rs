@@ -3,7 +3,7 @@
 
 use super::class;
 use super::fields::Known;
-use super::{Field, REQUEST_FIELDS_MAX, RESPONSE_FIELDS_MAX, Span, TRAILER_FIELDS_MAX};
+use super::{Field, Span};
 
 /// Minor version of HTTP/1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,11 +13,6 @@ pub enum Version {
     #[default]
     Http11,
 }
-
-const _: () = {
-    assert!(REQUEST_FIELDS_MAX <= RESPONSE_FIELDS_MAX, "one array fits all");
-    assert!(TRAILER_FIELDS_MAX <= RESPONSE_FIELDS_MAX);
-};
 
 /// Elements of all `Connection` fields together; bounds the work of marking fields.
 const CONNECTION_OPTIONS_MAX: usize = 32;
@@ -43,61 +38,33 @@ pub(super) fn value_of<'b>(fields: &[Field], buf: &'b [u8], known: Known) -> Opt
     fields.iter().find(|field| field.known == known).map(|field| field.value.of(buf))
 }
 
-/// Splits the `count` field lines of `head` from `fields_start` to its end into `fields`.
-/// `None` when they are malformed, or not so many.
+/// Splits the `count` field lines of `head` from `fields_start` to its end into `fields`. Their
+/// line ends were found before, and that no other control byte but HTAB stands in them. `None`
+/// when they are malformed, or not so many.
 pub(super) fn split_fields(head: &[u8], fields_start: usize, count: usize, fields: &mut Vec<Field>) -> Option<()> {
-    if count <= FIELDS_USUAL {
-        let mut lines = [httparse::EMPTY_HEADER; FIELDS_USUAL];
-        split_into(head, fields_start, count, &mut lines, fields)
-    } else {
-        split_many(head, fields_start, count, fields)
-    }
-}
-
-/// Enough for what SDKs send; clearing room for 200 lines each time would cost more than
-/// reading the usual ten.
-const FIELDS_USUAL: usize = 32;
-
-#[cold]
-#[inline(never)] // keeps 6 KiB out of the usual stack frame
-fn split_many(head: &[u8], fields_start: usize, count: usize, fields: &mut Vec<Field>) -> Option<()> {
-    let mut lines = [httparse::EMPTY_HEADER; RESPONSE_FIELDS_MAX];
-    split_into(head, fields_start, count, &mut lines, fields)
-}
-
-fn split_into<'b>(
-    head: &'b [u8],
-    fields_start: usize,
-    count: usize,
-    lines: &mut [httparse::Header<'b>],
-    fields: &mut Vec<Field>,
-) -> Option<()> {
     fields.clear();
-    let section = head.get(fields_start..)?;
-    let Ok(httparse::Status::Complete((len, lines))) = httparse::parse_headers(section, lines) else {
-        return None;
-    };
-    if len != section.len() || lines.len() != count {
-        return None;
-    }
-    for line in lines {
+    let mut at = fields_start;
+    for _ in 0..count {
+        let rest = head.get(at..)?;
+        let line = rest.get(..memchr::memchr(b'\r', rest)?)?;
+        // RFC 9112 section 5: a token, and the colon right behind it.
+        let name_len = line.iter().position(|&byte| !class::is(byte, class::TOKEN))?;
+        let (name, rest) = line.split_at_checked(name_len)?;
+        let value = rest.strip_prefix(b":")?;
+        if name.is_empty() {
+            return None;
+        }
+        let before = value.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let value_at = at + name_len + 1 + before;
         fields.push(Field {
-            known: Known::classify(line.name.as_bytes()),
+            known: Known::classify(name),
             is_connection_named: false,
-            name: span_in(head, line.name.as_bytes())?,
-            value: span_in(head, line.value)?,
+            name: Span::between(at, at + name_len)?,
+            value: Span::between(value_at, value_at + class::trim_whitespace(value).len())?,
         });
+        at += line.len() + 2;
     }
-    Some(())
-}
-
-/// Where `piece`, a part of `whole`, lies in it.
-fn span_in(whole: &[u8], piece: &[u8]) -> Option<Span> {
-    if piece.is_empty() {
-        return Some(Span::default());
-    }
-    let start = piece.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
-    Span::between(start, start.checked_add(piece.len())?)
+    (head.get(at..)? == b"\r\n").then_some(())
 }
 
 /// RFC 9110 section 8.6, as one number. At most 19 digits, so below 2^64; at most 2^63 - 1.

@@ -1,13 +1,13 @@
 //! Request heads, strictly by RFC 9112: what a client may send, and nothing more.
 //!
-//! Line ends are found and the request line is read here; the field lines go through
-//! `httparse`, which alone would take bare LF and cannot say at once that a part is wrong.
+//! A head that is whole and clean is read at once. Any other is looked at line by line, so that
+//! what is wrong with a part is said as soon as it shows.
 //! Left to the caller: which methods are allowed, the size of bodies, dot segments in paths.
 
 use super::class;
 use super::fields::{Flags, Known};
 use super::framing::{Coding, SeenFields, apply_connection, content_length, split_fields, transfer_coding, value_of};
-use super::lines::{Found, LineScan};
+use super::lines::{self, Found, LineScan};
 use super::target;
 use super::{
     Field, METHOD_BYTES_MAX, Parsed, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, REQUEST_TARGET_BYTES_MAX, Span,
@@ -114,6 +114,8 @@ pub fn parse_request(buf: &[u8], out: &mut RequestHead) -> Result<Parsed, HeadFa
     }
     let result = out.go_on(buf);
     if !matches!(result, Ok(Parsed::Partial)) {
+        // How it was found means nothing any more.
+        (out.scan, out.lines, out.fields_start) = (LineScan::default(), 0, 0);
         out.phase = Phase::Over;
     }
     result
@@ -215,6 +217,17 @@ impl RequestHead {
 
     fn go_on(&mut self, buf: &[u8]) -> Result<Parsed, HeadFault> {
         let head = buf.get(..REQUEST_HEAD_BYTES_MAX).unwrap_or(buf);
+        if self.scan == LineScan::default()
+            && let Some(whole) = lines::whole(head)
+            && whole.fields <= REQUEST_FIELDS_MAX
+            && whole.first_line_end <= REQUEST_LINE_BYTES_MAX
+        {
+            check_method_start(head)?;
+            self.read_request_line(buf, 0, whole.first_line_end)?;
+            self.fields_start = whole.first_line_end + 2;
+            self.read_fields(head.get(..whole.len).unwrap_or(head), whole.fields)?;
+            return Ok(Parsed::Complete { head_len: whole.len });
+        }
         loop {
             let line_start = self.scan.line_start();
             let rest = head.get(line_start..).unwrap_or_default();
@@ -251,7 +264,7 @@ impl RequestHead {
                 }
             } else if start == end {
                 let head_len = end + 2;
-                self.read_fields(head.get(..head_len).unwrap_or(head))?;
+                self.read_fields(head.get(..head_len).unwrap_or(head), self.lines - 1)?;
                 return Ok(Parsed::Complete { head_len });
             } else if self.lines > REQUEST_FIELDS_MAX {
                 return Err(HeadFault::TooManyFields);
@@ -303,8 +316,8 @@ impl RequestHead {
         Ok(())
     }
 
-    fn read_fields(&mut self, head: &[u8]) -> Result<(), HeadFault> {
-        split_fields(head, self.fields_start, self.lines - 1, &mut self.fields).ok_or(HeadFault::FieldLine)?;
+    fn read_fields(&mut self, head: &[u8], count: usize) -> Result<(), HeadFault> {
+        split_fields(head, self.fields_start, count, &mut self.fields).ok_or(HeadFault::FieldLine)?;
         let mut seen = SeenFields::default();
         for field in &self.fields {
             let value = field.value.of(head);

@@ -55,6 +55,47 @@ impl LineScan {
     }
 }
 
+/// A head that is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whole {
+    /// Where the first line ends; it is not empty.
+    pub(crate) first_line_end: usize,
+    /// Lines behind the first one, without the empty one at the end.
+    pub(crate) fields: usize,
+    /// Bytes, with the empty line.
+    pub(crate) len: usize,
+}
+
+/// The head at the start of `buf`, if it is all there and nothing spoils or folds a line of it or
+/// stands before it: the usual one, looked through in two quick passes. What is wrong with any
+/// other, or that it is not over yet, [`LineScan`] says.
+pub(crate) fn whole(buf: &[u8]) -> Option<Whole> {
+    let mut first_line_end = None;
+    let mut line_feeds = 0;
+    for at in memchr::memchr_iter(b'\n', buf) {
+        line_feeds += 1;
+        let end = at.checked_sub(1).filter(|end| buf.get(*end) == Some(&b'\r'))?;
+        let first_line_end = *first_line_end.get_or_insert(end);
+        match buf.get(at + 1..)? {
+            [b' ' | b'\t', ..] | [] => return None,
+            [b'\r', b'\n', ..] => {
+                let len = at + 3;
+                let is_clean = first_line_end > 0 && controls(buf.get(..len)?) == 2 * (line_feeds + 1);
+                return is_clean.then_some(Whole { first_line_end, fields: line_feeds - 1, len });
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// How many control bytes other than HTAB there are.
+fn controls(bytes: &[u8]) -> usize {
+    // 128 bytes: an eight-bit counter cannot overflow, and the loop needs no widening.
+    let in_chunk = |chunk: &[u8]| chunk.iter().fold(0u8, |count, &byte| count.wrapping_add(u8::from(is_control(byte))));
+    bytes.chunks(128).map(|chunk| usize::from(in_chunk(chunk))).sum()
+}
+
 /// Bytes tested at once; a typical field line has 20 to 60.
 const STRIDE: usize = 16;
 

@@ -10,7 +10,7 @@ use super::framing::{
     Coding, SeenFields, Version, apply_connection, content_length, split_fields, transfer_coding, value_of,
 };
 use super::head::Method;
-use super::lines::{Found, LineScan};
+use super::lines::{self, Found, LineScan};
 use super::{Field, Parsed, RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX};
 
 pub use super::fault::ResponseFault;
@@ -63,6 +63,8 @@ pub fn parse_response(buf: &[u8], asked: Method, out: &mut ResponseHead) -> Resu
     }
     let result = out.go_on(buf, asked);
     if !matches!(result, Ok(Parsed::Partial)) {
+        // How it was found means nothing any more.
+        (out.scan, out.lines, out.fields_start) = (LineScan::default(), 0, 0);
         out.phase = Phase::Over;
     }
     result
@@ -128,6 +130,16 @@ impl ResponseHead {
 
     fn go_on(&mut self, buf: &[u8], asked: Method) -> Result<Parsed, ResponseFault> {
         let head = buf.get(..RESPONSE_HEAD_BYTES_MAX).unwrap_or(buf);
+        if self.scan == LineScan::default()
+            && let Some(whole) = lines::whole(head)
+            && whole.fields <= RESPONSE_FIELDS_MAX
+        {
+            self.read_status_line(head.get(..whole.first_line_end).unwrap_or_default())?;
+            self.fields_start = whole.first_line_end + 2;
+            self.lines = whole.fields;
+            self.read_fields(head.get(..whole.len).unwrap_or(head), asked)?;
+            return Ok(Parsed::Complete { head_len: whole.len });
+        }
         loop {
             let rest = head.get(self.scan.line_start()..).unwrap_or_default();
             if self.phase == Phase::StatusLine {

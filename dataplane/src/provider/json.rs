@@ -5,6 +5,7 @@
 //! `usage_finder`), and it accepts a lone surrogate escape in a string that nobody decodes,
 //! because Python clients send them when they cut text in half of an emoji.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr2;
@@ -51,18 +52,18 @@ pub struct Text {
 }
 
 impl Text {
-    /// The value of the string. Only an escaped one is copied, into `scratch`.
+    /// The value of the string. Only an escaped one is copied.
     ///
     /// `None` when `body` is not the body that was scanned, or an escape is half a surrogate
     /// pair (the scan has already refused that for the fields it reports).
-    pub fn value<'a>(&self, body: &'a [u8], scratch: &'a mut String) -> Option<&'a str> {
+    pub fn value<'a>(&self, body: &'a [u8]) -> Option<Cow<'a, str>> {
         let raw = self.span.of(body);
         if !self.is_escaped {
-            return std::str::from_utf8(raw).ok();
+            return std::str::from_utf8(raw).ok().map(Cow::Borrowed);
         }
-        scratch.clear();
-        unescape(raw, scratch)?;
-        Some(scratch)
+        let mut value = String::new();
+        unescape(raw, &mut value)?;
+        Some(Cow::Owned(value))
     }
 }
 

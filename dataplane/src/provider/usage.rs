@@ -74,6 +74,8 @@ pub enum Forward<'a> {
 #[derive(Clone, Debug)]
 pub struct UsageReader {
     finder: Finder,
+    /// The one key with which an answer's counts begin, where the dialect has one.
+    tail_key: Option<&'static Needle<'static>>,
     events: Option<Events>,
     streamed: Streamed,
     hiding: Option<Box<Hiding>>,
@@ -102,13 +104,13 @@ struct Hiding {
 impl UsageReader {
     /// For an answer that is one JSON text.
     pub fn json(dialect: Dialect) -> Self {
-        let plan = match dialect {
-            Dialect::OpenAi => OPENAI,
-            Dialect::Anthropic => ANTHROPIC,
-            Dialect::Gemini => GEMINI,
-            Dialect::Cohere => COHERE,
+        let (plan, tail_key) = match dialect {
+            Dialect::OpenAi => (OPENAI, Some(&*USAGE)),
+            Dialect::Anthropic => (ANTHROPIC, Some(&*USAGE)),
+            Dialect::Gemini => (GEMINI, Some(&*USAGE_METADATA)),
+            Dialect::Cohere => (COHERE, None),
         };
-        Self { finder: Finder::new(plan), events: None, streamed: Streamed::default(), hiding: None }
+        Self { finder: Finder::new(plan), tail_key, events: None, streamed: Streamed::default(), hiding: None }
     }
 
     /// For a stream of events.
@@ -149,6 +151,27 @@ impl UsageReader {
             self.streamed.bytes = self.streamed.bytes.saturating_add(bytes.len() as u64);
             self.finder.push(bytes);
         }
+    }
+
+    /// Reads the whole of an answer that is one JSON text. Providers put the usage behind what they
+    /// counted, so that reading the end is enough where its key comes but once; elsewhere, and in
+    /// a stream, it is [`Self::observe`]. In what is not JSON it may find counts that are not
+    /// found in pieces of it.
+    pub fn observe_whole(&mut self, text: &[u8]) {
+        if self.events.is_some() || !self.read_tail(text) {
+            self.observe(text);
+            return;
+        }
+        self.streamed.bytes = self.streamed.bytes.saturating_add(text.len() as u64);
+    }
+
+    fn read_tail(&mut self, text: &[u8]) -> bool {
+        let Some(found) = self.tail_key.and_then(|key| key.find(text)) else { return false };
+        // Behind a backslash it is a quotation.
+        let is_quoted = found > 0 && text.get(found - 1) == Some(&b'\\');
+        text.trim_ascii_start().first() == Some(&b'{')
+            && !is_quoted
+            && self.finder.read_tail(text.get(found..).unwrap_or_default())
     }
 
     /// Reads on, and says what of `read` and of earlier reads the client may have. For readers
@@ -280,14 +303,18 @@ fn saw(counts: &Counts) -> Saw {
     }
 }
 
+static USAGE_BEGINS: LazyLock<Needle<'static>> = LazyLock::new(|| Needle::new(br#""usage"#));
+static USAGE: LazyLock<Needle<'static>> = LazyLock::new(|| Needle::new(br#""usage""#));
+static USAGE_METADATA: LazyLock<Needle<'static>> = LazyLock::new(|| Needle::new(br#""usageMetadata""#));
+
 /// Whether a payload has a usage member that is not `null`. With usage asked for, `OpenAI`
 /// puts `"usage":null` into every event but the last.
 fn may_have_usage(payload: &[u8]) -> bool {
     const NULL: &[u8] = br#"":null"#;
-    static NEEDLE: LazyLock<Needle<'static>> = LazyLock::new(|| Needle::new(br#""usage"#));
+    let needle = &*USAGE_BEGINS;
     let mut rest = payload;
-    while let Some(found) = NEEDLE.find(rest) {
-        rest = rest.get(found + NEEDLE.needle().len()..).unwrap_or_default();
+    while let Some(found) = needle.find(rest) {
+        rest = rest.get(found + needle.needle().len()..).unwrap_or_default();
         if !rest.starts_with(NULL) {
             return true;
         }

@@ -136,21 +136,39 @@ impl Finder {
         self.has_new_count && self.has_empty_list
     }
 
-    /// Reads on.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// Reads the end of a text of which everything is there, from `tail` on, which begins with the
+    /// first key of that name. False, and nothing that counts was found: that key is not a member
+    /// of the text itself, so that the text has to be read from its beginning.
+    ///
+    /// Whether it is one shows at the end: behind a member of something inside there is more to
+    /// close than the text itself.
+    pub(super) fn read_tail(&mut self, tail: &[u8]) -> bool {
+        let mut reader = Self::new(self.plan);
+        reader.push(b"{");
+        let read = reader.push(tail);
+        let is_over = reader.at == At::Ended && reader.open == 0;
+        let is_member = is_over && tail.get(read..).is_some_and(|rest| rest.trim_ascii().is_empty());
+        if is_member {
+            *self = reader;
+        }
+        is_member
+    }
+
+    /// Reads on, to the end of `bytes` or of the text; how far, is returned.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             match self.at {
                 // The three that run over many bytes pass them at once.
                 At::Skipped => {
                     at += before_bracket_or_quote(bytes.get(at..).unwrap_or_default());
-                    let Some(&byte) = bytes.get(at) else { return };
+                    let Some(&byte) = bytes.get(at) else { return bytes.len() };
                     self.skipped_byte(byte);
                     at += 1;
                 }
                 At::InString { is_escaped: false } | At::SkippedString { is_escaped: false } => {
                     let rest = bytes.get(at..).unwrap_or_default();
-                    let Some(found) = quote_or_backslash(rest) else { return };
+                    let Some(found) = quote_or_backslash(rest) else { return bytes.len() };
                     let is_end = rest.get(found) == Some(&b'"');
                     self.at = match (self.at, is_end) {
                         (At::InString { .. }, true) => At::After,
@@ -160,7 +178,7 @@ impl Finder {
                     };
                     at += found + 1;
                 }
-                At::Ended => return,
+                At::Ended => return at,
                 At::InString { is_escaped: true } => {
                     self.at = At::InString { is_escaped: false };
                     at += 1;
@@ -172,9 +190,12 @@ impl Finder {
                 At::InKey => {
                     let rest = bytes.get(at..).unwrap_or_default();
                     let found = quote_or_backslash(rest);
-                    self.word_bytes(rest.get(..found.unwrap_or(rest.len())).unwrap_or_default());
-                    let Some(found) = found else { return };
-                    self.key_ends(rest.get(found) == Some(&b'"'));
+                    let part = rest.get(..found.unwrap_or(rest.len())).unwrap_or_default();
+                    let Some(found) = found else {
+                        self.word_bytes(part);
+                        return bytes.len();
+                    };
+                    self.key_ends(part, rest.get(found) == Some(&b'"'));
                     at += found + 1;
                 }
                 At::InKeyEscape => {
@@ -185,10 +206,13 @@ impl Finder {
                     let rest = bytes.get(at..).unwrap_or_default();
                     let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r');
                     let found = rest.iter().position(ends);
-                    self.word_bytes(rest.get(..found.unwrap_or(rest.len())).unwrap_or_default());
-                    let Some(found) = found else { return };
+                    let part = rest.get(..found.unwrap_or(rest.len())).unwrap_or_default();
+                    let Some(found) = found else {
+                        self.word_bytes(part);
+                        return bytes.len();
+                    };
                     // The byte that ends it is looked at again.
-                    self.end_word();
+                    self.end_word(part);
                     at += found;
                 }
                 _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => at += 1,
@@ -228,6 +252,7 @@ impl Finder {
                 }
             }
         }
+        at
     }
 
     fn value_begins(&mut self, byte: u8) {
@@ -322,9 +347,15 @@ impl Finder {
         self.word.get(..usize::from(self.word_len))
     }
 
-    fn key_ends(&mut self, at_quote: bool) {
+    /// `part` is the end of the key, or all of it.
+    fn key_ends(&mut self, part: &[u8], at_quote: bool) {
         if at_quote {
-            self.then = self.next_step();
+            self.then = if self.word_len == 0 {
+                self.next_step(Some(part))
+            } else {
+                self.word_bytes(part);
+                self.next_step(self.word())
+            };
             self.at = At::Colon;
         } else {
             // A backslash: not one of ours, and its value is skipped like any other's.
@@ -333,17 +364,19 @@ impl Finder {
         }
     }
 
-    fn next_step(&self) -> Then {
-        let (Some(key), Some(level)) = (self.word(), self.level()) else {
+    fn next_step(&self, key: Option<&[u8]>) -> Then {
+        let (Some(key), Some(level)) = (key, self.level()) else {
             return Then::Skip;
         };
         let step = self.plan.iter().find(|step| step.within == level && step.key == key);
         step.map_or(Then::Skip, |step| step.then)
     }
 
-    fn end_word(&mut self) {
+    /// `part` is the end of the word.
+    fn end_word(&mut self, part: &[u8]) {
         self.at = At::After;
         let Then::Count(slot) = self.then else { return };
+        self.word_bytes(part);
         let (value, is_flagged) = read_count(self.word());
         self.counts.is_flagged |= is_flagged;
         if let Some(value) = value {

@@ -39,12 +39,12 @@ pub(crate) struct Parts<'a> {
     pub(crate) body: Sized,
 }
 
-/// Appends the head to `out`.
-pub(crate) fn write_head(parts: &Parts<'_>, out: &mut Vec<u8>) -> Result<(), Rejection> {
+/// Appends the head to `out`; `path` is room to put the path together in.
+pub(crate) fn write_head(parts: &Parts<'_>, path: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Rejection> {
     let Some(record) = parts.serving.records().providers.get(parts.step.provider) else {
         return Err(Rejection::new(Cause::Internal, "a route leads to no provider"));
     };
-    try_write_head(parts, record, out).map_err(|fault| match fault {
+    try_write_head(parts, record, path, out).map_err(|fault| match fault {
         Fault::Climbs => Rejection::new(Cause::InvalidRequest, "the path has dot segments or encoded slashes"),
         Fault::Unwritable(what) => Rejection::new(Cause::InvalidRequest, format!("cannot be sent on: {what}")),
     })
@@ -61,15 +61,19 @@ impl From<Unwritable> for Fault {
     }
 }
 
-fn try_write_head(parts: &Parts<'_>, record: &ArchivedProviderRecord, out: &mut Vec<u8>) -> Result<(), Fault> {
+fn try_write_head(
+    parts: &Parts<'_>,
+    record: &ArchivedProviderRecord,
+    path: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
     let Parts { serving, request, target, .. } = parts;
     let bytes = request.head_bytes();
     let head = &request.head;
-    let mut path = Vec::with_capacity(256);
-    write_path(parts, record, bytes, &mut path)?;
+    write_path(parts, record, bytes, path)?;
     let mut query = Vec::new();
     let query = head.query(bytes).map(|full| without_key(full, &mut query));
-    let mut writer = HeadWriter::request(out, head.method_bytes(bytes), &path, query)?;
+    let mut writer = HeadWriter::request(out, head.method_bytes(bytes), path, query)?;
     writer.known(Known::Host, record.authority.as_bytes())?;
     let secrets = &serving.published.secrets;
     for extra in record.extra_headers.iter() {
@@ -166,7 +170,7 @@ fn write_path(
             // `rest` is `/models/MODEL:ACTION`; the model may have another name at the provider.
             let action = bytes.get(model.end..target.rest.end).unwrap_or_default();
             path.extend_from_slice(b"/models/");
-            path.extend_from_slice(chosen.model.as_str().as_bytes());
+            path.extend_from_slice(chosen.model(parts.serving, parts.step).as_bytes());
             path.extend_from_slice(action);
             if route::climbs(path) {
                 return Err(Fault::Climbs);
@@ -195,13 +199,7 @@ fn write_credential(
     let header = if is_foreign { &ArchivedCredentialHeader::Bearer } else { &record.credential_header };
     match header {
         ArchivedCredentialHeader::Bearer => {
-            let mut value = Vec::with_capacity(b"Bearer ".len() + key.len());
-            value.extend_from_slice(b"Bearer ");
-            value.extend_from_slice(key);
-            let written = writer.known(Known::Authorization, &value);
-            value.fill(0);
-            std::hint::black_box(&value);
-            written?;
+            writer.joined("authorization", [b"Bearer ", key])?;
         }
         ArchivedCredentialHeader::XApiKey => writer.known(Known::XApiKey, key)?,
         ArchivedCredentialHeader::XGoogApiKey => writer.known(Known::XGoogApiKey, key)?,

@@ -8,7 +8,7 @@ use crate::rejection::{Cause, Rejection};
 use crate::socket::{Noticed, Socket};
 use crate::tls;
 use rustls::ClientConfig;
-use shared::bounds::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_TIMEOUT};
+use shared::bounds::{BUSY_GAP, UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_TIMEOUT};
 use shared::clock::Nanos;
 use shared::published::Published;
 use shared::snapshot::{ArchivedDialect, ArchivedProviderRecord, Dialect};
@@ -72,6 +72,8 @@ pub(crate) struct Upstream {
     address: SocketAddr,
     /// It has carried a request before.
     pub(crate) is_reused: bool,
+    /// That was only just now.
+    is_busy: bool,
     in_use: InUse,
 }
 
@@ -177,6 +179,7 @@ impl ProviderState {
                     socket: idle.socket,
                     address: idle.address,
                     is_reused: true,
+                    is_busy: core.recently().since(idle.since) < BUSY_GAP,
                     in_use: InUse::of(self),
                 });
             }
@@ -212,14 +215,14 @@ impl ProviderState {
             let text = format!("the name of provider {provider} could not be resolved yet");
             return Err(Rejection::new(Cause::ProviderUnresolved, text).after(Duration::from_secs(1)));
         }
-        let due = core.clock.now().after(Duration::from_millis(u64::from(record.connect_timeout_ms.to_native())));
+        let due = core.now().after(Duration::from_millis(u64::from(record.connect_timeout_ms.to_native())));
         let first = self.next_address.get();
         self.next_address.set(first.wrapping_add(1));
         let mut failure = None;
         for only_fresh in [true, false] {
             for turn in 0..count {
                 let Some(address) = addresses(record).nth((first.wrapping_add(turn)) % count) else { continue };
-                if self.rests(address, core.clock.now()) == only_fresh {
+                if self.rests(address, core.now()) == only_fresh {
                     continue;
                 }
                 let tls = config.as_ref().map(|config| (record.host.as_str(), config));
@@ -228,14 +231,14 @@ impl ProviderState {
                 match connect(core, &destination, due, began).await {
                     Ok(socket) => {
                         self.resting.borrow_mut().retain(|(resting, _)| *resting != address);
-                        return Ok(Upstream { socket, address, is_reused: false, in_use });
+                        return Ok(Upstream { socket, address, is_reused: false, is_busy: false, in_use });
                     }
                     Err(rejection) => {
-                        self.rest(address, core.clock.now());
+                        self.rest(address, core.now());
                         failure = Some(rejection);
                     }
                 }
-                if core.clock.now() >= due {
+                if core.now() >= due {
                     break;
                 }
             }
@@ -259,12 +262,19 @@ impl Upstream {
     /// it said it would.
     pub(crate) fn keep(mut self, core: &Core) {
         self.socket.deadline.clear();
-        self.socket.receiver.wait_quietly();
+        let receiver = &mut self.socket.receiver;
+        if self.is_busy
+            && receiver.may_wait_in_buffer()
+            && let Some(wait) = core.buffers.busy_wait()
+        {
+            receiver.wait_in(core.buffers.take(), wait);
+        }
+        receiver.wait_quietly();
         if self.socket.receiver.noticed() != Noticed::Nothing {
             core.counters.stale();
             return;
         }
-        let idle = Idle { address: self.address, since: core.clock.now(), socket: self.socket };
+        let idle = Idle { address: self.address, since: core.recently(), socket: self.socket };
         let mut pool = self.in_use.0.idle.borrow_mut();
         if pool.len() < UPSTREAM_IDLE_MAX {
             pool.push(idle);

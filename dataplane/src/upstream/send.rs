@@ -94,7 +94,8 @@ pub(crate) async fn send(
     loop {
         let opened = match reused.take() {
             Some(upstream) => Ok(upstream),
-            None => state.open(core, outgoing.serving, outgoing.provider, &|fd| link.began(fd)).await,
+            // In a box, for most requests have no need of it.
+            None => Box::pin(state.open(core, outgoing.serving, outgoing.provider, &|fd| link.began(fd))).await,
         };
         let mut upstream = opened.map_err(|rejection| {
             link.ended();
@@ -112,7 +113,7 @@ pub(crate) async fn send(
             return Err(unsent(rejection));
         }
         has_sent.set(true);
-        let sent_at = core.clock.now();
+        let sent_at = core.recently();
         match exchange_heads(core, &mut upstream, outgoing, link).await {
             Ok((head, buffer, head_len, is_request_sent)) => {
                 return Ok(Answer { upstream, head, buffer, head_len, is_request_sent });
@@ -121,7 +122,7 @@ pub(crate) async fn send(
                 let crossed = upstream.is_reused
                     && failed.was_closed_unanswered
                     && outgoing.request.is_whole()
-                    && core.clock.now().since(sent_at) < CROSSING;
+                    && core.now().since(sent_at) < CROSSING;
                 link.ended();
                 upstream.discard();
                 if !crossed {
@@ -153,17 +154,19 @@ async fn exchange_heads(
     let idle_timeout = Duration::from_millis(u64::from(record.idle_timeout_ms.to_native()));
     let method = outgoing.method;
     let Socket { deadline, receiver, sender, fd } = &mut upstream.socket;
-    deadline.set(core.clock.now().after(head_timeout));
-    let progress = || deadline.set(core.clock.now().after(idle_timeout));
-    let finished = || deadline.set(core.clock.now().after(head_timeout));
+    deadline.set(core.recently().after(head_timeout));
+    let progress = || deadline.set(core.now().after(idle_timeout));
+    let finished = || deadline.set(core.now().after(head_timeout));
     let is_answered = Cell::new(false);
     let mut read = pin!(read_head(core, receiver, method));
-    let write = write_request(core, sender, outgoing, &progress, &finished, &is_answered);
-    let (written, answer) = until_written(write, read.as_mut(), &is_answered, *fd).await;
+    let (written, answer) = {
+        let mut write = pin!(write_request(core, sender, outgoing, &progress, &finished, &is_answered));
+        until_written(write.as_mut(), read.as_mut(), &is_answered, *fd).await
+    };
     let read = match (answer, outgoing.client.as_deref_mut()) {
         (Some(answer), _) => answer,
         // The body is over, and so the client is watched like one whose request was small.
-        (None, Some(client)) if written.is_ok() => link.while_client_stays(&mut client.receiver, read).await,
+        (None, Some(client)) if written.is_ok() => Box::pin(link.while_client_stays(&mut client.receiver, read)).await,
         (None, _) => read.await,
     };
     // It may be kept for later, while others are tried.
@@ -217,7 +220,7 @@ async fn write_request(
             outcome.map_err(|_| WriteFault::Upstream)?;
         }
         Follows::Streamed { is_chunked } => {
-            stream_body(core, sender, outgoing, is_chunked, progress, is_answered).await?;
+            Box::pin(stream_body(core, sender, outgoing, is_chunked, progress, is_answered)).await?;
         }
     }
     finished();
@@ -305,10 +308,11 @@ async fn read_head(
     receiver: &mut Receiver,
     asked: Method,
 ) -> Result<(ResponseHead, Buffer, usize), ReadFault> {
-    // Models think for seconds: a request that waits for its answer holds no buffer for it.
+    // Models think for seconds: a request that waits for its answer holds no buffer for it, unless
+    // the connection is one of the few busy ones.
     receiver.until_noticed().await;
     let mut head = core.take_response_head();
-    let mut buffer = core.buffers.take();
+    let mut buffer = if receiver.waits_in_buffer() { Buffer::empty() } else { core.buffers.take() };
     let mut interim = 0;
     head.clear();
     let fault = loop {
@@ -329,7 +333,7 @@ async fn read_head(
                 Err(fault) => break ReadFault::Malformed(fault.code()),
             }
         }
-        if buffer.room() == 0 {
+        if buffer.room() == 0 && buffer.is_real() {
             if buffer.len() >= RESPONSE_HEAD_BYTES_MAX {
                 break ReadFault::Malformed("head_too_large");
             }
@@ -352,7 +356,7 @@ async fn read_head(
 /// the rest of the request is not sent: the provider has made up its mind. Nor is it waited for,
 /// since the client may wait for the answer before it goes on.
 async fn until_written<W, R>(
-    write: W,
+    mut write: Pin<&mut W>,
     mut read: Pin<&mut R>,
     is_answered: &Cell<bool>,
     fd: RawFd,
@@ -361,7 +365,6 @@ where
     W: Future<Output = Result<(), WriteFault>>,
     R: Future,
 {
-    let mut write = pin!(write);
     let mut answer = None;
     let written = poll_fn(|cx| {
         if let Poll::Ready(outcome) = write.as_mut().poll(cx) {

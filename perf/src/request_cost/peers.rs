@@ -117,6 +117,8 @@ impl Places {
                 "admin_port": self.admin_port,
                 "cores": 1,
                 "state_dir": self.scratch.join("state"),
+                // Under valgrind a core is late as a rule, and must not turn requests away for that.
+                "overload": {"loop_delay": "10s"},
             },
             "providers": {"openai": {
                 "keys": [{"name": "k1", "value": "sk-load-upstream", "models": ["*"], "weight": 1}],

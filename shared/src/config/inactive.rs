@@ -39,7 +39,6 @@ const fn row(pattern: &'static str, instead: &'static str) -> Inactive {
     Inactive { pattern, instead }
 }
 
-const STORE: &str = "the file is the only source of configuration yet";
 const USE_BASE_URL: &str = "set network_config.base_url";
 const NO_LOG_STORE: &str = "requests and answers are not stored";
 const NO_MCP: &str = "MCP is not spoken";
@@ -48,12 +47,8 @@ const NO_USAGE: &str = "usage is counted by the node itself";
 
 #[rustfmt::skip]
 const TABLE: &[Inactive] = &[
-    // Read and checked, to be acted on later.
-    row("config_store.enabled", STORE),
-    row("governance.auth_config.is_enabled", "the admin listener has no accounts yet; keep it on loopback"),
-    row("auth_config.is_enabled", "the admin listener has no accounts yet; keep it on loopback"),
     // Not read at all.
-    row("source_of_truth", STORE),
+    row("source_of_truth", "config_store says it"),
     row("encryption_key", "it is taken from DEEPINTSHIELD_ENCRYPTION_KEY"),
     row("env_label", ""),
     row("framework", "prices are not known"),

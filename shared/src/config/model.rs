@@ -18,14 +18,14 @@ pub use crate::secret::Secret;
 pub use client::Client;
 pub use cluster::{Cluster, Discovery, DiscoverySource, Gossip, InitialState, NodeId, NodeIdTooLong};
 pub use governance::{
-    AdminAuth, Allowance, Amount, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss, Price,
-    ProviderGrant, ProviderLimit, RateLimit, Team, VirtualKey,
+    AdminAuth, Allowance, Amount, ApiToken, Budget, Charge, Customer, Enforcement, Governance, ModelConfig, OnNodeLoss,
+    Price, ProviderGrant, ProviderLimit, RateLimit, Role, Team, VirtualKey,
 };
 pub use provider::{
     CredentialHeader, CustomProvider, Dialect, ExtraHeader, Key, Models, Network, Provider, ProviderKind, Retry,
 };
 pub use server::{BodyBuffer, Driver, LogFormat, Overload, Server, TlsFiles};
-pub use store::{ConfigStore, LoadBalancer, Postgres, SslMode};
+pub use store::{ConfigStore, LoadBalancer, Postgres, SslMode, StoreRules};
 
 /// Everything one node is told. `Config::default()` is a node on 127.0.0.1:8080 without
 /// providers, which answers its own paths and nothing else.
@@ -43,6 +43,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Where shared changes are kept. `None`: the file is all there is.
     pub config_store: Option<ConfigStore>,
+    /// What it is to hold.
+    pub store_rules: StoreRules,
     /// Whether weights follow latency and errors.
     pub load_balancer: LoadBalancer,
 }

@@ -10,6 +10,7 @@ mod network;
 mod providers;
 mod server;
 mod store;
+mod tokens;
 
 use core::time::Duration;
 
@@ -50,13 +51,15 @@ pub(super) fn document(reader: &mut Reader<'_>, root: &Node<'_>) -> Config {
         let cluster_node = fields.get(reader, "cluster_config");
         let cluster = cluster_node.as_ref().and_then(|node| cluster::read(reader, node)).unwrap_or_default();
         cluster_place = cluster_node.map(|node| node.place);
+        let (config_store, store_rules) = fields.read(reader, "config_store", store::read).unwrap_or_default();
         Config {
-            server: server::read(reader, fields),
+            server: server::read(reader, fields, governance.auth.is_enabled),
             client: fields.read(reader, "client", client::read).unwrap_or_default(),
             providers: fields.read(reader, "providers", |r, n| Some(providers::read(r, n, empty))).unwrap_or_default(),
             governance,
             cluster,
-            config_store: fields.read(reader, "config_store", store::read),
+            config_store,
+            store_rules,
             load_balancer: fields.read(reader, "load_balancer_config", store::read_load_balancer).unwrap_or_default(),
         }
     });

@@ -12,6 +12,7 @@ use jsonc_parser::ast::Value;
 use jsonc_parser::common::Ranged as _;
 
 use super::Sources;
+use super::asked::{Asked, What};
 use super::faults::{Fault, Warning};
 use super::inactive::{self, Inactive};
 use super::model::Origin;
@@ -153,6 +154,8 @@ pub(super) struct Reader<'s> {
     faults_left_out: usize,
     warnings: Vec<Warning>,
     warned: Vec<&'static str>,
+    /// What was asked for, where somebody wants to know.
+    asked: Option<Vec<Asked>>,
     /// Ids that exist and ids that are referred to.
     pub(super) names: Names,
 }
@@ -166,7 +169,25 @@ impl<'s> Reader<'s> {
             faults_left_out: 0,
             warnings: Vec::new(),
             warned: Vec::new(),
+            asked: None,
             names: Names::default(),
+        }
+    }
+
+    /// The same, which notes everything that it asks for.
+    pub(super) fn noting(text: &'s str, sources: &'s Sources<'s>) -> Self {
+        Self { asked: Some(Vec::new()), ..Self::new(text, sources) }
+    }
+
+    /// What was asked for so far, in order.
+    pub(super) fn take_asked(&mut self) -> Vec<Asked> {
+        self.asked.take().unwrap_or_default()
+    }
+
+    /// Notes that this was asked for at this place.
+    fn note(&mut self, place: &Place, what: impl FnOnce() -> What) {
+        if let Some(asked) = &mut self.asked {
+            asked.push(Asked { place: place.pattern.clone(), what: what() });
         }
     }
 

@@ -20,6 +20,7 @@ pub(super) enum Kind {
     VirtualKeyName,
     ModelConfig,
     ProviderLimit,
+    ApiToken,
 }
 
 impl Kind {
@@ -35,6 +36,7 @@ impl Kind {
             Self::VirtualKeyName => "virtual key name".to_owned(),
             Self::ModelConfig => "model configuration".to_owned(),
             Self::ProviderLimit => "entry for the provider".to_owned(),
+            Self::ApiToken => "API token".to_owned(),
         }
     }
 }

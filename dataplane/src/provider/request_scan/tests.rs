@@ -8,7 +8,7 @@ use super::*;
 
 fn model_of(body: &str) -> Option<String> {
     let fields = scan(body.as_bytes()).unwrap();
-    fields.model.map(|model| model.value(body.as_bytes(), &mut String::new()).unwrap().to_owned())
+    fields.model.map(|model| model.value(body.as_bytes()).unwrap().into_owned())
 }
 
 fn fault(body: &str) -> ScanFault {
@@ -21,12 +21,10 @@ fn the_usual_body() {
         "max_tokens":100,"max_completion_tokens":200,"n":2,"best_of":null,"stream_options":{"x":[],"include_usage":false},
         "fallbacks":["anthropic/claude","b\/c"],"temperature":-1.5e-3}"#;
     let fields = scan(body).unwrap();
-    let mut scratch = String::new();
-    assert_eq!(fields.model.unwrap().value(body, &mut scratch), Some("openai/gpt-4o"));
+    assert_eq!(fields.model.unwrap().value(body).as_deref(), Some("openai/gpt-4o"));
     assert_eq!(fields.stream, Some(true));
     assert_eq!((fields.output_tokens_max(), fields.choices()), (Some(200), 2));
-    let names: Vec<_> =
-        fields.fallbacks.names().iter().map(|name| name.value(body, &mut scratch).unwrap().to_owned()).collect();
+    let names: Vec<_> = fields.fallbacks.names().iter().map(|name| name.value(body).unwrap()).collect();
     assert_eq!(names, ["anthropic/claude", "b/c"]);
     let StreamOptions::Object { span, is_empty: false, include_usage: IncludeUsage::No(word) } = fields.stream_options
     else {
@@ -308,14 +306,13 @@ proptest! {
             prop_assert!(all(name).len() <= 1);
         }
         let one = |name: &str| all(name).first().copied().cloned().unwrap_or(Value::Null);
-        let mut scratch = String::new();
-        let model = fields.model.map(|model| model.value(body.as_bytes(), &mut scratch).unwrap());
+        let model = fields.model.map(|model| model.value(body.as_bytes()).unwrap());
         prop_assert_eq!(model.map(Value::from).unwrap_or_default(), one("model"));
         prop_assert_eq!(fields.stream, one("stream").as_bool());
         prop_assert_eq!(fields.max_tokens, one("max_tokens").as_u64());
         prop_assert_eq!(fields.n, one("n").as_u64());
         let names: Vec<Value> = fields.fallbacks.names().iter()
-            .map(|name| name.value(body.as_bytes(), &mut String::new()).unwrap().into()).collect();
+            .map(|name| name.value(body.as_bytes()).unwrap().into()).collect();
         prop_assert_eq!(names, one("fallbacks").as_array().cloned().unwrap_or_default());
         prop_assert_eq!(fields.fallbacks.cut.is_some(), !all("fallbacks").is_empty());
         let wants_usage = matches!(

@@ -26,8 +26,16 @@ fn observed(reader: &UsageReader, bytes: &[u8]) -> (Usage, Streamed) {
     whole
 }
 
+fn observed_whole(dialect: Dialect, answer: &str) -> (Usage, Streamed) {
+    let mut reader = UsageReader::json(dialect);
+    reader.observe_whole(answer.as_bytes());
+    (reader.usage(), reader.streamed())
+}
+
 fn check_json(dialect: Dialect, answer: &str, expected: Usage) {
-    assert_eq!(observed(&UsageReader::json(dialect), answer.as_bytes()).0, expected, "{answer}");
+    let in_pieces = observed(&UsageReader::json(dialect), answer.as_bytes());
+    assert_eq!(in_pieces.0, expected, "{answer}");
+    assert_eq!(observed_whole(dialect, answer), in_pieces, "{answer}");
 }
 
 fn check_sse(dialect: Dialect, events: &[&str], expected: Usage) {
@@ -306,6 +314,7 @@ proptest! {
         }
         answer["usage"] = json!({"x": {"prompt_tokens": 2}, "prompt_tokens": input, "completion_tokens": output});
         answer["text"] = json!(text);
+        prop_assert_eq!(observed_whole(Dialect::OpenAi, &answer.to_string()).0, told(input, output));
         let answer = serde_json::to_vec_pretty(&answer).unwrap();
         let mut reader = UsageReader::json(Dialect::OpenAi);
         for part in parts(&answer, &cuts) {

@@ -292,12 +292,35 @@ pub struct AdminAuth {
     pub is_enabled: bool,
     /// `admin_username`; there when enabled.
     pub username: Option<String>,
-    /// `admin_password`; there when enabled.
+    /// `admin_password`; there when enabled. The password itself, or its hash in PHC form
+    /// (`$argon2id$…`).
     pub password: Option<Secret>,
     /// Where the password's text came from.
     pub password_origin: Option<Origin>,
     /// Whether inference is open although the admin interface is not.
     pub disable_auth_on_inference: bool,
+    /// `api_tokens`: for programs.
+    pub tokens: Vec<ApiToken>,
+}
+
+/// One of `auth_config.api_tokens`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Unique; stands in the audit log.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// SHA-256 of the token, which is not kept.
+    pub digest: [u8; 32],
+}
+
+/// What somebody may do at the admin interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// `read`: look at everything that is shown.
+    Read,
+    /// `write`: change it as well.
+    Write,
 }
 
 impl fmt::Debug for AdminAuth {
@@ -307,6 +330,7 @@ impl fmt::Debug for AdminAuth {
             .field("username", &self.username)
             .field("password_origin", &self.password_origin)
             .field("disable_auth_on_inference", &self.disable_auth_on_inference)
+            .field("tokens", &self.tokens.iter().map(|token| &token.name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -21,6 +21,11 @@ pub struct Server {
     pub driver: Driver,
     /// `tls`: certificates of the client listener. `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// `admin_tls`: certificates of the admin listener. `None`: plain HTTP.
+    pub admin_tls: Option<TlsFiles>,
+    /// `metrics_auth`: whether metrics and the state of the cluster need credentials too. `None`:
+    /// where there are accounts and the admin listener is not on loopback.
+    pub metrics_auth: Option<bool>,
     /// `state_dir`: the last good snapshot, the node's identity, spent limits.
     pub state_dir: String,
     /// `drain_timeout`: how long running requests may take to finish after SIGTERM.
@@ -53,6 +58,8 @@ impl Default for Server {
             pin_cores: true,
             driver: Driver::Auto,
             tls: None,
+            admin_tls: None,
+            metrics_auth: None,
             state_dir: "/var/lib/deepintshield".to_owned(),
             drain_timeout: Duration::from_secs(30),
             log_format: LogFormat::Auto,
@@ -104,7 +111,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// PEM files of the client listener; read again when they change.
+/// PEM files of a listener; read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// `cert_file`: the chain, leaf first.

@@ -16,6 +16,22 @@ pub enum ConfigStore {
     Postgres(Postgres),
 }
 
+/// What `config_store` says of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreRules {
+    /// `import`: an empty store gets what the file says.
+    pub is_imported: bool,
+    /// `references`: what the admin interface may refer to, besides what the file does; `*` at the
+    /// end stands for anything.
+    pub references: Vec<String>,
+}
+
+impl Default for StoreRules {
+    fn default() -> Self {
+        Self { is_imported: true, references: Vec::new() }
+    }
+}
+
 /// How to reach the shared database.
 #[derive(PartialEq)]
 pub struct Postgres {

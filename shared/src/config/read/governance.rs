@@ -284,7 +284,8 @@ pub(super) fn read_auth(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Admi
         let username = fields.read(reader, "admin_username", Reader::name);
         let password_node = fields.get(reader, "admin_password");
         let is_given = password_node.is_some();
-        let password = password_node.and_then(|node| reader.secret(&node));
+        let is_hash = |text: &str| text.starts_with("$argon2");
+        let password = password_node.and_then(|node| reader.secret_or_hash(&node, is_hash));
         if is_enabled && (username.is_none() || !is_given) {
             let expected = "admin_username and admin_password";
             reader.fault(&fields.place, "enabled without credentials", expected);
@@ -299,6 +300,7 @@ pub(super) fn read_auth(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Admi
             password,
             password_origin,
             disable_auth_on_inference: read_switch(reader, fields, "disable_auth_on_inference"),
+            tokens: super::tokens::read(reader, fields),
         }
     })
 }

@@ -11,15 +11,17 @@ use crate::config::reader::{Fields, Node, Reader};
 const CORES_MAX: u64 = 1_024;
 
 /// Reads `server` out of the document. A file without it listens on all addresses.
-pub(super) fn read(reader: &mut Reader<'_>, document: &mut Fields<'_>) -> Server {
+pub(super) fn read(reader: &mut Reader<'_>, document: &mut Fields<'_>, has_accounts: bool) -> Server {
     let base = Server { listen: SocketAddr::new(Server::FILE_HOST, Server::PORT), ..Server::default() };
     match document.get(reader, "server") {
-        Some(node) => reader.object(&node, |reader, fields| read_fields(reader, fields, &base)).unwrap_or(base),
+        Some(node) => {
+            reader.object(&node, |reader, fields| read_fields(reader, fields, &base, has_accounts)).unwrap_or(base)
+        }
         None => base,
     }
 }
 
-fn read_fields(reader: &mut Reader<'_>, fields: &mut Fields<'_>, base: &Server) -> Server {
+fn read_fields(reader: &mut Reader<'_>, fields: &mut Fields<'_>, base: &Server, has_accounts: bool) -> Server {
     let host = fields.read(reader, "host", read_host);
     let port = fields.read(reader, "port", Reader::port);
     let admin_host = fields.read(reader, "admin_host", read_host);
@@ -34,6 +36,8 @@ fn read_fields(reader: &mut Reader<'_>, fields: &mut Fields<'_>, base: &Server) 
         pin_cores: fields.read(reader, "pin_cores", Reader::boolean).unwrap_or(base.pin_cores),
         driver: fields.read(reader, "driver", |r, n| r.choice(n, &DRIVERS)).unwrap_or(base.driver),
         tls: fields.read(reader, "tls", |r, n| r.object(n, read_tls)).flatten(),
+        admin_tls: fields.read(reader, "admin_tls", |r, n| r.object(n, read_tls)).flatten(),
+        metrics_auth: fields.read(reader, "metrics_auth", Reader::boolean),
         state_dir: fields.read(reader, "state_dir", read_path).unwrap_or_else(|| base.state_dir.clone()),
         drain_timeout: fields
             .read(reader, "drain_timeout", |r, n| r.duration(n, &(Duration::ZERO..=DAY)))
@@ -44,7 +48,7 @@ fn read_fields(reader: &mut Reader<'_>, fields: &mut Fields<'_>, base: &Server) 
             .unwrap_or(base.body_buffer),
         overload: fields.read(reader, "overload", |r, n| r.object(n, read_overload)).unwrap_or(base.overload),
     };
-    check_addresses(reader, fields, &server);
+    check_addresses(reader, fields, &server, has_accounts);
     server
 }
 
@@ -54,15 +58,30 @@ const LOG_FORMATS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 /// Two listeners on one address, or an admin listener that everybody reaches.
-fn check_addresses(reader: &mut Reader<'_>, fields: &Fields<'_>, server: &Server) {
+fn check_addresses(reader: &mut Reader<'_>, fields: &Fields<'_>, server: &Server, has_accounts: bool) {
     let (data, admin) = (server.listen, server.admin_listen);
     let hosts_overlap = data.ip() == admin.ip() || data.ip().is_unspecified() || admin.ip().is_unspecified();
     if data.port() == admin.port() && hosts_overlap {
         let problem = "the admin listener has the address of the client listener";
         reader.fault(&fields.place, problem, "another admin_port");
     }
-    if !admin.ip().is_loopback() {
-        reader.warn(&fields.place, "the admin listener can be reached from other machines; it asks for no credentials");
+    if server.metrics_auth == Some(true) && !has_accounts {
+        let problem = "metrics_auth without accounts: nobody could read the metrics";
+        reader.fault(&fields.place, problem, "governance.auth_config.is_enabled");
+    }
+    if admin.ip().is_loopback() {
+        return;
+    }
+    if !has_accounts {
+        reader.warn(
+            &fields.place,
+            "the admin listener can be reached from other machines and asks for no credentials: it changes nothing",
+        );
+    } else if server.admin_tls.is_none() {
+        reader.warn(
+            &fields.place,
+            "the admin listener can be reached from other machines without admin_tls: credentials travel in clear",
+        );
     }
 }
 

@@ -2,8 +2,14 @@
 
 use super::read_switch;
 use super::server::read_path;
-use crate::config::model::{ConfigStore, LoadBalancer, Postgres, SslMode};
+use crate::config::model::{ConfigStore, LoadBalancer, Postgres, SslMode, StoreRules};
 use crate::config::reader::{Fields, Node, Reader};
+
+/// Whether an empty store gets what the file says.
+const IMPORTS: [(&str, bool); 2] = [("once", true), ("never", false)];
+
+/// References that the admin interface may use.
+const REFERENCES_MAX: usize = 1_000;
 
 #[derive(Clone, Copy)]
 enum Type {
@@ -21,25 +27,38 @@ const SSL_MODES: [(&str, SslMode); 5] = [
     ("verify-full", SslMode::VerifyFull),
 ];
 
-/// `None` for a store that is switched off, and for one with a fault.
-pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<ConfigStore> {
-    let read = |reader: &mut Reader<'_>, fields: &mut Fields<'_>| {
-        let is_enabled = read_switch(reader, fields, "enabled");
-        if !is_enabled {
-            // Its fields are known; whether they would do is not asked before it is enabled.
-            fields.get(reader, "type");
-            fields.get(reader, "config");
-            return None;
-        }
-        let kind = fields.required(reader, "type", "sqlite or postgres");
-        let kind = kind.and_then(|node| reader.choice(&node, &TYPES));
-        let config = fields.required(reader, "config", "how to reach the store")?;
-        match kind? {
-            Type::Sqlite => reader.object(&config, read_sqlite)?,
-            Type::Postgres => reader.object(&config, read_postgres)?.map(ConfigStore::Postgres),
-        }
-    };
-    reader.object(node, read).flatten()
+/// No store where it is switched off, or has a fault.
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<(Option<ConfigStore>, StoreRules)> {
+    reader.object(node, |reader, fields| {
+        let rules = read_rules(reader, fields);
+        (read_store(reader, fields), rules)
+    })
+}
+
+fn read_store(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<ConfigStore> {
+    let is_enabled = read_switch(reader, fields, "enabled");
+    if !is_enabled {
+        // Its fields are known; whether they would do is not asked before it is enabled.
+        fields.get(reader, "type");
+        fields.get(reader, "config");
+        return None;
+    }
+    let kind = fields.required(reader, "type", "sqlite or postgres");
+    let kind = kind.and_then(|node| reader.choice(&node, &TYPES));
+    let config = fields.required(reader, "config", "how to reach the store")?;
+    match kind? {
+        Type::Sqlite => reader.object(&config, read_sqlite)?,
+        Type::Postgres => reader.object(&config, read_postgres)?.map(ConfigStore::Postgres),
+    }
+}
+
+fn read_rules(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> StoreRules {
+    let import = fields.read(reader, "import", |r, n| r.choice(n, &IMPORTS));
+    let references = fields.get(reader, "references").map(|node| {
+        // A list of references names them, and does not follow them.
+        reader.list(&node, REFERENCES_MAX, Reader::literal)
+    });
+    StoreRules { is_imported: import.unwrap_or(true), references: references.unwrap_or_default() }
 }
 
 fn read_sqlite(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Option<ConfigStore> {

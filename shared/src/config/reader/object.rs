@@ -6,6 +6,7 @@ use jsonc_parser::ast::{Object, ObjectProp, Value};
 use jsonc_parser::common::Ranged as _;
 
 use super::{Node, Place, Reader, quote};
+use crate::config::asked::What;
 use crate::config::inactive;
 use crate::config::nearest::nearest;
 
@@ -20,6 +21,7 @@ impl<'a> Fields<'a> {
     /// The field's value. `null` is the same as leaving the field out.
     pub(in crate::config) fn get(&mut self, reader: &mut Reader<'_>, name: &'static str) -> Option<Node<'a>> {
         self.asked.push(name);
+        reader.note(&self.place, || What::Field(name));
         let property = self.waiting.remove(name)?;
         let node = Node { value: &property.value, place: self.place.field(name, property.value.start()) };
         if matches!(node.value, Value::NullKeyword(_)) {
@@ -48,6 +50,7 @@ impl<'a> Fields<'a> {
         expected: &str,
     ) -> Option<Node<'a>> {
         let node = self.get(reader, name);
+        reader.note(&self.place, || What::Required(name));
         if node.is_none() {
             reader.fault(&self.place, format!("{name:?} is missing"), expected);
         }
@@ -99,10 +102,15 @@ impl Reader<'_> {
         node: &Node<'a>,
         read: impl FnOnce(&mut Self, &mut Fields<'a>) -> T,
     ) -> Option<T> {
+        self.note(&node.place, || What::Object);
         let Value::Object(object) = node.value else {
             self.wrong_kind(node, "an object");
             return None;
         };
+        self.note(&node.place, || What::Reading);
+        for name in inactive::names_below(&node.place.pattern) {
+            self.note(&node.place, || What::Field(name));
+        }
         let mut fields =
             Fields { place: node.place.clone(), waiting: self.properties(node, object), asked: Vec::new() };
         let value = read(self, &mut fields);
@@ -117,6 +125,7 @@ impl Reader<'_> {
         count_max: usize,
         mut read: impl FnMut(&mut Self, &'a str, &Node<'a>),
     ) {
+        self.note(&node.place, || What::Map);
         let Value::Object(object) = node.value else {
             self.wrong_kind(node, "an object");
             return;
@@ -140,6 +149,7 @@ impl Reader<'_> {
         count_max: usize,
         mut read: impl FnMut(&mut Self, &Node<'a>) -> Option<T>,
     ) -> Vec<T> {
+        self.note(&node.place, || What::List);
         let Value::Array(array) = node.value else {
             self.wrong_kind(node, "a list");
             return Vec::new();

@@ -7,6 +7,7 @@ use jsonc_parser::ast::Value;
 use zeroize::Zeroizing;
 
 use super::{Node, Reader, quote};
+use crate::config::asked::What;
 use crate::config::base_url::{BaseUrl, HostPort};
 use crate::config::durations::{Window, parse_duration};
 use crate::config::model::Origin;
@@ -40,6 +41,15 @@ impl Reader<'_> {
         Some(text.as_str().to_owned())
     }
 
+    /// A string as it stands there, whatever it looks like.
+    pub(in crate::config) fn literal(&mut self, node: &Node<'_>) -> Option<String> {
+        let Value::StringLit(literal) = node.value else {
+            self.wrong_kind(node, "a string");
+            return None;
+        };
+        Some(literal.value.as_ref().to_owned())
+    }
+
     /// A text that is an id, a name or a path: 1 to 128 bytes without control characters.
     pub(in crate::config) fn name(&mut self, node: &Node<'_>) -> Option<String> {
         let name = self.text(node)?;
@@ -54,6 +64,15 @@ impl Reader<'_> {
     /// A secret that may travel in a header or on a command line: printable, no blanks around.
     /// One that stands in the file itself earns a warning.
     pub(in crate::config) fn secret(&mut self, node: &Node<'_>) -> Option<SecretText> {
+        self.secret_or_hash(node, |_| false)
+    }
+
+    /// The same, where a text that `is_hash` may stand in the file without a warning.
+    pub(in crate::config) fn secret_or_hash(
+        &mut self,
+        node: &Node<'_>,
+        is_hash: impl FnOnce(&str) -> bool,
+    ) -> Option<SecretText> {
         let (text, origin) = self.resolved(node)?;
         let is_broken_reference =
             origin == Origin::Literal && ["env.", "vault."].iter().any(|with| text.starts_with(with));
@@ -66,7 +85,7 @@ impl Reader<'_> {
         } else if text.contains(char::is_control) || text.trim() != text.as_str() {
             "has a control character or blanks around it"
         } else {
-            if origin == Origin::Literal {
+            if origin == Origin::Literal && !is_hash(&text) {
                 self.warn(&node.place, LITERAL_SECRET);
             }
             return Some(SecretText { secret: Secret::new(&text), origin });
@@ -94,6 +113,7 @@ impl Reader<'_> {
 
     pub(in crate::config) fn boolean(&mut self, node: &Node<'_>) -> Option<bool> {
         const EXPECTED: &str = "true or false";
+        self.note(&node.place, || What::Boolean);
         if let Value::BooleanLit(literal) = node.value {
             return Some(literal.value);
         }
@@ -107,6 +127,7 @@ impl Reader<'_> {
 
     /// A whole number in `range`.
     pub(in crate::config) fn integer(&mut self, node: &Node<'_>, range: RangeInclusive<u64>) -> Option<u64> {
+        self.note(&node.place, || What::Integer(range.clone()));
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         let parsed = if let Value::NumberLit(literal) = node.value {
             parse_integer(literal.value)
@@ -151,6 +172,7 @@ impl Reader<'_> {
 
     /// A number in `range`, with or without a fraction.
     pub(in crate::config) fn number(&mut self, node: &Node<'_>, range: RangeInclusive<f64>) -> Option<f64> {
+        self.note(&node.place, || What::Number(range.clone()));
         let expected = format!("a number from {} to {}", range.start(), range.end());
         let Value::NumberLit(literal) = node.value else {
             self.wrong_kind(node, &expected);
@@ -187,6 +209,7 @@ impl Reader<'_> {
     ) -> Option<Duration> {
         match node.value {
             Value::NumberLit(literal) => {
+                self.note(&node.place, || What::Integer(0..=u64::MAX));
                 let millis = parse_integer(literal.value).map(Duration::from_millis);
                 self.duration_in(node, millis, range)
             }
@@ -246,6 +269,7 @@ impl Reader<'_> {
 
     /// One of the listed words.
     pub(in crate::config) fn choice<T: Copy>(&mut self, node: &Node<'_>, words: &[(&'static str, T)]) -> Option<T> {
+        self.note(&node.place, || What::Choice(words.iter().map(|(word, _)| *word).collect()));
         let text = self.text(node)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
@@ -271,6 +295,7 @@ impl Reader<'_> {
     }
 
     fn resolved(&mut self, node: &Node<'_>) -> Option<(Zeroizing<String>, Origin)> {
+        self.note(&node.place, || What::Text);
         let Value::StringLit(literal) = node.value else {
             self.wrong_kind(node, "a string");
             return None;

@@ -49,7 +49,8 @@ impl Core {
                 let limit = LimitIndex(place);
                 needs.charge(limit, record, self.slices.ring(limit).map(AsRef::as_ref))
             })
-            .collect();
+            .collect::<Result<_, _>>()
+            .expect("the limits of this simulation count no money");
         let sent = self.slices.admit(&charges, now).ok()?.sent(now);
         let is_learned = records.iter().any(|record| record.charge.reserve == Reserve::Learned);
         let class = needs.class().filter(|_| is_learned);
@@ -65,7 +66,7 @@ impl Core {
         }
         let of_charge = |charge: &Charge| {
             let record = snapshot.view().limits.get(charge.limit.0 as usize);
-            record.map_or(charge.amount, |record| used.counted(record, charge.amount))
+            record.map_or(charge.amount, |record| used.counted(record, charge.amount, None))
         };
         running.sent.settle_each(of_charge, now);
     }
