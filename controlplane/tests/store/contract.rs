@@ -123,7 +123,7 @@ async fn values_come_back_to_the_digit(store: &dyn Store) {
     assert!(store.after(0, 1).await.unwrap() == [revision]);
     let (_, entities) = store.state().await.unwrap();
     assert_eq!(entities.len(), names.len());
-    assert!(entities.iter().all(|entity| entity.value.to_string() == value.to_string()));
+    assert!(entities.iter().all(|entity| entity.value == value));
     consistent(store).await.unwrap();
 }
 
