@@ -33,12 +33,10 @@ pub(super) const HOLDS: &str = "SELECT 1 FROM deepintshield_revisions WHERE dige
 pub(super) const PUT_REVISION: &str = "INSERT INTO deepintshield_revisions \
      (digest, number, node, author, at_ms, comment, parent, superseded, changes) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, false, $8)";
-/// digest: takes out every entity that the revision changes.
-pub(super) const CLEAR_CHANGED: &str = "DELETE FROM deepintshield_entities WHERE (kind, name) IN \
-     (SELECT kind, name FROM deepintshield_changes WHERE digest = $1)";
-/// digest: puts in what it says of them.
+/// digest: puts in what the revision says of entities.
 pub(super) const SET_CHANGED: &str = "INSERT INTO deepintshield_entities (kind, name, value) \
-     SELECT kind, name, value FROM deepintshield_changes WHERE digest = $1 AND value IS NOT NULL";
+     SELECT kind, name, value FROM deepintshield_changes WHERE digest = $1 AND value IS NOT NULL \
+     ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value";
 /// number, node, digest
 pub(super) const SET_HEAD: &str = "UPDATE deepintshield_head SET number = $1, node = $2, digest = $3";
 
@@ -48,8 +46,7 @@ mod tests {
 
     #[test]
     fn parameters_are_met_in_their_order() {
-        let statements =
-            [SET_SCHEMA, AFTER, HISTORY, REVISION, HOLDS, PUT_REVISION, CLEAR_CHANGED, SET_CHANGED, SET_HEAD];
+        let statements = [SET_SCHEMA, AFTER, HISTORY, REVISION, HOLDS, PUT_REVISION, SET_CHANGED, SET_HEAD];
         for statement in statements {
             let mut met: Vec<&str> = Vec::new();
             for number in statement.split('$').skip(1).map(|rest| &rest[..1]) {

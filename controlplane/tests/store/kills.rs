@@ -6,7 +6,7 @@ use crate::revisions::{Dice, Scratch, chain, consistent, holds, run};
 use controlplane::live::{Digest, Revision, Store, StoreError};
 use controlplane::store::{PostgresStore, SqliteStore};
 use shared::config::model::Postgres;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -92,7 +92,7 @@ async fn write_for_ever(store: &dyn Store) {
         let head = store.state().await.unwrap().0;
         let revision = chain(&head, "n1", 1).remove(0);
         store.append(&revision).await.unwrap();
-        println!("kept {}", revision.digest());
+        writeln!(std::io::stdout(), "kept {}", revision.digest()).unwrap();
     }
 }
 

@@ -215,7 +215,27 @@ fn a_standby_is_named_as_one() {
 #[test]
 fn a_hundred_thousand_entities_are_one_import() {
     let server = PostgresServer::start();
-    run(async { import_a_hundred_thousand(&server.store(&server.database().await)).await });
+    run(async {
+        let database = server.database().await;
+        import_a_hundred_thousand(&server.store(&database)).await;
+        // Connections that end say what they have read.
+        let mut scans = Vec::new();
+        for changes in [vec![], vec![set("vk-9", json!({"id": "vk-9"})), removed("vk-8"), set("new", json!(1))]] {
+            let connected = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'deepintshield'";
+            if !changes.is_empty() {
+                let newest = "SELECT number FROM deepintshield_head";
+                let newest = server.number(&database, newest).await.unsigned_abs();
+                let store = server.store(&database);
+                let head = store.after(newest - 1, 1).await.unwrap()[0].head();
+                append_all(&store, &[next(&head, changes)]).await;
+            }
+            while server.number(&database, connected).await > 0 {}
+            let scanned = "SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables WHERE relname IN \
+                 ('deepintshield_entities', 'deepintshield_changes')";
+            scans.push(server.number(&database, scanned).await);
+        }
+        assert_eq!(scans[0], scans[1], "a change of three entities reads no whole table");
+    });
 }
 
 /// As one revision, and a change of one of them afterwards.

@@ -15,6 +15,9 @@ const PUT_CHANGES: &str = "INSERT INTO deepintshield_changes (digest, position, 
      SELECT $1::bytea, c.position, c.kind, c.name, c.value, e.value \
      FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS c (position, kind, name, value) \
      LEFT JOIN deepintshield_entities e ON e.kind = c.kind AND e.name = c.name";
+/// kinds, names; by index, unlike a look at the changes' table that nobody has analysed yet.
+const REMOVE: &str = "DELETE FROM deepintshield_entities e USING unnest($1::text[], $2::text[]) AS c (kind, name) \
+     WHERE e.kind = c.kind AND e.name = c.name";
 /// channel, what is said: heard by the others when, and only if, this is committed.
 const NOTIFY: &str = "SELECT pg_notify($1, $2)";
 
@@ -47,9 +50,14 @@ pub(super) async fn append(client: &mut Client, revision: &Incoming) -> Result<(
         let names: Vec<&str> = at_once.iter().map(|change| change.name.as_str()).collect();
         let values: Vec<Option<&str>> = at_once.iter().map(|change| change.value.as_deref()).collect();
         transaction.execute(PUT_CHANGES, &[&digest, &positions, &kinds, &names, &values]).await?;
+        let removed = || at_once.iter().filter(|change| change.value.is_none());
+        if removed().next().is_some() {
+            let kinds: Vec<&str> = removed().map(|change| change.kind).collect();
+            let names: Vec<&str> = removed().map(|change| change.name.as_str()).collect();
+            transaction.execute(REMOVE, &[&kinds, &names]).await?;
+        }
         position = position.saturating_add(at_once.len() as i64);
     }
-    transaction.execute(sql::CLEAR_CHANGED, &[&digest]).await?;
     transaction.execute(sql::SET_CHANGED, &[&digest]).await?;
     transaction.execute(sql::SET_HEAD, &[number, node, &digest]).await?;
     transaction.execute(NOTIFY, &[&CHANNEL, &number.to_string()]).await?;

@@ -13,9 +13,16 @@ const PUT_CHANGE: &str = "INSERT INTO deepintshield_changes (digest, position, k
 /// number
 const NEWEST_ABOVE: &str =
     "SELECT digest FROM deepintshield_revisions WHERE NOT superseded AND number > $1 ORDER BY number DESC LIMIT 1";
+/// digest: takes out what it removes.
+const CLEAR_CHANGED: &str = "DELETE FROM deepintshield_entities WHERE (kind, name) IN \
+     (SELECT kind, name FROM deepintshield_changes WHERE digest = ?1 AND value IS NULL)";
+/// digest: takes out what was not there before it.
+const CLEAR_NEW: &str = "DELETE FROM deepintshield_entities WHERE (kind, name) IN \
+     (SELECT kind, name FROM deepintshield_changes WHERE digest = ?1 AND before IS NULL)";
 /// digest: puts back what stood there before it.
 const RESTORE_CHANGED: &str = "INSERT INTO deepintshield_entities (kind, name, value) \
-     SELECT kind, name, before FROM deepintshield_changes WHERE digest = $1 AND before IS NOT NULL";
+     SELECT kind, name, before FROM deepintshield_changes WHERE digest = ?1 AND before IS NOT NULL \
+     ON CONFLICT (kind, name) DO UPDATE SET value = excluded.value";
 /// digest, whether it is superseded
 const SUPERSEDE: &str = "UPDATE deepintshield_revisions SET superseded = ?2 WHERE digest = ?1";
 const NUMBER: &str = "SELECT number FROM deepintshield_revisions WHERE digest = $1 AND NOT superseded";
@@ -75,7 +82,7 @@ fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Fault> {
 fn undo_down_to(transaction: &Transaction<'_>, number: i64) -> Result<(), Fault> {
     let newest = |row: &rusqlite::Row<'_>| row.get::<_, Vec<u8>>(0);
     while let Some(digest) = transaction.query_row(NEWEST_ABOVE, [number], newest).optional()? {
-        transaction.execute(sql::CLEAR_CHANGED, [&digest])?;
+        transaction.execute(CLEAR_NEW, [&digest])?;
         transaction.execute(RESTORE_CHANGED, [&digest])?;
         if transaction.execute(SUPERSEDE, params![digest, true])? != 1 {
             return Err(StoreError::Unusable("a revision cannot be superseded".to_owned()).into());
@@ -107,7 +114,7 @@ fn put(transaction: &Transaction<'_>, revision: &Incoming) -> Result<(), Fault> 
             put_change.execute(params![digest, position, change.kind, change.name, change.value])?;
         }
     }
-    transaction.execute(sql::CLEAR_CHANGED, [digest])?;
+    transaction.execute(CLEAR_CHANGED, [digest])?;
     transaction.execute(sql::SET_CHANGED, [digest])?;
     transaction.execute(sql::SET_HEAD, params![revision.number, revision.node, digest])?;
     Ok(())
