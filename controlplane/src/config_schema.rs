@@ -30,6 +30,8 @@ struct Task {
     document: Value,
     /// The place, as the reader names it.
     place: String,
+    /// A word stands beside it already, which may decide what is asked for here; one is enough.
+    has_word: bool,
 }
 
 /// What the reader knows.
@@ -46,8 +48,8 @@ impl Known {
         let mut seen = BTreeMap::new();
         let mut tasks = VecDeque::new();
         let mut shown = 0_usize;
-        show(json!({}), &mut seen, &mut tasks);
-        while let Some(Task { document, place }) = tasks.pop_front() {
+        show(&json!({}), &mut seen, &mut tasks);
+        while let Some(Task { document, place, has_word }) = tasks.pop_front() {
             let mut values = candidates();
             let mut tried = BTreeSet::new();
             while let Some(value) = values.pop() {
@@ -56,9 +58,17 @@ impl Known {
                     return Self(seen);
                 }
                 let mut document = document.clone();
-                if put(&mut document, &place, value) {
-                    show(document, &mut seen, &mut tasks);
+                let is_word = value.as_str().is_some_and(|word| tried.contains(word));
+                if !put(&mut document, &place, value) {
+                    continue;
                 }
+                if is_word && !has_word {
+                    let object = place.rsplit_once('.').map_or("", |(object, _)| object);
+                    let beside = seen.get(object).into_iter().flat_map(|seen| &seen.fields);
+                    let task = |name| Task { document: document.clone(), place: below(object, name), has_word: true };
+                    tasks.extend(beside.map(task).filter(|task| task.place != place));
+                }
+                show(&document, &mut seen, &mut tasks);
                 for what in seen.get(&place).into_iter().flat_map(|seen| &seen.whats) {
                     let What::Choice(words) = what else { continue };
                     let new = words.iter().filter(|word| tried.insert(**word));
@@ -149,7 +159,7 @@ fn candidates() -> Vec<Value> {
 }
 
 /// Shows a document to the reader. Objects that it takes in a way that is new are to be filled.
-fn show(document: Value, seen: &mut BTreeMap<String, Seen>, tasks: &mut VecDeque<Task>) {
+fn show(document: &Value, seen: &mut BTreeMap<String, Seen>, tasks: &mut VecDeque<Task>) {
     let mut cases: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
     for asked in asked_of(&document.to_string()) {
         let here = seen.entry(asked.place.clone()).or_default();
@@ -173,7 +183,8 @@ fn show(document: Value, seen: &mut BTreeMap<String, Seen>, tasks: &mut VecDeque
     for (place, fields) in cases {
         let known = &mut seen.entry(place.clone()).or_default().cases;
         if known.insert(fields.clone()) {
-            let task = |name: &&'static str| Task { document: document.clone(), place: below(&place, name) };
+            let task =
+                |name: &&'static str| Task { document: document.clone(), place: below(&place, name), has_word: false };
             tasks.extend(fields.iter().map(task));
         }
     }

@@ -1,4 +1,4 @@
-//! `/api/openapi.json`: OpenAPI 3.1, made of the table of operations. Pure.
+//! `/api/openapi.json`, made of the table of operations. Pure.
 
 use super::Desk;
 use super::answer::Refusal;

@@ -1,5 +1,5 @@
-//! The one table of what the admin listener answers: the paths are made of it, and so is the OpenAPI
-//! document. What stands in neither is not there.
+//! The one table of what the admin listener answers: the paths are made of it, and so is
+//! `/api/openapi.json`. What stands in neither is not there.
 
 use super::answer::Refusal;
 use super::asked::Asked;
@@ -229,7 +229,7 @@ fn item(resource: &'static Resource, path: String, noun: &str) -> [Operation; 4]
 fn configuration() -> Vec<Operation> {
     vec![
         operation(Method::GET, "/api/config", "Everything that all nodes share", Gives::Object, |desk, _| async move {
-            whole::get(&desk)
+            Ok(whole::get(&desk))
         }),
         operation(
             Method::PUT,
