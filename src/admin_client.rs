@@ -30,8 +30,8 @@ pub(crate) struct AdminOptions {
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) admin: Option<String>,
 
-    /// A file with an API token; DEEPINTSHIELD_TOKEN holds one too. With neither, the name and password
-    /// in DEEPINTSHIELD_ADMIN_USERNAME and DEEPINTSHIELD_ADMIN_PASSWORD are used.
+    /// A file with an API token; `DEEPINTSHIELD_TOKEN` holds one too. With neither, the name and password
+    /// in `DEEPINTSHIELD_ADMIN_USERNAME` and `DEEPINTSHIELD_ADMIN_PASSWORD` are used.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -60,16 +60,15 @@ pub(crate) struct Answer {
 impl Admin {
     /// As the options say, and the configuration where they do not.
     pub(crate) fn find(path: &Path, options: &AdminOptions) -> Result<Self, (u8, String)> {
-        let (host, is_tls, mut ca_file) = match &options.admin {
-            Some(said) => match said.strip_prefix("https://") {
+        let (host, is_tls, mut ca_file) = if let Some(said) = &options.admin {
+            match said.strip_prefix("https://") {
                 Some(host) => (host.trim_end_matches('/').to_owned(), true, None),
                 None => (said.trim_start_matches("http://").trim_end_matches('/').to_owned(), false, None),
-            },
-            None => {
-                let server = configuration(path)?.server;
-                let ca_file = server.admin_tls.as_ref().map(|tls| PathBuf::from(&tls.cert_file));
-                (reachable(server.admin_listen).to_string(), server.admin_tls.is_some(), ca_file)
             }
+        } else {
+            let server = configuration(path)?.server;
+            let ca_file = server.admin_tls.as_ref().map(|tls| PathBuf::from(&tls.cert_file));
+            (reachable(server.admin_listen).to_string(), server.admin_tls.is_some(), ca_file)
         };
         let address = resolve(&host).map_err(|error| (64, format!("--admin {host}: {error}")))?;
         if options.ca_file.is_some() {

@@ -50,7 +50,7 @@ struct How {
 enum Action {
     /// Shows everything, all entities of a kind (`rate_limit`), or one (`rate_limit/basic`).
     Get {
-        /// `KIND` or `KIND/NAME`: provider, key, rate_limit, budget, customer, team, virtual_key, …
+        /// `KIND` or `KIND/NAME`: provider, key, `rate_limit`, budget, customer, team, `virtual_key`, …
         entity: Option<String>,
     },
     /// Changes fields of one entity, or puts a whole one in its place.

@@ -1,5 +1,5 @@
 //! Notices that the configuration file has changed: written in place, replaced, or swapped behind a
-//! symbolic link, as mounted ConfigMaps are.
+//! symbolic link, as mounted `ConfigMaps` are.
 //!
 //! It looks once a second, since a watch on the file itself misses what links to it. A file that
 //! goes on changing is left alone until it rests; one that is gone is no news until it is back.

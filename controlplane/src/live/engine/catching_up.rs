@@ -72,7 +72,7 @@ impl Engine {
                 Verdict::Waits => return,
                 Verdict::Caught => tracing::info!(revision, "the configuration is the newest of all nodes"),
                 Verdict::Alone => {
-                    tracing::info!(revision, "no other node was heard: the own configuration is the newest")
+                    tracing::info!(revision, "no other node was heard: the own configuration is the newest");
                 }
                 Verdict::GaveUp => {
                     tracing::warn!(
