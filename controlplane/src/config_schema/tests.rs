@@ -89,9 +89,8 @@ fn misfit(schema: &Value, value: &Value, place: &str) -> Option<String> {
     let wrong = fields.iter().find_map(|(name, value)| {
         let place = format!("{place}.{name}");
         match (schema["properties"].get(name), &schema["additionalProperties"]) {
-            (Some(schema), _) => misfit(schema, value, &place),
             (None, Value::Bool(false)) => Some(format!("{place}: unknown field")),
-            (None, schema) => misfit(schema, value, &place),
+            (Some(schema), _) | (None, schema) => misfit(schema, value, &place),
         }
     });
     let mut required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);

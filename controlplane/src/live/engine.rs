@@ -7,13 +7,14 @@
 
 mod catching_up;
 mod peers;
+mod proposals;
 
 use super::entity::{Entities, Entity};
-use super::handle::{Accepted, Ask, Document, EntityFault, Proposal, Refused};
+use super::handle::{Ask, Document, EntityFault};
 use super::kept::Kept;
-use super::proposal::{Allowed, By, Prepared, apply, prepare};
+use super::proposal::{Allowed, apply};
 use super::reading::{Read, Reading};
-use super::revision::{Change, Head, Revision};
+use super::revision::{Head, Revision};
 use super::split::Local;
 use super::store::{Store, StoreError};
 use crate::compile::Compiled;
@@ -36,12 +37,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How soon a revision that could not be used is read again: a variable or a file may be there then.
 const UNUSABLE_PAUSE: Duration = Duration::from_secs(30);
-/// How often a proposal is put on top of what somebody else was faster with.
-const CONFLICTS_MAX: u32 = 8;
 /// Faults of one revision that are logged.
 const FAULTS_LOGGED_MAX: usize = 10;
-/// Revisions in one answer about history.
-const HISTORY_MAX: u32 = 1_000;
 
 /// Who else changes the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,7 +274,9 @@ impl Engine {
                 None => return Ok(None),
                 Some(first) if first.parent == self.head.digest => {
                     let mut entities = Entities::clone(&self.entities);
-                    revisions.iter().for_each(|revision| apply(&mut entities, &revision.changes));
+                    for revision in &revisions {
+                        apply(&mut entities, &revision.changes);
+                    }
                     let head = revisions.last().map(Revision::head).unwrap_or_default();
                     return Ok(Some((head, entities, true)));
                 }
@@ -399,101 +398,6 @@ impl Engine {
         }
     }
 
-    async fn answer(&mut self, ask: Ask) {
-        // Whoever asked may be gone by now.
-        match ask {
-            Ask::Propose(proposal, answer) => {
-                let outcome = self.propose(proposal).await;
-                let is_new = outcome.as_ref().is_ok_and(|accepted| accepted.effective > 0);
-                drop(answer.send(outcome));
-                if is_new {
-                    self.ring().await;
-                }
-                self.say_standing().await;
-            }
-            Ask::History { before, count, answer } => {
-                drop(
-                    answer.send(in_time(self.store.history(before, count.min(HISTORY_MAX))).await.map_err(unavailable)),
-                );
-            }
-            Ask::Revision(digest, answer) => {
-                drop(answer.send(in_time(self.store.revision(digest)).await.map_err(unavailable)));
-            }
-        }
-    }
-
-    async fn propose(&mut self, proposal: Proposal) -> Result<Accepted, Refused> {
-        if let Some(trouble) = &self.trouble {
-            return Err(Refused::Unavailable(trouble.clone()));
-        }
-        if !self.is_seen || !self.catching_up.is_over() {
-            return Err(Refused::Unavailable("this node has not caught up with the others yet".to_owned()));
-        }
-        let Proposal { expected, author, comment, changes, is_dry_run } = proposal;
-        for _ in 0..CONFLICTS_MAX {
-            if expected.is_some_and(|expected| expected != self.head.number) {
-                return Err(Refused::Conflict(self.head.clone()));
-            }
-            let prepared = self.prepare(changes.clone(), By::Writer).await?;
-            let (effective, warnings) = (prepared.changes.len(), prepared.warnings.clone());
-            if effective > 0 && !is_dry_run && !self.keep(prepared, author.clone(), comment.clone()).await? {
-                continue;
-            }
-            return Ok(Accepted { head: self.head.clone(), warnings, effective });
-        }
-        Err(Refused::Conflict(self.head.clone()))
-    }
-
-    async fn prepare(&self, changes: Vec<Change>, by: By) -> Result<Prepared, Refused> {
-        let (reading, allowed) = (Arc::clone(&self.reading), Arc::clone(&self.allowed));
-        let (entities, before) = (Arc::clone(&self.entities), self.read.clone());
-        blocking(move || prepare(&reading, &allowed, &entities, before.as_deref(), changes, by))
-            .await
-            .ok_or_else(|| Refused::Unavailable("reading the change ended in a panic".to_owned()))?
-            .map_err(Refused::Faults)
-    }
-
-    /// Appends, and hands to the cores. False: somebody else was faster; the document is theirs now.
-    async fn keep(&mut self, prepared: Prepared, author: String, comment: String) -> Result<bool, Refused> {
-        let Prepared { changes, read, compiled, warnings: _ } = prepared;
-        let revision = Revision {
-            number: self.head.number.saturating_add(1),
-            node: self.settings.node.clone(),
-            author,
-            at_ms: u64::try_from(self.settings.clock.wall().as_millis()).unwrap_or(u64::MAX),
-            comment,
-            parent: self.head.digest,
-            changes,
-        };
-        let mut kept = in_time(self.store.append(&revision)).await;
-        if let Err(StoreError::Uncertain(_)) = &kept {
-            // To ask again is safe, and tells.
-            kept = in_time(self.store.append(&revision)).await;
-        }
-        match kept {
-            Ok(()) => {}
-            Err(StoreError::Conflict(_)) => {
-                self.refresh().await;
-                return Ok(false);
-            }
-            Err(StoreError::Invalid(problem)) => {
-                let fault =
-                    EntityFault { id: None, pointer: String::new(), problem, expected: String::new(), nearest: None };
-                return Err(Refused::Faults(vec![fault]));
-            }
-            Err(error) => {
-                self.troubled(error.to_string());
-                self.show();
-                return Err(unavailable(error));
-            }
-        }
-        self.head = revision.head();
-        self.entities = Arc::clone(&read.entities);
-        self.adopt(read, compiled).await;
-        self.show();
-        Ok(true)
-    }
-
     /// The node's own sections are used at once; of what is shared the store knows better.
     async fn file_changed(&mut self, local: Local, entities: Entities, allowed: Allowed) {
         let (sealer, facts) = (self.reading.sealer.clone(), Arc::clone(&self.reading.facts));
@@ -534,10 +438,6 @@ fn described(fault: &EntityFault) -> String {
     let place = fault.id.as_ref().map(|id| format!("{id}{}: ", fault.pointer)).unwrap_or_default();
     let expected = if fault.expected.is_empty() { String::new() } else { format!(", expected {}", fault.expected) };
     format!("{place}{}{expected}", fault.problem)
-}
-
-fn unavailable(error: StoreError) -> Refused {
-    Refused::Unavailable(error.to_string())
 }
 
 async fn in_time<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {

@@ -61,7 +61,7 @@ impl FileWatch {
             None => None,
         };
         if told.is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -205,7 +205,9 @@ impl Writer {
         let text = with_places(id, value);
         let fields = text.strip_suffix('}').unwrap_or_default();
         let comma = if fields == "{" { "" } else { "," };
-        self.text.push_str(&format!("{before}{fields}{comma}\"keys\":["));
+        for part in [before, fields, comma, "\"keys\":["] {
+            self.text.push_str(part);
+        }
         self.end_line(Some(id.clone()));
     }
 

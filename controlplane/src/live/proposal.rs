@@ -37,7 +37,7 @@ impl Allowed {
             }
         }
         for value in file.values() {
-            references(value, String::new(), &mut |_, text| {
+            references(value, "", &mut |_, text| {
                 allowed.exact.insert(text.to_owned());
             });
         }
@@ -53,14 +53,14 @@ impl Allowed {
 }
 
 /// Every reference in a value, with its pointer.
-fn references(value: &Value, at: String, found: &mut dyn FnMut(&str, &str)) {
+fn references(value: &Value, at: &str, found: &mut dyn FnMut(&str, &str)) {
     match value {
-        Value::String(text) if matches!(Origin::of(text), Origin::Env(_) | Origin::File(_)) => found(&at, text),
+        Value::String(text) if matches!(Origin::of(text), Origin::Env(_) | Origin::File(_)) => found(at, text),
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(index, value)| references(value, format!("{at}/{index}"), found));
+            list.iter().enumerate().for_each(|(index, value)| references(value, &format!("{at}/{index}"), found));
         }
         Value::Object(fields) => fields.iter().for_each(|(name, value)| {
-            references(value, format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")), found);
+            references(value, &format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")), found);
         }),
         _ => {}
     }
@@ -101,7 +101,7 @@ pub(crate) fn prepare(
     for Change { id, value } in &mut changes {
         let Some(value) = value else { continue };
         match &reading.sealer {
-            None => faults.extend(in_clear(id.kind, value).into_iter().map(|pointer| unsealable(id, pointer))),
+            None => faults.extend(in_clear(id.kind, value).into_iter().map(|pointer| unsealable(id, &pointer))),
             Some(sealer) => {
                 if let Err(error) = sealer.seal_all(id, value, entities.get(id).map(|old| &**old)) {
                     faults.push(fault(id, "", error.to_string(), ""));
@@ -145,10 +145,10 @@ fn twice(changes: &[Change]) -> Vec<EntityFault> {
     again.map(|change| fault(&change.id, "", "is changed twice", "one change of it")).collect()
 }
 
-fn unsealable(id: &EntityId, pointer: String) -> EntityFault {
+fn unsealable(id: &EntityId, pointer: &str) -> EntityFault {
     fault(
         id,
-        &pointer,
+        pointer,
         "a secret cannot be kept without a key to seal it with",
         "DEEPINTSHIELD_ENCRYPTION_KEY to be set (the same on all nodes), or \"env.NAME\" or \"file:PATH\"",
     )
@@ -158,7 +158,7 @@ fn not_allowed(change: &Change, entities: &Entities, allowed: &Allowed) -> Vec<E
     let mut faults = Vec::new();
     let old = entities.get(&change.id);
     if let Some(value) = &change.value {
-        references(value, String::new(), &mut |pointer, text| {
+        references(value, "", &mut |pointer, text| {
             let was_there = old.and_then(|old| old.pointer(pointer)).and_then(Value::as_str) == Some(text);
             if !was_there && !allowed.has(text) {
                 let expected = "one that stands in the node's file, or that config_store.references there allows";

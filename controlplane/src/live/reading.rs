@@ -129,10 +129,10 @@ fn renames_keys(old: &Entities, new: &Entities) -> bool {
 
 /// Virtual keys that were read alone must not be taken for one of the others.
 fn clashes(ids: &[&EntityId], read: &[Arc<VirtualKey>], rest: &[&Arc<VirtualKey>]) -> Vec<EntityFault> {
+    type Part = fn(&VirtualKey) -> &str;
     if read.is_empty() {
         return Vec::new();
     }
-    type Part = fn(&VirtualKey) -> &str;
     let parts: [(&str, &str, Part); 3] = [
         ("/id", "id", |key| &key.id),
         ("/name", "name", |key| &key.name),

@@ -7,6 +7,7 @@
 use super::entity::{Entities, EntityId, EntityKind};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -59,7 +60,9 @@ pub fn split(plain: &str) -> Option<Parts> {
     }
     match top.shift_remove("providers") {
         Some(Value::Object(providers)) => {
-            providers.into_iter().for_each(|(name, value)| entities.provider(name, value))
+            for (name, value) in providers {
+                entities.provider(name, value);
+            }
         }
         other => put_back(&mut top, "providers", other),
     }
@@ -143,10 +146,13 @@ impl Found {
     /// A second one of its name gets a number behind it.
     fn add(&mut self, kind: EntityKind, name: String, value: Value) {
         let id = EntityId::new(kind, name);
-        if !self.all.contains_key(&id) {
-            self.all.insert(id, Arc::new(value));
-            return;
-        }
+        let id = match self.all.entry(id) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Arc::new(value));
+                return;
+            }
+            Entry::Occupied(occupied) => occupied.key().clone(),
+        };
         let count = self.counts.entry(id.clone()).or_insert(1);
         *count = count.saturating_add(1);
         self.all.insert(EntityId::new(kind, format!("{}#{count}", id.name)), Arc::new(value));

@@ -92,7 +92,7 @@ async fn write_for_ever(store: &dyn Store) {
         let head = store.state().await.unwrap().0;
         let revision = chain(&head, "n1", 1).remove(0);
         store.append(&revision).await.unwrap();
-        writeln!(std::io::stdout(), "kept {}", revision.digest()).unwrap();
+        writeln!(std::io::stdout().lock(), "kept {}", revision.digest()).unwrap();
     }
 }
 

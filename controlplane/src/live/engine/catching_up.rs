@@ -1,8 +1,9 @@
 //! What a node waits for before it is ready: the newest revision of the others, where they have
 //! stores of their own; and what an empty store gets then.
 
-use super::{By, Engine, Others, PeerHead, Told, described};
+use super::{Engine, Others, PeerHead, Told, described};
 use crate::live::handle::Refused;
+use crate::live::proposal::By;
 use crate::live::revision::{Change, Head};
 use shared::clock::Nanos;
 use std::time::Duration;

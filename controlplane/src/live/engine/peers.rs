@@ -300,17 +300,14 @@ impl Engine {
             return self.ask_on().await;
         }
         let whole = std::mem::take(&mut fetch.bytes);
-        match super::blocking(move || read_batch(&whole)).await.flatten() {
-            Some(revisions) => {
-                if let Err(error) = self.take_revisions(revisions).await {
-                    self.give_up();
-                    self.troubled(error.to_string());
-                }
-            }
-            None => {
-                tracing::warn!(peer = from, "what the peer sent as its configuration is none");
+        if let Some(revisions) = super::blocking(move || read_batch(&whole)).await.flatten() {
+            if let Err(error) = self.take_revisions(revisions).await {
                 self.give_up();
+                self.troubled(error.to_string());
             }
+        } else {
+            tracing::warn!(peer = from, "what the peer sent as its configuration is none");
+            self.give_up();
         }
         self.catch_up().await;
         self.say_standing().await;

@@ -7,6 +7,8 @@ use super::*;
 use crate::compile::tests::facts;
 use crate::gossip::wire::NodeMessage;
 use crate::last_good::EncryptionKey;
+use crate::live::handle::{Accepted, Proposal, Refused};
+use crate::live::revision::Change;
 use crate::live::{Digest, EntityId, Live};
 use crate::state_dir::StateDir;
 use crate::state_dir::tests::Scratch;
@@ -323,7 +325,7 @@ async fn a_changed_file_takes_effect_where_it_is_the_nodes_own() {
     assert_eq!(node.published.borrow().1, ["one"], "what cannot be read changes nothing");
 }
 
-fn apart<'s>(name: &'s str) -> Start<'s> {
+fn apart(name: &str) -> Start<'_> {
     Start { name, others: Others::ByGossip, ..Start::default() }
 }
 
