@@ -97,6 +97,8 @@ def test_secrets_go_in_and_are_nowhere_in_clear(admin: Admin) -> None:
     key = {"name": "planted", "value": planted, "models": ["*"]}
     status, _, text = admin.ask("POST", "/api/providers/openai/keys", key)
     assert status == 201, text
+    status, _, text = admin.ask("PATCH", "/api/keys/openai/planted", {"weight": 2})
+    assert status == 200, text
     token = {"network_config": {"extra_headers": {"x-planted": planted}}}
     status, _, text = admin.ask("PATCH", "/api/providers/openai", token)
     assert status == 200, text

@@ -272,9 +272,12 @@ class Cluster:
 
     def form(self, nodes: Iterable[Node] | None = None) -> float:
         """Starts nodes (all of them) and waits until they are a cluster; how long that took."""
-        for node in self.nodes if nodes is None else nodes:
+        started = list(self.nodes if nodes is None else nodes)
+        for node in started:
             node.start()
-        return self.wait_whole(FORM_SECONDS_MAX)
+        took = self.wait_whole(FORM_SECONDS_MAX)
+        self.assert_running(started)
+        return took
 
     def start(self, nodes: Iterable[Node] | None = None) -> float:
         """The same, and waits until each has its part of the limit; how long it took to be a cluster."""

@@ -62,6 +62,8 @@ fn the_admin_listener_shows_a_node_in_full() {
         "doubts_itself",
         "digest_bytes",
         "configuration",
+        "configuration_store",
+        "adopted_revision",
         "load",
         "limits",
         "escrow",

@@ -48,10 +48,15 @@ pub enum Accounts {
 
 /// Of `auth_config`.
 pub struct Credentials {
-    username: String,
+    /// `None`: tokens are all there is.
+    user: Option<User>,
+    tokens: Vec<ApiToken>,
+}
+
+struct User {
+    name: String,
     /// In PHC form.
     password: String,
-    tokens: Vec<ApiToken>,
 }
 
 /// Somebody who was let in.
@@ -89,9 +94,19 @@ pub(super) enum Brought {
 impl Accounts {
     /// Hashes the password: takes tens of milliseconds of a CPU, and 19 MiB.
     pub fn of(auth: &AdminAuth) -> Result<Self, AccountsError> {
-        let (true, Some(username), Some(password)) = (auth.is_enabled, &auth.username, &auth.password) else {
+        if !auth.is_enabled {
             return Ok(Self::Off);
+        }
+        let user = match (&auth.username, &auth.password) {
+            (Some(name), Some(password)) => Some(User::new(name, password)?),
+            _ => None,
         };
+        Ok(Self::On(Credentials { user, tokens: auth.tokens.clone() }))
+    }
+}
+
+impl User {
+    fn new(name: &str, password: &Secret) -> Result<Self, AccountsError> {
         let password = if password.expose().starts_with("$argon2") {
             checked_hash(password.expose())?
         } else {
@@ -102,7 +117,7 @@ impl Accounts {
                 .map_err(|error| AccountsError::Hashing(io::Error::other(error.to_string())))?;
             hash.to_string()
         };
-        Ok(Self::On(Credentials { username: username.clone(), password, tokens: auth.tokens.clone() }))
+        Ok(Self { name: name.to_owned(), password })
     }
 }
 
@@ -135,11 +150,12 @@ impl Credentials {
     /// Whether this is the admin user. As expensive as [`Accounts::of`], also for a wrong name: to be
     /// called on the blocking pool.
     pub(super) fn by_password(&self, username: &str, password: &Secret) -> Option<Caller> {
-        let is_name: Choice = self.username.as_bytes().ct_eq(username.as_bytes());
+        let user = self.user.as_ref()?;
+        let is_name: Choice = user.name.as_bytes().ct_eq(username.as_bytes());
         let fits = password.len() <= PASSWORD_BYTES_MAX
-            && Argon2::default().verify_password(password.expose().as_bytes(), self.password.as_str()).is_ok();
+            && Argon2::default().verify_password(password.expose().as_bytes(), user.password.as_str()).is_ok();
         let is_admin = is_name & Choice::from(u8::from(fits));
-        bool::from(is_admin).then(|| Caller { name: self.username.clone(), role: Role::Write })
+        bool::from(is_admin).then(|| Caller { name: user.name.clone(), role: Role::Write })
     }
 }
 
@@ -179,6 +195,14 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_enough_and_let_nobody_in_by_a_password() {
+        let auth = r#"{"is_enabled": true, "api_tokens": [{"name": "ci", "role": "write", "value": "0123456789abcdef-w"}]}"#;
+        let Ok(Accounts::On(known)) = credentials(auth) else { panic!("accounts") };
+        assert!(known.by_token(&Secret::new("0123456789abcdef-w")).is_some());
+        assert!(known.by_password("", &Secret::new("")).is_none());
+    }
+
+    #[test]
     fn the_admin_user_is_known_by_name_and_password_and_a_program_by_its_token() {
         let auth = r#"{"is_enabled": true, "admin_username": "ann", "admin_password": "correct horse", "api_tokens": [
             {"name": "ci", "role": "write", "value": "0123456789abcdef-w"},
@@ -196,11 +220,11 @@ mod tests {
         // The configuration may bring the hash.
         let auth = format!(
             r#"{{"is_enabled": true, "admin_username": "ann", "admin_password": "{}"}}"#,
-            known.password.replace('"', "")
+            known.user.as_ref().unwrap().password.replace('"', "")
         );
         let Ok(Accounts::On(hashed)) = credentials(&auth) else { panic!("accounts") };
         assert!(hashed.by_password("ann", &Secret::new("correct horse")).is_some());
-        assert!(hashed.by_password("ann", &Secret::new(&known.password)).is_none());
+        assert!(hashed.by_password("ann", &Secret::new(&known.user.as_ref().unwrap().password)).is_none());
     }
 
     #[test]

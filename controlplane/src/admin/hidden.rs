@@ -21,8 +21,12 @@ pub(super) fn restore(id: &EntityId, value: &mut Value, current: Option<&Value>)
     for pattern in id.kind.secrets() {
         walk(value, &segments(pattern), &mut String::new(), &mut |pointer, secret| {
             let is_shown = secret.is_object();
-            let kept = current.and_then(|current| current.pointer(pointer)).filter(|kept| shown(kept) == *secret);
-            match kept {
+            let there = current.and_then(|current| current.pointer(pointer));
+            if there == Some(&*secret) {
+                // A patch leaves it out.
+                return;
+            }
+            match there.filter(|there| shown(there) == *secret) {
                 Some(kept) if is_shown => *secret = kept.clone(),
                 _ if is_shown || secret.as_str().is_some_and(|text| Origin::of(text) == Origin::Sealed) => {
                     faults.push(EntityFault {
@@ -116,9 +120,17 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_leaves_the_secrets_that_it_does_not_name() {
+        let current = json!({"name": "a", "value": "sealed:AAAA"});
+        let mut patched = json!({"name": "a", "value": "sealed:AAAA", "weight": 2});
+        restore(&key(), &mut patched, Some(&current)).unwrap();
+        assert_eq!(patched["value"], "sealed:AAAA");
+    }
+
+    #[test]
     fn nothing_sealed_can_be_brought_from_elsewhere() {
         let current = json!({"name": "a", "value": "sealed:AAAA"});
-        for value in [json!("sealed:AAAA"), json!("sealed:BBBB"), json!({"origin": "sealed"}), json!({})] {
+        for value in [json!("sealed:BBBB"), json!({"origin": "sealed"}), json!({})] {
             let faults = restore(&key(), &mut json!({"value": value}), Some(&current)).unwrap_err();
             assert_eq!((faults.len(), faults[0].pointer.as_str()), (1, "/value"));
         }

@@ -298,8 +298,10 @@ pub(super) fn read_auth(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Admi
         let is_given = password_node.is_some();
         let is_hash = |text: &str| text.starts_with("$argon2");
         let password = password_node.and_then(|node| reader.secret_or_hash(&node, is_hash));
-        if is_enabled && (username.is_none() || !is_given) {
-            let expected = "admin_username and admin_password";
+        let tokens = super::tokens::read(reader, fields);
+        let is_half = username.is_some() != is_given;
+        if is_enabled && (is_half || (!is_given && tokens.is_empty())) {
+            let expected = "admin_username and admin_password, or api_tokens, or both";
             reader.fault(&fields.place, "enabled without credentials", expected);
         }
         let (password, password_origin) = match password {
@@ -312,7 +314,7 @@ pub(super) fn read_auth(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Admi
             password,
             password_origin,
             disable_auth_on_inference: read_switch(reader, fields, "disable_auth_on_inference"),
-            tokens: super::tokens::read(reader, fields),
+            tokens,
         }
     })
 }
