@@ -4,12 +4,13 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
-from cluster import PROVIDER_PORT, Cluster
+from cluster import PROVIDER_PORT, Asked, Cluster
 from figures import ROWS
 from limited import LONG, SHORT, Form, write_table
+from live import LiveCluster
 from network import HERE, Network
+from postgres import Postgres
 from rig import Program, binary
-from cluster import Asked
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,6 +78,37 @@ def formed(cluster: Cluster) -> Callable[[int], Cluster]:
         return cluster
 
     return form
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    server = Postgres()
+    server.start()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def live(
+    request: pytest.FixtureRequest, network: Network, tmp_path: pathlib.Path, provider: Asked
+) -> Iterator[LiveCluster]:
+    """A cluster on the store that the test names, without nodes yet."""
+    database = None
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres")
+        database = f"d{abs(hash(request.node.name)):x}"
+        # The test before may have ended while it was down.
+        server.start()
+        server.sql(f"CREATE DATABASE {database}")
+    cluster = LiveCluster(network, tmp_path, database=database)
+    yield cluster
+    try:
+        network.heal()
+        cluster.end()
+    finally:
+        for node in cluster.nodes:
+            if node.runs:
+                node.kill()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from network import HERE, inside
 from postgres import PASSWORD, PORT as POSTGRES_PORT
 from rig import binary, wait_until
 
+STORES = ["postgres", "sqlite"]
 WRITER = "planted-admin-token"
 ENCRYPTION_KEY = "cGxhbnRlZC1lbmNyeXB0aW9uLWtleS0tMzItYnl0ZXM="
 FIELDS = {"authorization": f"Bearer {WRITER}", "content-type": "application/json"}
@@ -175,9 +176,10 @@ class Seen:
             assert page["next"] - self.next == len(rows), "the simulator forgot rows: it is asked too seldom"
             self.next = page["next"]
             for at, tokens, key, model in rows:
-                name = page["keys"][key]
-                assert name.startswith("sk-"), name
-                self.rows.append((at / 1e9 + self.offset, page["models"][model], int(name[3:]), tokens))
+                # A key without a number is of no change.
+                _, _, number = page["keys"][key].partition("-")
+                number = int(number) if number.isdigit() else -1
+                self.rows.append((at / 1e9 + self.offset, page["models"][model], number, tokens))
             if len(rows) < ROWS_MAX:
                 return
 

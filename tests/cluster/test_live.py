@@ -3,49 +3,16 @@
 import pathlib
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from cluster import CLIENT, Asked, Cluster
 from figures import note, percentile
-from live import Admin, LiveCluster, Pressure, Seen, delays
-from network import Network
-from postgres import Postgres
+from live import STORES, Admin, LiveCluster, Pressure, Seen, delays
 
 # From accepted to used by the last core of the last node.
 DELAY_SECONDS_MAX = 1.0
 REQUESTS_PER_SECOND = 300
 MARGIN_SECONDS = 2
-STORES = ["postgres", "sqlite"]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    server.start()
-    yield server
-    server.end()
-
-
-@pytest.fixture
-def live(
-    request: pytest.FixtureRequest, network: Network, tmp_path: pathlib.Path, provider: Asked
-) -> Iterator[LiveCluster]:
-    """A cluster on the store that the test names, without nodes yet."""
-    database = None
-    if request.param == "postgres":
-        server = request.getfixturevalue("postgres")
-        database = f"d{abs(hash(request.node.name)):x}"
-        server.sql(f"CREATE DATABASE {database}")
-    cluster = LiveCluster(network, tmp_path, database=database)
-    yield cluster
-    try:
-        network.heal()
-        cluster.end()
-    finally:
-        for node in cluster.nodes:
-            if node.runs:
-                node.kill()
 
 
 def write(cluster: Cluster, count: int) -> list[tuple[float, int]]:

@@ -11,12 +11,9 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use std::time::Duration;
 
-/// How often a change is worked out.
-const TRIES_MAX: u32 = 8;
-/// Before the next try: the document that was faster has to be published.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How often a change is worked out: for a second or more.
+const TRIES_MAX: u32 = 200;
 /// Longest comment, in bytes.
 const COMMENT_BYTES_MAX: usize = 1_024;
 
@@ -63,7 +60,7 @@ pub(super) async fn make(
                 let status = if is_dry_run { StatusCode::OK } else { status };
                 return Ok(answer(status, name.as_deref(), is_dry_run, &ids, warnings, accepted));
             }
-            Err(Refused::Conflict(_)) if condition.is_none() => tokio::time::sleep(PAUSE).await,
+            Err(Refused::Conflict(_)) if condition.is_none() => {}
             Err(refused) => return Err(Refusal::of(refused, condition.is_some())),
         }
     }

@@ -239,35 +239,46 @@ impl Engine {
         self.catch_up().await;
     }
 
-    /// Takes over what the store has and this node has not.
+    /// Takes over what the store has and this node has not, and hands it to the cores.
     async fn refresh(&mut self) {
-        loop {
-            match self.newest().await {
-                Ok(Some((head, entities, may_be_more))) => {
-                    self.is_seen = true;
-                    self.untroubled();
-                    (self.head, self.entities) = (head, Arc::new(entities));
-                    self.publish().await;
-                    if !may_be_more {
-                        break;
-                    }
-                }
-                Ok(None) => {
-                    self.untroubled();
-                    break;
-                }
-                Err(error) => {
-                    self.troubled(error.to_string());
-                    break;
-                }
-            }
+        while self.take_newest().await {
+            self.publish().await;
         }
         self.catch_up().await;
         self.say_standing().await;
     }
 
-    /// `None`: nothing new. True: there may be more.
-    async fn newest(&self) -> Result<Option<(Head, Entities, bool)>, StoreError> {
+    /// The same for who is about to change something on top of it: the cores get both at once, or this at the
+    /// next look. Whoever is always the last to be up to date would otherwise never be the first.
+    async fn refresh_to_go_on(&mut self) {
+        while self.take_newest().await {
+            self.read_again_at = Some(self.settings.clock.now());
+            self.show();
+        }
+    }
+
+    /// False: there was nothing new.
+    async fn take_newest(&mut self) -> bool {
+        match self.newest().await {
+            Ok(Some((head, entities))) => {
+                self.is_seen = true;
+                self.untroubled();
+                (self.head, self.entities) = (head, Arc::new(entities));
+                true
+            }
+            Ok(None) => {
+                self.untroubled();
+                false
+            }
+            Err(error) => {
+                self.troubled(error.to_string());
+                false
+            }
+        }
+    }
+
+    /// `None`: nothing new. Otherwise there may be more.
+    async fn newest(&self) -> Result<Option<(Head, Entities)>, StoreError> {
         if self.is_seen && self.trouble.is_none() {
             let revisions = in_time(self.store.after(self.head.number, REVISIONS_AT_ONCE)).await?;
             match revisions.first() {
@@ -278,7 +289,7 @@ impl Engine {
                         apply(&mut entities, &revision.changes);
                     }
                     let head = revisions.last().map(Revision::head).unwrap_or_default();
-                    return Ok(Some((head, entities, true)));
+                    return Ok(Some((head, entities)));
                 }
                 Some(_) => {}
             }
@@ -289,7 +300,7 @@ impl Engine {
             return Ok(None);
         }
         let entities = entities.into_iter().map(|Entity { id, value }| (id, Arc::new(value))).collect();
-        Ok(Some((head, entities, false)))
+        Ok(Some((head, entities)))
     }
 
     /// A store that has lost what it had once is not believed.

@@ -87,7 +87,7 @@ impl Engine {
         match kept {
             Ok(()) => {}
             Err(StoreError::Conflict(_)) => {
-                self.refresh().await;
+                self.refresh_to_go_on().await;
                 return Ok(false);
             }
             Err(StoreError::Invalid(problem)) => {
