@@ -2,7 +2,7 @@
 //! that ask where a request would go. The code is that of the request path itself.
 
 use crate::core::{Core, Serving};
-use crate::identify::Caller;
+use crate::identify::{self, Caller};
 use crate::key_choice::{KeyWish, choose_key};
 use crate::plan::Plan;
 use crate::route;
@@ -34,6 +34,11 @@ impl Lookup {
         core.adopt(published);
         let serving = core.serving()?;
         Some(Self { core, serving })
+    }
+
+    /// Index of the virtual key that this text is, as a core finds one that it has not seen since the snapshot.
+    pub fn virtual_key(&self, text: &[u8]) -> Option<u32> {
+        identify::look_up(&self.serving, text)
     }
 
     /// Provider and key for a request of nobody in particular. `None`: there is no route.

@@ -17,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The long form."""
     parser.addoption("--loss-seconds", type=int, default=20, help="how long packets are lost (long form: 600)")
     parser.addoption("--live-changes", type=int, default=120, help="changes under load (long form: 1000)")
+    parser.addoption("--live-keys", type=int, default=2_000, help="virtual keys of a large configuration (long: 100000)")
     parser.addoption("--limits-long", action="store_true", help="limits a minute, and long enough for figures")
 
 

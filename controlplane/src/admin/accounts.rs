@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn tokens_are_enough_and_let_nobody_in_by_a_password() {
-        let auth = r#"{"is_enabled": true, "api_tokens": [{"name": "ci", "role": "write", "value": "0123456789abcdef-w"}]}"#;
+        let auth =
+            r#"{"is_enabled": true, "api_tokens": [{"name": "ci", "role": "write", "value": "0123456789abcdef-w"}]}"#;
         let Ok(Accounts::On(known)) = credentials(auth) else { panic!("accounts") };
         assert!(known.by_token(&Secret::new("0123456789abcdef-w")).is_some());
         assert!(known.by_password("", &Secret::new("")).is_none());
