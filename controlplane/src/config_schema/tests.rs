@@ -8,9 +8,10 @@ use shared::config::{Sources, load, plain_json};
 const SHIPPED: &str = include_str!("../../../deploy/config.schema.json");
 
 /// The reader's tests, whose documents stand in raw strings.
-const TESTS: [&str; 3] = [
+const TESTS: [&str; 4] = [
     include_str!("../../../shared/src/config/tests/examples.rs"),
     include_str!("../../../shared/src/config/tests/refusals.rs"),
+    include_str!("../../../shared/src/config/tests/routing.rs"),
     include_str!("../../../shared/src/config/read/tokens.rs"),
 ];
 
