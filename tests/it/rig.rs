@@ -289,6 +289,28 @@ impl Node {
         line.parse().ok()
     }
 
+    /// Changes its configuration file and tells it to read that again.
+    pub(crate) fn reload(&self, change: impl FnOnce(&str) -> String) {
+        let file = self.folder.join("config.json");
+        let text = fs::read_to_string(&file).expect("it was written here");
+        fs::write(file, change(&text)).expect("the folder is ours");
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Waits until its log has this.
+    pub(crate) fn logs(&self, words: &str) {
+        wait_for(&format!("the log has {words}"), || self.log().contains(words).then_some(()));
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).expect("it wrote a log")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("process ids are small");
+        kill(Pid::from_raw(id), signal).expect("it runs");
+    }
+
     /// Descriptors that the node has open.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
@@ -298,10 +320,9 @@ impl Node {
     pub(crate) fn stop(mut self) {
         self.shows("deepintshield_core_connections{core=\"0\"}", 0);
         self.shows("deepintshield_core_requests_in_flight{core=\"0\"}", 0);
-        let id = i32::try_from(self.child.id()).expect("process ids are small");
-        kill(Pid::from_raw(id), Signal::SIGTERM).expect("it runs");
+        self.signal(Signal::SIGTERM);
         let status = wait_for("it stops", || self.child.try_wait().expect("it was started here"));
-        let log = fs::read_to_string(self.folder.join("log")).expect("it wrote a log");
+        let log = self.log();
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(!log.contains("panicked"), "{log}");
     }

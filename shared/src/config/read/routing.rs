@@ -153,7 +153,7 @@ fn read_conditions(reader: &mut Reader<'_>, fields: &mut Fields<'_>, is_enabled:
 
 /// What is not understood in a rule that is off is a warning: it came along with the others.
 fn read_expression(reader: &mut Reader<'_>, node: &Node<'_>, is_enabled: bool) -> Vec<Vec<Condition>> {
-    let Some(text) = reader.literal(node) else { return Vec::new() };
+    let Some(text) = reader.text(node) else { return Vec::new() };
     if text.len() > EXPRESSION_BYTES_MAX {
         let expected = format!("{EXPRESSION_BYTES_MAX} bytes at most");
         reader.fault(&node.place, "is too long", expected);
