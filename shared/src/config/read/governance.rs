@@ -37,7 +37,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) 
             providers: read_list(reader, fields, "providers", |r, n| r.object(n, read_provider_limit).flatten()),
             teams: read_list(reader, fields, "teams", |r, n| r.object(n, read_team).flatten()),
             customers: read_list(reader, fields, "customers", |r, n| r.object(n, read_customer).flatten()),
-            routing_rules: fields.read(reader, "routing_rules", routing::read).unwrap_or_default(),
+            routing_rules: fields.read(reader, "routing_rules", |r, n| Some(routing::read(r, n))).unwrap_or_default(),
             auth: fields.read(reader, "auth_config", read_auth).unwrap_or_default(),
         };
         warn_of_unknown_prices(reader, &fields.place, &governance);

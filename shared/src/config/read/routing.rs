@@ -43,7 +43,7 @@ const ENDPOINTS: [(&str, &str); 8] = [
     ("other", "other"),
 ];
 
-pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Vec<RoutingRule>> {
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Vec<RoutingRule> {
     let rules = reader.list(node, ROUTING_RULES_MAX, read_rule);
     let alternatives: usize = rules.iter().map(|rule| rule.alternatives.len()).sum();
     if alternatives > ROUTES_MAX {
@@ -60,7 +60,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Vec<Routi
         let problem = format!("look at {} different headers", headers.len());
         reader.fault(&node.place, problem, format!("at most {ROUTING_HEADERS_MAX}"));
     }
-    Some(rules)
+    rules
 }
 
 fn read_rule(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<RoutingRule> {
