@@ -289,6 +289,20 @@ impl Node {
         line.parse().ok()
     }
 
+    /// Asks the admin interface: the answer's status, and its body.
+    pub(crate) fn admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut wire = Wire::new(TcpStream::connect(address(self.admin_port)).expect("the node listens"));
+        wire.send(format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let answer = wire.rest();
+        let status = answer.get(9..12).and_then(|digits| digits.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        (status.expect("a status"), body.expect("a whole head"))
+    }
+
     /// Changes its configuration file and tells it to read that again.
     pub(crate) fn reload(&self, change: impl FnOnce(&str) -> String) {
         let file = self.folder.join("config.json");

@@ -272,3 +272,59 @@ fn rules_change_while_the_node_runs() {
     drop(client);
     node.stop();
 }
+
+#[test]
+fn rules_are_checked_by_field_at_the_admin_interface_and_keep_what_they_name() {
+    let two = Two::start();
+    let name = "ruled-store";
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    let store = format!(
+        r#""config_store": {{ "enabled": true, "type": "sqlite",
+           "config": {{ "path": "{folder}/{name}-{}/config.db" }} }},"#,
+        std::process::id()
+    );
+    let node = Node::start(name, &two.entries(), &format!("{}{store}", rules("")));
+    let path = "/api/governance/routing-rules";
+    let refused = |body: &str, words: &[&str]| {
+        let (status, body) = node.admin("POST", path, body);
+        assert_eq!(status, 422, "{body}");
+        assert!(words.iter().all(|word| body.contains(word)), "{body}");
+    };
+    refused(
+        r#"{"name": "r", "targets": [{"provider": "grok", "weight": 1}]}"#,
+        &[r#""pointer":"/targets/0/provider""#, r#""nearest":"groq""#, r#""entity":"routing_rule/r""#],
+    );
+    refused(
+        r#"{"name": "r", "targets": [{"weight": 0.5}, {"provider": "groq", "weight": 0.4}]}"#,
+        &[r#""pointer":"/targets""#, "the weights sum to 0.9"],
+    );
+    refused(
+        r#"{"name": "r", "targets": [{"model": "m"}], "cel_expression": "params['a'] == 'b'"}"#,
+        &["/cel_expression"],
+    );
+    refused(r#"{"targets": [{"model": "m"}]}"#, &["/name"]);
+
+    let rule = r#"{"targets": [{"provider": "groq", "model": "led"}], "scope": "virtual_key", "scope_id": "all"}"#;
+    let (status, body) = node.admin("PUT", &format!("{path}/r"), rule);
+    assert_eq!(status, 201, "{body}");
+    let mut client = node.connect();
+    let key = |_: usize| "x-bf-vk: sk-bf-all\r\n".to_owned();
+    wait_for("the new rule leads", || to_groq(&two, &mut client, key, 1)[0].then_some(()));
+
+    for named in ["/api/providers/groq", "/api/governance/virtual-keys/all"] {
+        let (status, body) = node.admin("DELETE", named, "");
+        assert_eq!(status, 422, "{body}");
+        assert!(body.contains(r#""entity":"routing_rule/r""#), "{body}");
+    }
+    // What has nothing to do with the rule changes beside it.
+    let (status, body) = node.admin("DELETE", "/api/governance/virtual-keys/few", "");
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(to_groq(&two, &mut client, key, 1), [true]);
+    let (status, body) = node.admin("DELETE", &format!("{path}/r"), "");
+    assert_eq!(status, 200, "{body}");
+    wait_for("no rule leads", || (!to_groq(&two, &mut client, key, 1)[0]).then_some(()));
+    let (status, body) = node.admin("DELETE", "/api/providers/groq", "");
+    assert_eq!(status, 200, "{body}");
+    drop(client);
+    node.stop();
+}
