@@ -121,7 +121,7 @@ fn the_store_of_the_page_loads_with_its_port_in_quotes() {
     assert_eq!((store.port, store.ssl_mode), (5_432, SslMode::Require));
     assert_eq!(store.ssl_root_cert.as_deref(), Some("/etc/ssl/store.pem"));
     let warned: Vec<_> = loaded.warnings.iter().map(|w| w.path.as_str()).collect();
-    assert_eq!(warned, ["config_store.enabled", "config_store.config.password"]);
+    assert_eq!(warned, ["config_store.config.password"]);
 }
 
 /// A configuration as users of the relatives have it.
