@@ -9,7 +9,7 @@ use crate::rejection::{Cause, Rejection};
 use crate::route::{Endpoint, Target};
 use crate::routing::Routed;
 use crate::upstream::dialect_of;
-use shared::snapshot::routing::ArchivedHopRecord;
+use shared::snapshot::routing::{ArchivedHopRecord, NO_KEY};
 use shared::snapshot::{ArchivedGrantRecord, ArchivedKeyRecord, ArchivedProviderRecord};
 
 /// One provider and the model to ask it for.
@@ -155,11 +155,17 @@ impl Planner<'_> {
         Ok(Step { provider, place: 0, model: name, key })
     }
 
+    /// Whether the caller may use the only key that a rule leaves. One that is switched off is for
+    /// the attempt to miss: fallbacks come after it.
     fn may_use_key(&self, provider: usize, key: u32) -> Result<(), Rejection> {
         match self.grant(provider) {
-            Grant::Some(grant) if grant.keys.as_ref().is_some_and(|keys| !keys.iter().any(|one| *one == key)) => {
-                Err(Rejection::new(Cause::KeyBlocked, "this virtual key may not use the only key for this request"))
-            }
+            Grant::Some(grant) if key != NO_KEY => match &grant.keys.as_ref() {
+                Some(keys) if !keys.iter().any(|one| *one == key) => {
+                    let text = "this virtual key may not use the key that this request is led to";
+                    Err(Rejection::new(Cause::KeyBlocked, text))
+                }
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }

@@ -60,6 +60,8 @@ fn rules(rules: &str) -> String {
             {{ "id": "all", "name": "all", "value": "sk-bf-all" }},
             {{ "id": "own", "name": "own", "value": "sk-bf-own", "team_id": "t" }},
             {{ "id": "team", "name": "team", "value": "sk-bf-team", "team_id": "t" }},
+            {{ "id": "keyed", "name": "keyed", "value": "sk-bf-keyed",
+               "provider_configs": [{{ "provider": "openai", "allowed_models": ["*"], "key_ids": ["one"] }}] }},
             {{ "id": "few", "name": "few", "value": "sk-bf-few",
                "provider_configs": [{{ "provider": "openai", "allowed_models": ["gpt-4o"] }}] }}],
         "routing_rules": [{rules}] }},"#
@@ -203,6 +205,10 @@ fn a_key_of_a_rule_is_the_only_one() {
     };
     ask("m", "another-key-of-test");
     ask("n", KEY);
+    client.send(chat_with("x-bf-vk: sk-bf-keyed\r\n", r#"{"model":"m","messages":[]}"#));
+    let (head, body) = client.message();
+    assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+    assert!(String::from_utf8_lossy(&body).contains("key_blocked"));
     drop(client);
     node.stop();
 }
