@@ -5,6 +5,7 @@
 //! customers).
 
 mod limits;
+mod routing;
 
 use limits::Limits;
 use ring::hmac;
@@ -75,6 +76,8 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
         .map(|(provider, index)| out.provider(provider, index, config, &limits, facts))
         .collect();
     let (virtual_keys, virtual_key_index) = out.virtual_keys(config, &limits, &facts.lookup_key);
+    let (routing, warnings) = routing::routing(config, &out.key_by_id);
+    out.warnings.extend(warnings);
     let record = SnapshotRecord {
         epoch: 0,
         local_node: format!("deepintshield-{}-{}", facts.node_id, config.cluster.gossip.port),
@@ -88,6 +91,7 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
         served_models: served_models(config),
         model_labels: model_labels(config),
         limits: limits.records,
+        routing,
     };
     limit_definitions(&record.limits)?;
     Ok(Compiled { record, secrets: out.secrets, warnings: out.warnings })
@@ -245,6 +249,7 @@ impl Tables {
         let lookup_key = hmac::Key::new(hmac::HMAC_SHA256, lookup_key);
         let providers = config.providers.iter().zip(0_u32..);
         let providers = providers.map(|(provider, at)| (provider.name.as_str(), at)).collect();
+        let groups = routing::Groups::new(config);
         for virtual_key in &config.governance.virtual_keys {
             if virtual_key.value.is_empty() {
                 // An empty one in the index would let everybody in who sends nothing.
@@ -253,6 +258,7 @@ impl Tables {
                 hashes.push((hash_with(&lookup_key, virtual_key.value.expose()), index(records.len())));
             }
             let grants = virtual_key.grants.as_ref();
+            let (team, customer) = groups.of(virtual_key);
             records.push(VirtualKeyRecord {
                 id: virtual_key.id.clone(),
                 name: virtual_key.name.clone(),
@@ -260,6 +266,8 @@ impl Tables {
                 grants: grants
                     .map(|grants| grants.iter().filter_map(|grant| self.grant(grant, &providers, limits)).collect()),
                 limits: limits.of_client(virtual_key),
+                team,
+                customer,
             });
         }
         hashes.sort_unstable();
@@ -400,6 +408,10 @@ fn model_labels(config: &Config) -> Vec<String> {
     names.extend(config.governance.model_configs.iter().filter_map(|entry| entry.model.as_ref()));
     for grant in config.governance.virtual_keys.iter().filter_map(|key| key.grants.as_ref()).flatten() {
         names.extend(listed(&grant.allowed_models));
+    }
+    for rule in &config.governance.routing_rules {
+        let targets = rule.targets.iter().map(|target| &target.hop);
+        names.extend(targets.chain(&rule.fallbacks).filter_map(|hop| hop.model.as_ref()));
     }
     names.into_iter().take(MODEL_LABELS_MAX).cloned().collect()
 }

@@ -147,6 +147,7 @@ fn candidates() -> Vec<Value> {
         json!({"openai": {}}),
         json!({"x": {}}),
         json!({"x": "x"}),
+        json!({"x": ["x"]}),
     ]
 }
 

@@ -20,8 +20,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use cluster_part::ClusterPart;
 use serde::{Deserialize, Serialize};
 use server_part::ServerPart;
+use shared::bounds::ROUTING_HEADERS_MAX;
 use shared::config::model::{Origin, Server};
 use shared::secret::Secret;
+use shared::snapshot::routing::{ConditionRecord, HopRecord, NO_KEY, Subject};
 use shared::snapshot::{Snapshot, SnapshotError, SnapshotRecord};
 use std::time::Duration;
 
@@ -242,11 +244,44 @@ fn check_indices(record: &SnapshotRecord, secrets: usize) -> Result<(), LastGood
         .iter()
         .all(|model| limits_fit(&model.limits) && model.provider.iter().all(|at| fits(at, providers)))
         && record.served_models.iter().all(|served| served.providers.iter().all(|at| fits(at, providers)));
-    if providers_fit && keys_fit && virtual_keys_fit && index_fits && models_fit {
+    if providers_fit && keys_fit && virtual_keys_fit && index_fits && models_fit && routing_fits(record) {
         Ok(())
     } else {
         Err(LastGoodError::Content("its records refer to others that are not there"))
     }
+}
+
+fn routing_fits(record: &SnapshotRecord) -> bool {
+    let routing = &record.routing;
+    let fits = |index: &u32, length: usize| (*index as usize) < length;
+    let hop_fits = |hop: &HopRecord| {
+        hop.provider.iter().all(|at| fits(at, record.providers.len()))
+            && hop.key.iter().all(|at| *at == NO_KEY || fits(at, record.keys.len()))
+    };
+    let header_fits = |condition: &ConditionRecord| match condition.subject {
+        Subject::Header(at) => fits(&at, routing.headers.len()),
+        _ => true,
+    };
+    routing.headers.len() <= ROUTING_HEADERS_MAX
+        && routing.rules.iter().all(|rule| {
+            rule.targets.iter().map(|target| &target.hop).chain(&rule.fallbacks).all(hop_fits)
+                && rule.sticky_header.iter().all(|at| fits(at, routing.headers.len()))
+        })
+        && routing
+            .routes
+            .iter()
+            .all(|route| fits(&route.rule, routing.rules.len()) && route.conditions.iter().all(header_fits))
+        && routing.by_model.is_sorted_by(|a, b| a.0 < b.0)
+        && routing
+            .by_model
+            .iter()
+            .flat_map(|(_, at)| at)
+            .chain(&routing.any_model)
+            .all(|at| fits(at, routing.routes.len()))
+        && record.virtual_keys.iter().all(|key| {
+            key.team.iter().all(|at| fits(at, routing.teams.len()))
+                && key.customer.iter().all(|at| fits(at, routing.customers.len()))
+        })
 }
 
 fn lookup_key_proof(lookup_key: &[u8; 32]) -> String {

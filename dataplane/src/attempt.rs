@@ -40,7 +40,7 @@ pub(crate) struct Request<'a> {
     pub(crate) serving: &'a Serving,
     pub(crate) target: &'a Target,
     pub(crate) caller: Caller,
-    pub(crate) plan: &'a Plan,
+    pub(crate) plan: &'a Plan<'a>,
     pub(crate) fields: &'a RequestFields,
     pub(crate) id: &'a str,
     pub(crate) body_bytes_max: u64,

@@ -10,9 +10,11 @@ use crate::http1::{RequestHead, ResponseHead};
 use crate::known_callers::KnownCallers;
 use crate::limiter::Slices;
 use crate::name::Name;
+use crate::plan::Step;
 use crate::tls;
 use crate::upstream::{ProviderState, Providers};
 use rustls::ServerConfig;
+use shared::bounds::FALLBACKS_MAX;
 use shared::clock::{Clock, Nanos};
 use shared::phase::{Phase, SharedPhase};
 use shared::published::{Published, RestingKey};
@@ -52,6 +54,7 @@ pub(crate) struct Core {
     request_heads: RefCell<Vec<RequestHead>>,
     response_heads: RefCell<Vec<ResponseHead>>,
     composed: RefCell<Vec<Vec<u8>>>,
+    steps: RefCell<Vec<Vec<Step>>>,
     random: Cell<u64>,
     request_number: Cell<u64>,
 }
@@ -107,6 +110,7 @@ impl Core {
             request_heads: RefCell::new(Vec::new()),
             response_heads: RefCell::new(Vec::new()),
             composed: RefCell::new(Vec::new()),
+            steps: RefCell::new(Vec::new()),
             random: Cell::new(seed | 1),
             request_number: Cell::new(0),
         }
@@ -208,12 +212,28 @@ impl Core {
         }
     }
 
+    /// Room for the fallbacks of a plan.
+    pub(crate) fn take_steps(&self) -> Vec<Step> {
+        self.steps.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(FALLBACKS_MAX))
+    }
+
+    pub(crate) fn give_steps(&self, mut room: Vec<Step>) {
+        let mut steps = self.steps.borrow_mut();
+        if steps.len() < POOLED_HEADS_MAX && (FALLBACKS_MAX..=2 * FALLBACKS_MAX).contains(&room.capacity()) {
+            room.clear();
+            steps.push(room);
+        }
+    }
+
     /// Gives half of what lies idle back to the allocator.
     pub(crate) fn shrink(&self) {
         self.buffers.shrink();
         let mut composed = self.composed.borrow_mut();
         let keep = composed.len() / 2;
         composed.truncate(keep);
+        let mut steps = self.steps.borrow_mut();
+        let keep = steps.len() / 2;
+        steps.truncate(keep);
     }
 
     /// A number that clients cannot guess cheaply; for weights and jitter, not for secrets.

@@ -147,6 +147,15 @@ impl Counters {
         }
     }
 
+    /// Counts a request that a routing rule was about.
+    pub(crate) fn routed(&self, rule: &str) {
+        let mut report = self.report.borrow_mut();
+        match report.routed.get_mut(rule) {
+            Some(count) => *count += 1,
+            None => drop(report.routed.insert(rule.to_owned(), 1)),
+        }
+    }
+
     /// Counts a request that has waited for units.
     pub(crate) fn limit_waited(&self, id: &str, waited: Duration, is_admitted: bool) {
         let one = LimitWaits { waits: 1, given_up: u64::from(!is_admitted), waited_us: micros(waited) };

@@ -23,6 +23,7 @@ use crate::relay::{self, Relayed, Way};
 use crate::request::{Body, Request};
 use crate::respond::{self, Manner, Standings};
 use crate::route::{self, Endpoint, Target};
+use crate::routing;
 use crate::socket::{Socket, reset};
 use shared::clock::Nanos;
 use std::borrow::Cow;
@@ -179,7 +180,14 @@ async fn serve(
     // Where to, with which key, within which limits: one attempt after the other.
     let Asked { fields, model, fallbacks } = asked;
     let fallbacks = fallbacks.iter().map(AsRef::as_ref);
-    let plan = Plan::new(core, serving, &target, caller, model.as_deref(), fallbacks)?;
+    let (fields_given, bytes) = (request.head.fields(), request.head_bytes());
+    let seen = routing::Asked { target: &target, caller, fields: fields_given, bytes, model: model.as_deref() };
+    let routed = routing::find(core, serving, seen);
+    let rule = routed.map(|routed| routed.rule.id.as_str());
+    if let Some(rule) = rule {
+        core.counters.routed(rule);
+    }
+    let plan = Plan::new(core, serving, &target, caller, model.as_deref(), fallbacks, routed)?;
     let link = Link::default();
     let attempt = attempt::Request {
         core,
@@ -229,6 +237,7 @@ async fn serve(
         provider: step.provider,
         model: chosen.model(serving, step),
         fallback_index,
+        rule,
         request_id: id.as_str(),
         standings: Standings { requests: charged.requests, tokens: charged.tokens },
         overhead,

@@ -73,11 +73,15 @@ pub(crate) fn choose_key(
     for index in provider.keys.iter() {
         let at = index.to_native() as usize;
         let Some(key) = records.keys.get(at) else { continue };
-        let is_wished = wish.name.is_none_or(|name| key.name.as_bytes() == name);
+        // A routing rule's word is the operator's.
+        let is_wished = match step.key {
+            Some(only) => index.to_native() == only,
+            None => wish.name.is_none_or(|name| key.name.as_bytes() == name),
+        };
         let is_allowed = allowed.is_none_or(|keys| keys.iter().any(|allowed| allowed == index));
         let serves = model.is_empty() || key_serves(key, model);
         let mut weight = f64::from(key.weight.to_native());
-        let is_drawn = weight > 0.0 || wish.name.is_some();
+        let is_drawn = weight > 0.0 || wish.name.is_some() || step.key.is_some();
         let is_usable = serving.published.secrets.get(key.secret.to_native() as usize).is_some_and(|s| !s.is_empty());
         if !is_wished || !is_allowed || !serves || !is_drawn || !is_usable || tried.contains(&index.to_native()) {
             continue;
@@ -148,12 +152,17 @@ fn no_key(provider: &str, rested_until: Option<Nanos>, now: Nanos, is_first: boo
 }
 
 /// The same on every core and node, so that a session keeps its key wherever it lands.
-fn hash_of(bytes: &[u8]) -> u64 {
+pub(crate) fn hash_of(bytes: &[u8]) -> u64 {
     // FNV-1a with a final mix (splitmix64), since sessions often differ in their last byte only.
     let hash = bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
-    let mixed = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed(hash)
+}
+
+/// Spreads numbers that differ in a few bits.
+pub(crate) fn mixed(number: u64) -> u64 {
+    let mixed = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed ^ (mixed >> 31)
 }
 

@@ -35,6 +35,7 @@ mod request;
 pub mod reservation;
 mod respond;
 mod route;
+mod routing;
 mod socket;
 mod tls;
 mod upstream;

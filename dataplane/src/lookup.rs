@@ -6,6 +6,7 @@ use crate::identify::{self, Caller};
 use crate::key_choice::{KeyWish, choose_key};
 use crate::plan::Plan;
 use crate::route;
+use crate::routing::{self, Asked};
 use shared::clock::{Clock, Nanos};
 use shared::phase::SharedPhase;
 use shared::published::Published;
@@ -45,7 +46,9 @@ impl Lookup {
     pub fn find(&self, path: &[u8], model: &str, now: Nanos) -> Option<Found> {
         let target = route::target(&self.serving, path, 0)?;
         let nothing = std::iter::empty();
-        let plan = Plan::new(&self.core, &self.serving, &target, Caller::Anyone, Some(model), nothing).ok()?;
+        let (core, serving, caller, model) = (&self.core, &self.serving, Caller::Anyone, Some(model));
+        let routed = routing::find(core, serving, Asked { target: &target, caller, fields: &[], bytes: b"", model });
+        let plan = Plan::new(core, serving, &target, caller, model, nothing, routed).ok()?;
         let step = plan.step(0)?;
         let wish = KeyWish::default();
         let chosen = choose_key(&self.core, &self.serving, Caller::Anyone, step, wish, &[], now).ok()?;

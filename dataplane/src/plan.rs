@@ -7,8 +7,10 @@ use crate::name::Name;
 use crate::provider::Dialect;
 use crate::rejection::{Cause, Rejection};
 use crate::route::{Endpoint, Target};
+use crate::routing::Routed;
 use crate::upstream::dialect_of;
-use shared::snapshot::{ArchivedGrantRecord, ArchivedKeyRecord};
+use shared::snapshot::routing::{ArchivedHopRecord, NO_KEY};
+use shared::snapshot::{ArchivedGrantRecord, ArchivedKeyRecord, ArchivedProviderRecord};
 
 /// One provider and the model to ask it for.
 #[derive(Clone, Copy)]
@@ -18,15 +20,24 @@ pub(crate) struct Step {
     pub(crate) place: u8,
     /// As clients say it, without the provider; empty for requests without a model.
     pub(crate) model: Name,
+    /// Index of the only key that may be used, where a routing rule says so.
+    pub(crate) key: Option<u32>,
 }
 
-/// Providers to try, in this order. Without fallbacks it allocates nothing.
-pub(crate) struct Plan {
+/// Providers to try, in this order. Fallbacks are kept in room of the core's, which gets it back.
+pub(crate) struct Plan<'c> {
+    core: &'c Core,
     first: Step,
     fallbacks: Vec<Step>,
 }
 
-impl Plan {
+impl Drop for Plan<'_> {
+    fn drop(&mut self) {
+        self.core.give_steps(std::mem::take(&mut self.fallbacks));
+    }
+}
+
+impl<'c> Plan<'c> {
     /// The step number `index`.
     pub(crate) fn step(&self, index: usize) -> Option<&Step> {
         match index {
@@ -35,23 +46,36 @@ impl Plan {
         }
     }
 
-    /// Plans a request for `model` (as the body or path says it) with the client's `fallbacks`.
+    /// Plans a request for `model` (as the body or path says it) with the client's `fallbacks`,
+    /// unless a rule says otherwise.
     pub(crate) fn new<'a>(
-        core: &Core,
+        core: &'c Core,
         serving: &Serving,
         target: &Target,
         caller: Caller,
         model: Option<&str>,
         fallbacks: impl Iterator<Item = &'a str>,
+        routed: Option<Routed<'_>>,
     ) -> Result<Self, Rejection> {
         let mut planner = Planner { core, serving, target, caller, others: Vec::new(), let_through: None };
-        let first = planner.step(model)?;
-        let mut plan = Self { first, fallbacks: Vec::new() };
-        for fallback in fallbacks {
-            // A fallback that leads nowhere is the client's mistake, and better said now.
-            plan.fallbacks.push(planner.step(Some(fallback))?);
+        let first = match routed {
+            Some(routed) => planner.hop(routed.hop, model).map_err(|refusal| refusal.by_rule(&routed.rule.id))?,
+            None => planner.step(model)?,
+        };
+        let mut plan = Self { core, first, fallbacks: Vec::new() };
+        // Those of a rule are for many callers: where this one may not go is left out.
+        for hop in routed.iter().flat_map(|routed| routed.rule.fallbacks.iter()) {
+            if let Ok(step) = planner.hop(hop, model) {
+                plan.push(step);
+            }
         }
-        if plan.fallbacks.is_empty() {
+        let is_ruled = routed.is_some_and(|routed| !routed.rule.fallbacks.is_empty());
+        for fallback in fallbacks.filter(|_| !is_ruled) {
+            // A fallback that leads nowhere is the client's mistake, and better said now.
+            let step = planner.step(Some(fallback))?;
+            plan.push(step);
+        }
+        if plan.fallbacks.is_empty() && !is_ruled {
             plan.fallbacks = planner.others;
         }
         for (step, place) in plan.fallbacks.iter_mut().zip(1..) {
@@ -62,6 +86,13 @@ impl Plan {
             plan.put_behind(|step| Some(step.provider) != let_through && is_passed_over(core, serving, step.provider));
         }
         Ok(plan)
+    }
+
+    fn push(&mut self, step: Step) {
+        if self.fallbacks.capacity() == 0 {
+            self.fallbacks = self.core.take_steps();
+        }
+        self.fallbacks.push(step);
     }
 
     /// Moves steps behind the others; each group keeps its order.
@@ -93,28 +124,50 @@ struct Planner<'s> {
 }
 
 impl Planner<'_> {
+    /// Where a client's own words lead.
     fn step(&mut self, model: Option<&str>) -> Result<Step, Rejection> {
-        let providers = &self.serving.records().providers;
-        let (named, model) = match model {
-            Some(text) => match text.split_once('/') {
-                Some((prefix, rest)) => match providers.iter().position(|provider| provider.name == *prefix) {
-                    Some(provider) if !rest.is_empty() => (Some(provider), rest),
-                    _ => (None, text),
-                },
-                None => (None, text),
-            },
-            None => (None, ""),
-        };
+        let (named, model) = model.map_or((None, ""), |text| named_provider(self.serving, text));
+        self.lead(named, model, None)
+    }
+
+    /// Where a rule leads a request for `asked`.
+    fn hop(&mut self, hop: &ArchivedHopRecord, asked: Option<&str>) -> Result<Step, Rejection> {
+        let (named, own) = asked.map_or((None, ""), |text| named_provider(self.serving, text));
+        let provider = hop.provider.as_ref().map(|at| at.to_native() as usize);
+        let model = hop.model.as_ref().map_or(own, |model| model.as_str());
+        self.lead(provider.or(named), model, hop.key.as_ref().map(|key| key.to_native()))
+    }
+
+    fn lead(&mut self, named: Option<usize>, model: &str, key: Option<u32>) -> Result<Step, Rejection> {
         let name = Name::new(model)
             .ok_or_else(|| Rejection::new(Cause::NoRoute, "the model's name is longer than any model here has"))?;
-        if let Some(provider) = named.or(self.target.provider) {
+        let provider = if let Some(provider) = named.or(self.target.provider) {
             self.may_use(provider, model)?;
-            return Ok(Step { provider, place: 0, model: name });
+            provider
+        } else if model.is_empty() {
+            self.any_provider()?
+        } else {
+            self.search(model)?
+        };
+        if let Some(key) = key {
+            self.may_use_key(provider, key)?;
         }
-        if model.is_empty() {
-            return self.any_provider().map(|provider| Step { provider, place: 0, model: name });
+        Ok(Step { provider, place: 0, model: name, key })
+    }
+
+    /// Whether the caller may use the only key that a rule leaves. One that is switched off is for
+    /// the attempt to miss: fallbacks come after it.
+    fn may_use_key(&self, provider: usize, key: u32) -> Result<(), Rejection> {
+        match self.grant(provider) {
+            Grant::Some(grant) if key != NO_KEY => match &grant.keys.as_ref() {
+                Some(keys) if !keys.iter().any(|one| *one == key) => {
+                    let text = "this virtual key may not use the key that this request is led to";
+                    Err(Rejection::new(Cause::KeyBlocked, text))
+                }
+                _ => Ok(()),
+            },
+            _ => Ok(()),
         }
-        self.search(model).map(|provider| Step { provider, place: 0, model: name })
     }
 
     /// Whether the provider speaks what the path speaks, and the caller may use it.
@@ -149,11 +202,7 @@ impl Planner<'_> {
 
     fn speaks(&self, provider: usize) -> bool {
         let Some(record) = self.serving.records().providers.get(provider) else { return false };
-        match self.target.dialect {
-            // Every vendor offers the OpenAI dialect beside its own.
-            Dialect::OpenAi => true,
-            dialect => dialect_of(record) == dialect,
-        }
+        speaks(record, self.target.dialect)
     }
 
     fn grant(&self, provider: usize) -> Grant<'_> {
@@ -249,8 +298,10 @@ impl Planner<'_> {
         let chosen = chosen?;
         let name = Name::new(model)?;
         let rest = grants.iter().filter(fits).map(|grant| grant.provider.to_native() as usize);
-        let mut others: Vec<Step> =
-            rest.filter(|other| *other != chosen).map(|provider| Step { provider, place: 0, model: name }).collect();
+        let mut others: Vec<Step> = rest
+            .filter(|other| *other != chosen)
+            .map(|provider| Step { provider, place: 0, model: name, key: None })
+            .collect();
         if nearest.is_some() {
             others.sort_by_key(|step| distance(step.provider));
         }
@@ -271,6 +322,24 @@ impl Planner<'_> {
         (0..records.providers.len())
             .find(speaks)
             .ok_or_else(|| Rejection::new(Cause::NoRoute, "no provider here answers this path"))
+    }
+}
+
+/// The provider that a model is named with, as in `openai/gpt-4o`, and the model without it.
+pub(crate) fn named_provider<'m>(serving: &Serving, text: &'m str) -> (Option<usize>, &'m str) {
+    let named = text.split_once('/').filter(|(_, rest)| !rest.is_empty()).and_then(|(prefix, rest)| {
+        let providers = &serving.records().providers;
+        Some((Some(providers.iter().position(|provider| provider.name == *prefix)?), rest))
+    });
+    named.unwrap_or((None, text))
+}
+
+/// Whether a provider answers paths of a dialect.
+pub(crate) fn speaks(provider: &ArchivedProviderRecord, dialect: Dialect) -> bool {
+    match dialect {
+        // Every vendor offers the OpenAI dialect beside its own.
+        Dialect::OpenAi => true,
+        dialect => dialect_of(provider) == dialect,
     }
 }
 
@@ -331,6 +400,8 @@ pub(crate) fn fraction(bits: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::clock::Clock;
+    use shared::phase::SharedPhase;
 
     #[test]
     fn a_fraction_is_below_one() {
@@ -347,8 +418,10 @@ mod tests {
             (&[3], [0, 1, 2, 3]),
             (&[0, 1, 2, 3], [0, 1, 2, 3]),
         ] {
-            let step = |provider: u8| Step { provider: provider.into(), place: provider, model: Name::EMPTY };
-            let mut plan = Plan { first: step(0), fallbacks: [1, 2, 3].map(step).into() };
+            let step =
+                |provider: u8| Step { provider: provider.into(), place: provider, model: Name::EMPTY, key: None };
+            let core = Core::new(0, Clock::start(), SharedPhase::new());
+            let mut plan = Plan { core: &core, first: step(0), fallbacks: [1, 2, 3].map(step).into() };
             plan.put_behind(|step| behind.contains(&step.provider));
             let found: Vec<_> = (0..4).filter_map(|at| plan.step(at)).map(|step| step.place).collect();
             assert_eq!(found, order, "{behind:?}");

@@ -27,6 +27,7 @@ pub(crate) enum Cause {
     ModelBlocked,
     BlockedOrigin,
     ProviderBlocked,
+    KeyBlocked,
     NoRoute,
     RequestLimited,
     TokenLimited,
@@ -78,6 +79,7 @@ impl Cause {
             Self::ModelBlocked => (403, "model_blocked", "permission_error"),
             Self::BlockedOrigin => (403, "origin_not_allowed", "permission_error"),
             Self::ProviderBlocked => (403, "provider_blocked", "permission_error"),
+            Self::KeyBlocked => (403, "key_blocked", "permission_error"),
             Self::NoRoute => (404, "model_not_found", "not_found_error"),
             Self::RequestLimited => (429, "request_limited", "rate_limit_error"),
             Self::TokenLimited => (429, "token_limited", "rate_limit_error"),
@@ -133,6 +135,12 @@ impl Rejection {
             limit: None,
             allow: None,
         }))
+    }
+
+    /// It is where a routing rule leads, which the client has not asked for.
+    pub(crate) fn by_rule(mut self, id: &str) -> Self {
+        self.0.message = format!("{} (routing rule {id})", self.0.message).into();
+        self
     }
 
     pub(crate) fn client_left() -> Self {

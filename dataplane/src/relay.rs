@@ -30,6 +30,8 @@ pub(crate) struct Way<'a> {
     /// The model's name at the provider; empty for requests without one.
     pub(crate) model: &'a str,
     pub(crate) fallback_index: usize,
+    /// The routing rule that led here.
+    pub(crate) rule: Option<&'a str>,
     pub(crate) request_id: &'a str,
     pub(crate) standings: Standings,
     pub(crate) overhead: Duration,
@@ -407,6 +409,10 @@ fn write_head(
         }
         if way.fallback_index > 0 {
             writer.number("x-bifrost-fallback-index", way.fallback_index as u64);
+        }
+        if let Some(rule) = way.rule {
+            // A name that no header can have is in the metrics all the same.
+            let _ = writer.ours("x-deepintshield-routing-rule", rule.as_bytes());
         }
         way.standings.write(&mut writer);
         let micros = u64::try_from(way.overhead.as_micros()).unwrap_or(u64::MAX);

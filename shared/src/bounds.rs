@@ -102,6 +102,12 @@ pub const EVENTS_IN_FLIGHT_MAX: usize = 1024;
 pub const PROVIDERS_MAX: usize = 4_096;
 /// Fallbacks named by one request.
 pub const FALLBACKS_MAX: usize = 8;
+/// Routing rules that a request may have to be held against.
+pub const ROUTING_RULES_MAX: usize = 1_000;
+/// What all of them come to where alternatives are written out.
+pub const ROUTES_MAX: usize = 2 * ROUTING_RULES_MAX;
+/// Different headers that routing rules look at; a core finds each of them once a request.
+pub const ROUTING_HEADERS_MAX: usize = 32;
 /// Limits that one request is checked against (each counts requests or tokens).
 pub const LIMITS_PER_REQUEST_MAX: usize = 16;
 /// Requests that wait for units of limits on one core. Above it they are refused.

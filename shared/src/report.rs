@@ -246,6 +246,8 @@ pub struct Report {
     pub attempts: HashMap<AttemptLabels, u64, ahash::RandomState>,
     /// Refusals by limit id.
     pub refusals: HashMap<String, u64, ahash::RandomState>,
+    /// Requests that went where a routing rule led them, by the rule.
+    pub routed: HashMap<String, u64, ahash::RandomState>,
     /// Requests that waited for units, by the id of the limit that had none for them.
     pub limit_waits: HashMap<String, LimitWaits, ahash::RandomState>,
     /// Answers to requests whose tokens were estimated, by limit id.

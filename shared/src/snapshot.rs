@@ -2,9 +2,12 @@
 //! once, and read in place by every core. No secret is in these bytes (see [`crate::published`]),
 //! and nothing in them says how they were made.
 
+pub mod routing;
+
 use crate::limit::ChargeRule;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
+use routing::RoutingRecord;
 use std::sync::Arc;
 
 /// How a provider's requests and answers are read.
@@ -156,6 +159,10 @@ pub struct VirtualKeyRecord {
     pub grants: Option<Vec<GrantRecord>>,
     /// Limits that count every request made with it.
     pub limits: Vec<u32>,
+    /// Index of its team among those of [`RoutingRecord`].
+    pub team: Option<u32>,
+    /// Index of its customer, or its team's, there.
+    pub customer: Option<u32>,
 }
 
 /// What is known of a model besides who serves it.
@@ -350,6 +357,8 @@ pub struct SnapshotRecord {
     pub model_labels: Vec<String>,
     /// Limits; a limit index counts from the start of this list.
     pub limits: Vec<LimitRecord>,
+    /// Where requests go instead of where their model says.
+    pub routing: RoutingRecord,
 }
 
 /// The bytes are not a snapshot of this version. Nothing was taken from them.

@@ -34,6 +34,7 @@ mod pipelines;
 mod provider_faults;
 mod restart;
 mod rig;
+mod routing;
 mod slow_clients;
 mod source;
 mod spent;

@@ -289,6 +289,42 @@ impl Node {
         line.parse().ok()
     }
 
+    /// Asks the admin interface: the answer's status, and its body.
+    pub(crate) fn admin(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut wire = Wire::new(TcpStream::connect(address(self.admin_port)).expect("the node listens"));
+        wire.send(format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let answer = wire.rest();
+        let status = answer.get(9..12).and_then(|digits| digits.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        (status.expect("a status"), body.expect("a whole head"))
+    }
+
+    /// Changes its configuration file and tells it to read that again.
+    pub(crate) fn reload(&self, change: impl FnOnce(&str) -> String) {
+        let file = self.folder.join("config.json");
+        let text = fs::read_to_string(&file).expect("it was written here");
+        fs::write(file, change(&text)).expect("the folder is ours");
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Waits until its log has this.
+    pub(crate) fn logs(&self, words: &str) {
+        wait_for(&format!("the log has {words}"), || self.log().contains(words).then_some(()));
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).expect("it wrote a log")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("process ids are small");
+        kill(Pid::from_raw(id), signal).expect("it runs");
+    }
+
     /// Descriptors that the node has open.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
@@ -298,10 +334,9 @@ impl Node {
     pub(crate) fn stop(mut self) {
         self.shows("deepintshield_core_connections{core=\"0\"}", 0);
         self.shows("deepintshield_core_requests_in_flight{core=\"0\"}", 0);
-        let id = i32::try_from(self.child.id()).expect("process ids are small");
-        kill(Pid::from_raw(id), Signal::SIGTERM).expect("it runs");
+        self.signal(Signal::SIGTERM);
         let status = wait_for("it stops", || self.child.try_wait().expect("it was started here"));
-        let log = fs::read_to_string(self.folder.join("log")).expect("it wrote a log");
+        let log = self.log();
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(!log.contains("panicked"), "{log}");
     }

@@ -159,7 +159,7 @@ fn name_it(resource: &Resource, id: &EntityId, value: &mut Value) -> Result<(), 
     }
     let own = match id.kind {
         EntityKind::Key => id.name.split_once('/').map_or("", |(_, own)| own),
-        EntityKind::ModelConfig | EntityKind::RoutingRule => "",
+        EntityKind::ModelConfig => "",
         _ => &id.name,
     };
     if !own.is_empty() && name_of(id.kind, &Value::Object(fields.clone())).is_none() {

@@ -8,9 +8,10 @@ use shared::config::{Sources, load, plain_json};
 const SHIPPED: &str = include_str!("../../../deploy/config.schema.json");
 
 /// The reader's tests, whose documents stand in raw strings.
-const TESTS: [&str; 3] = [
+const TESTS: [&str; 4] = [
     include_str!("../../../shared/src/config/tests/examples.rs"),
     include_str!("../../../shared/src/config/tests/refusals.rs"),
+    include_str!("../../../shared/src/config/tests/routing.rs"),
     include_str!("../../../shared/src/config/read/tokens.rs"),
 ];
 
@@ -135,6 +136,11 @@ fn the_schema_reaches_the_deepest_places() {
         (r#"{"config_store": {"enabled": true, "type": "postgres", "config": {"ssl_mode": "verify-full"}}}"#, true),
         (r#"{"cluster_config": {"discovery": {"enabled": true, "type": "etcd", "etcd_endpoints": [7]}}}"#, false),
         (r#"{"cluster_config": {"gossip": {"config": {"timeout_seconds": 3}}}}"#, true),
+        (r#"{"governance": {"routing_rules": [{"match": {"headers": {"x-a": "b*", "x-c": ["d"]}}}]}}"#, true),
+        (r#"{"governance": {"routing_rules": [{"match": {"header": {"x-a": "b*"}}}]}}"#, false),
+        (r#"{"governance": {"routing_rules": [{"fallbacks": ["a/b", {"provider": "a"}]}]}}"#, true),
+        (r#"{"governance": {"routing_rules": [{"targets": [{"weight": 2}]}]}}"#, false),
+        (r#"{"governance": {"routing_rules": [{"cel_expression": 7}]}}"#, false),
     ] {
         let misfit = misfit(&schema, &serde_json::from_str(document).unwrap(), "");
         // What else is missing in these documents is no matter of this test.

@@ -18,6 +18,7 @@ const HEAD_BYTES: usize = 16 + 4 + 32 + 8 + 8;
 /// The source of the records. Its definitions are the layout: another field, type or order is
 /// another file.
 const RECORDS: &str = include_str!("../../../shared/src/snapshot.rs");
+const ROUTING_RECORDS: &str = include_str!("../../../shared/src/snapshot/routing.rs");
 
 /// Why bytes are not a last good snapshot. Nothing was taken from them.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,8 +90,9 @@ fn layout() -> [u8; 32] {
     let definitions = RECORDS
         .lines()
         .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with("//"))
-        .take_while(|line| !line.starts_with("pub enum SnapshotError"));
+        .take_while(|line| !line.starts_with("pub enum SnapshotError"))
+        .chain(ROUTING_RECORDS.lines().map(str::trim))
+        .filter(|line| !line.is_empty() && !line.starts_with("//"));
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(if cfg!(target_endian = "big") { b"big" } else { b"little" });
     for line in definitions {

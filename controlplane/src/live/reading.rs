@@ -13,7 +13,7 @@ use super::split::{Local, is_called};
 use crate::compile::{Compiled, NodeFacts, compile};
 use crate::sources;
 use serde_json::Value;
-use shared::config::model::{Config, VirtualKey};
+use shared::config::model::{Config, Origin, VirtualKey};
 use shared::config::{Sources, load};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -78,7 +78,14 @@ impl Reading {
         if of_kind(old, EntityKind::Version).ne(of_kind(entities, EntityKind::Version)) || renames_keys(old, entities) {
             return Ok(None);
         }
-        let kept = |id: &EntityId, value: &Arc<Value>| id.kind == EntityKind::VirtualKey && is_same(id, value);
+        let Some(ruled) = virtual_keys_of_rules(entities) else { return Ok(None) };
+        let is_named = |name: Option<&str>| name.is_some_and(|name| ruled.contains(name));
+        let kept = |id: &EntityId, value: &Arc<Value>| {
+            id.kind == EntityKind::VirtualKey
+                && is_same(id, value)
+                && !is_named(Some(&id.name))
+                && !is_named(value.get("name").and_then(Value::as_str))
+        };
         let part: Entities = entities
             .iter()
             .filter(|(id, value)| !kept(id, value))
@@ -119,6 +126,25 @@ impl Reading {
         config.governance.virtual_keys = all;
         Ok(Some((config, warnings)))
     }
+}
+
+/// Everything in routing rules that could be the id or name of a virtual key, which has to be there
+/// for them; `None` where a rule may get one from elsewhere.
+fn virtual_keys_of_rules(entities: &Entities) -> Option<HashSet<&str, ahash::RandomState>> {
+    fn collect<'e>(value: &'e Value, found: &mut HashSet<&'e str, ahash::RandomState>) -> bool {
+        match value {
+            Value::String(text) => {
+                // Names stand in quotes in an expression.
+                found.extend(text.split(['"', '\'']));
+                Origin::of(text) == Origin::Literal
+            }
+            Value::Array(list) => list.iter().all(|value| collect(value, found)),
+            Value::Object(fields) => fields.values().all(|value| collect(value, found)),
+            _ => true,
+        }
+    }
+    let mut found = HashSet::default();
+    of_kind(entities, EntityKind::RoutingRule).all(|(_, rule)| collect(rule, &mut found)).then_some(found)
 }
 
 /// A name of a key that grants may refer to is gone: what they say has to be read again.

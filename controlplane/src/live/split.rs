@@ -130,9 +130,9 @@ pub(crate) fn is_called(kind: EntityKind, name: &str, value: &Value) -> bool {
     })
 }
 
-/// There may be several of one name, as nothing refers to them.
+/// There may be several of one name, as nothing refers to them and none comes before another.
 fn may_repeat(kind: EntityKind) -> bool {
-    matches!(kind, EntityKind::ModelConfig | EntityKind::RoutingRule)
+    kind == EntityKind::ModelConfig
 }
 
 #[derive(Default)]

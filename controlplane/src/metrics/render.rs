@@ -184,6 +184,12 @@ fn attempts_and_limits(text: &mut Exposition, totals: &Totals, limits: &[LimitRo
         text.sample(name, &[("limit", limit)], count);
     }
 
+    let name = "deepintshield_routing_rule_requests_total";
+    text.family(name, "counter", "Requests that a routing rule led somewhere.");
+    for (rule, count) in sorted(&totals.routed) {
+        text.sample(name, &[("rule", rule)], count);
+    }
+
     waits(text, totals);
     estimates(text, totals, limits);
 
@@ -395,6 +401,7 @@ mod tests {
         let attempt = AttemptLabels { provider: "openai".into(), key: "main".into(), outcome: "ok" };
         report.attempts.insert(attempt, 4);
         report.refusals.insert("team-a/tokens".into(), 2);
+        report.routed.insert("canary".into(), 7);
         let estimates = Estimates { answers: 200, exceeded: 3, exceeded_tokens: 90, beyond_entitlement_tokens: 10 };
         report.estimates.insert("team-a/tokens".into(), estimates);
         let waits = LimitWaits { waits: 5, given_up: 1, waited_us: 1_500_000 };
@@ -422,6 +429,7 @@ mod tests {
             "deepintshield_tokens_total{provider=\"openai\",model=\"gpt-4o\",direction=\"output\"} 20",
             "deepintshield_attempts_total{provider=\"openai\",key=\"main\",outcome=\"ok\"} 4",
             "deepintshield_limit_refusals_total{limit=\"team-a/tokens\"} 2",
+            "deepintshield_routing_rule_requests_total{rule=\"canary\"} 7",
             "deepintshield_limit_used{limit=\"team-a/tokens\",unit=\"tokens\"} 30",
             "deepintshield_core_tick_delay_seconds{core=\"0\"} 0.0025",
             "deepintshield_request_duration_seconds_count{provider=\"openai\",model=\"gpt-4o\"} 1",

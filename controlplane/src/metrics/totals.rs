@@ -41,6 +41,7 @@ pub struct Totals {
     pub(crate) latencies: HashMap<LatencyLabels, Latencies, RandomState>,
     pub(crate) attempts: HashMap<AttemptLabels, u64, RandomState>,
     pub(crate) refusals: HashMap<String, u64, RandomState>,
+    pub(crate) routed: HashMap<String, u64, RandomState>,
     pub(crate) limit_waits: HashMap<String, LimitWaits, RandomState>,
     pub(crate) estimates: HashMap<String, Estimates, RandomState>,
     /// Times to the answer's head by key, where weights follow them; keys are bounded by the
@@ -93,6 +94,11 @@ impl Totals {
             let known = self.refusals.contains_key(limit) || self.refusals.len() < ROWS_MAX;
             let limit = if known { limit.as_str() } else { OTHER };
             add(self.refusals.entry(limit.to_owned()).or_default(), *count);
+        }
+        for (rule, count) in &report.routed {
+            let known = self.routed.contains_key(rule) || self.routed.len() < ROWS_MAX;
+            let rule = if known { rule.as_str() } else { OTHER };
+            add(self.routed.entry(rule.to_owned()).or_default(), *count);
         }
         for (limit, waits) in &report.limit_waits {
             let known = self.limit_waits.contains_key(limit) || self.limit_waits.len() < ROWS_MAX;

@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod governance;
 mod provider;
+mod routing;
 mod server;
 mod store;
 
@@ -24,6 +25,7 @@ pub use governance::{
 pub use provider::{
     CredentialHeader, CustomProvider, Dialect, ExtraHeader, Key, Models, Network, Provider, ProviderKind, Retry,
 };
+pub use routing::{Condition, Hop, Pattern, RoutingRule, RuleScope, Sticky, Subject, Target};
 pub use server::{BodyBuffer, Driver, LogFormat, Overload, Server, TlsFiles};
 pub use store::{ConfigStore, LoadBalancer, Postgres, SslMode, StoreRules};
 

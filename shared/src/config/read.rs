@@ -1,5 +1,6 @@
 //! The sections of a configuration, one file each: from nodes of the document to the model.
 
+mod cel;
 mod client;
 mod cluster;
 mod discovery;
@@ -8,6 +9,7 @@ mod keys;
 mod limits;
 mod network;
 mod providers;
+mod routing;
 mod server;
 mod store;
 mod tokens;

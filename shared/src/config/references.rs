@@ -21,6 +21,7 @@ pub(super) enum Kind {
     ModelConfig,
     ProviderLimit,
     ApiToken,
+    RoutingRule,
 }
 
 impl Kind {
@@ -37,6 +38,7 @@ impl Kind {
             Self::ModelConfig => "model configuration".to_owned(),
             Self::ProviderLimit => "entry for the provider".to_owned(),
             Self::ApiToken => "API token".to_owned(),
+            Self::RoutingRule => "routing rule".to_owned(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod examples;
 mod properties;
 mod refusals;
+mod routing;
 
 use std::io;
 

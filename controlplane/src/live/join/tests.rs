@@ -37,6 +37,7 @@ fn sorted(mut config: Config) -> Config {
     governance.rate_limits.sort_by(|a, b| a.id.cmp(&b.id));
     governance.model_configs.sort_by_key(|entry| format!("{entry:?}"));
     governance.providers.sort_by(|a, b| a.provider.cmp(&b.provider));
+    governance.routing_rules.sort_by(|a, b| a.id.cmp(&b.id));
     config
 }
 

@@ -120,3 +120,32 @@ fn an_entity_says_the_name_it_is_stored_under() {
     let entities = changed(&before, &[("virtual_key/new", virtual_key("other", "new", "sk-bf-new"))]);
     assert_eq!(pointers(reading().read(&entities, Some(&before))), ["virtual_key/new"]);
 }
+
+#[test]
+fn a_rule_finds_the_virtual_keys_that_it_names_although_they_did_not_change() {
+    let rule = |fields: Value| {
+        let mut rule = json!({"name": "r", "targets": [{"provider": "openai"}]});
+        rule.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        ("routing_rule/r", rule)
+    };
+    let first = first();
+    for fields in [
+        json!({"scope": "virtual_key", "scope_id": "one"}),
+        json!({"match": {"virtual_keys": ["one"]}}),
+        json!({"cel_expression": "virtual_key_id in ['two', 'one'] || virtual_key_name == \"one\""}),
+    ] {
+        let ruled = changed(&first, &[rule(fields.clone())]);
+        let (ruled, _, _) = reading().read(&ruled, Some(&first)).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let again = reading().read(&ruled.entities, None).unwrap_or_else(|faults| panic!("{faults:?}")).0;
+        assert!(ruled.config == again.config, "{fields}");
+        // And it keeps them there.
+        let gone = changed(&ruled, &[("virtual_key/one", Value::Null)]);
+        let refused = pointers(reading().read(&gone, Some(&ruled)));
+        assert!(refused.iter().all(|at| at.starts_with("routing_rule/r/")) && !refused.is_empty(), "{refused:?}");
+    }
+    let unknown = changed(&first, &[rule(json!({"scope": "virtual_key", "scope_id": "three"}))]);
+    assert_eq!(pointers(reading().read(&unknown, Some(&first))), ["routing_rule/r/scope_id"]);
+    let mistyped = changed(&first, &[rule(json!({"targets": [{"provider": "openia"}]}))]);
+    let faults = reading().read(&mistyped, Some(&first)).err().unwrap();
+    assert_eq!((faults[0].pointer.as_str(), faults[0].nearest.as_deref()), ("/targets/0/provider", Some("openai")));
+}

@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use super::provider::is_listed;
-use super::{Models, Origin, Secret, Window};
+use super::{Models, Origin, RoutingRule, Secret, Window};
 
 /// `governance`.
 #[derive(Debug, Default, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Governance {
     pub teams: Vec<Team>,
     /// Groups of teams.
     pub customers: Vec<Customer>,
+    /// Where requests go instead of where their model says.
+    pub routing_rules: Vec<RoutingRule>,
     /// Who may use the admin interface.
     pub auth: AdminAuth,
 }

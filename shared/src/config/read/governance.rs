@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::keys::WEIGHT_MAX;
 use super::limits::{read_budget, read_id, read_rate_limit};
-use super::{EmptyMeans, MODELS_MAX, read_models, read_names, read_switch};
+use super::{EmptyMeans, MODELS_MAX, read_models, read_names, read_switch, routing};
 use crate::config::model::{
     AdminAuth, Config, Customer, Governance, ModelConfig, Models, Price, ProviderGrant, ProviderLimit, Team, VirtualKey,
 };
@@ -26,8 +26,6 @@ const VIRTUAL_KEY_PREFIX: &str = "sk-bf-";
 
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) -> Option<Governance> {
     reader.object(node, |reader, fields| {
-        // Known, and may hold anything: the table of fields without effect names it.
-        fields.get(reader, "routing_rules");
         let mut values = Values::default();
         let governance = Governance {
             virtual_keys: read_list(reader, fields, "virtual_keys", |reader, node| {
@@ -39,6 +37,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node<'_>, empty: EmptyMeans) 
             providers: read_list(reader, fields, "providers", |r, n| r.object(n, read_provider_limit).flatten()),
             teams: read_list(reader, fields, "teams", |r, n| r.object(n, read_team).flatten()),
             customers: read_list(reader, fields, "customers", |r, n| r.object(n, read_customer).flatten()),
+            routing_rules: fields.read(reader, "routing_rules", |r, n| Some(routing::read(r, n))).unwrap_or_default(),
             auth: fields.read(reader, "auth_config", read_auth).unwrap_or_default(),
         };
         warn_of_unknown_prices(reader, &fields.place, &governance);
@@ -355,7 +354,7 @@ fn read_budget_ids(reader: &mut Reader<'_>, fields: &mut Fields<'_>) -> Vec<Stri
     ids
 }
 
-/// Grants may name a key by its id or its name; afterwards all use the id.
+/// Grants and rules may name a key by its id or its name; afterwards all use the id.
 pub(super) fn use_key_ids(config: &mut Config) {
     let mut ids: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     for provider in &config.providers {
@@ -370,6 +369,16 @@ pub(super) fn use_key_ids(config: &mut Config) {
                 if let Some(known) = ids.get(&(grant.provider.as_str(), id.as_str())) {
                     (*known).clone_into(id);
                 }
+            }
+        }
+    }
+    for rule in &mut config.governance.routing_rules {
+        let targets = rule.targets.iter_mut().map(|target| &mut target.hop);
+        for hop in targets.chain(&mut rule.fallbacks) {
+            if let (Some(provider), Some(id)) = (&hop.provider, &mut hop.key)
+                && let Some(known) = ids.get(&(provider.as_str(), id.as_str()))
+            {
+                (*known).clone_into(id);
             }
         }
     }

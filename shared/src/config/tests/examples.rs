@@ -183,7 +183,8 @@ fn what_has_no_effect_is_named_once_and_in_order() {
             "providers.house.custom_provider_config.allowed_requests",
             "governance",
             "governance.virtual_keys[0].value",
-            "governance.routing_rules",
+            "governance.routing_rules[0].description",
+            "governance.routing_rules[1].cel_expression",
             "logs_store",
         ]
     );
