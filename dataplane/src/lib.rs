@@ -19,6 +19,7 @@ mod counters;
 mod deadlines;
 mod driver;
 mod exchange;
+mod hold;
 mod identify;
 mod known_callers;
 mod link;
@@ -38,6 +39,7 @@ mod route;
 mod socket;
 mod tls;
 mod upstream;
+mod words;
 
 pub use core_loop::{Seat, run};
 pub use driver::{Driver, FORCE_EPOLL};
