@@ -118,6 +118,9 @@ pub fn parse_request(buf: &[u8], out: &mut RequestHead) -> Result<Parsed, HeadFa
         (out.scan, out.lines, out.fields_start) = (LineScan::default(), 0, 0);
         out.phase = Phase::Over;
     }
+    if result.is_err() {
+        out.fields.clear();
+    }
     result
 }
 
@@ -218,16 +221,16 @@ impl RequestHead {
     fn go_on(&mut self, buf: &[u8]) -> Result<Parsed, HeadFault> {
         let head = buf.get(..REQUEST_HEAD_BYTES_MAX).unwrap_or(buf);
         if self.scan == LineScan::default()
-            && let Some(whole) = lines::whole(head)
-            && whole.fields <= REQUEST_FIELDS_MAX
-            && whole.first_line_end <= REQUEST_LINE_BYTES_MAX
+            && let Some(first_line_end) = lines::clean_end(head, 0)
+            && (1..=REQUEST_LINE_BYTES_MAX).contains(&first_line_end)
+            && let Some(head_len) = split_fields(head, first_line_end + 2, REQUEST_FIELDS_MAX, &mut self.fields)
         {
             check_method_start(head)?;
-            self.read_request_line(buf, 0, whole.first_line_end)?;
-            self.fields_start = whole.first_line_end + 2;
-            self.read_fields(head.get(..whole.len).unwrap_or(head), whole.fields)?;
-            return Ok(Parsed::Complete { head_len: whole.len });
+            self.read_request_line(buf, 0, first_line_end)?;
+            self.read_fields(head)?;
+            return Ok(Parsed::Complete { head_len });
         }
+        self.fields.clear();
         loop {
             let line_start = self.scan.line_start();
             let rest = head.get(line_start..).unwrap_or_default();
@@ -264,7 +267,8 @@ impl RequestHead {
                 }
             } else if start == end {
                 let head_len = end + 2;
-                self.read_fields(head.get(..head_len).unwrap_or(head), self.lines - 1)?;
+                split_fields(head, self.fields_start, self.lines - 1, &mut self.fields).ok_or(HeadFault::FieldLine)?;
+                self.read_fields(head)?;
                 return Ok(Parsed::Complete { head_len });
             } else if self.lines > REQUEST_FIELDS_MAX {
                 return Err(HeadFault::TooManyFields);
@@ -316,8 +320,7 @@ impl RequestHead {
         Ok(())
     }
 
-    fn read_fields(&mut self, head: &[u8], count: usize) -> Result<(), HeadFault> {
-        split_fields(head, self.fields_start, count, &mut self.fields).ok_or(HeadFault::FieldLine)?;
+    fn read_fields(&mut self, head: &[u8]) -> Result<(), HeadFault> {
         let mut seen = SeenFields::default();
         for field in &self.fields {
             let value = field.value.of(head);

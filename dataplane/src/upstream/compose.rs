@@ -109,7 +109,7 @@ fn try_write_head(
             Known::AnthropicVersion => has_version = true,
             _ => {}
         }
-        writer.field(name, value)?;
+        writer.again(field.known, name, value)?;
     }
     if !is_relay && !is_ours(b"accept-encoding") {
         writer.known(Known::AcceptEncoding, b"identity")?;
