@@ -347,7 +347,8 @@ mod tests {
             (&[3], [0, 1, 2, 3]),
             (&[0, 1, 2, 3], [0, 1, 2, 3]),
         ] {
-            let step = |provider: u8| Step { provider: provider.into(), place: provider, model: Name::EMPTY };
+            let step =
+                |provider: u8| Step { provider: provider.into(), place: provider, model: Name::new("m").unwrap() };
             let mut plan = Plan { first: step(0), fallbacks: [1, 2, 3].map(step).into() };
             plan.put_behind(|step| behind.contains(&step.provider));
             let found: Vec<_> = (0..4).filter_map(|at| plan.step(at)).map(|step| step.place).collect();
