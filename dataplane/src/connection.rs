@@ -4,6 +4,7 @@
 use crate::buffers::Buffer;
 use crate::core::Core;
 use crate::exchange::{self, After};
+use crate::hold::{Boxed, InPlace};
 use crate::http1::{Framing, Parsed, parse_request};
 use crate::rejection::{Cause, Rejection};
 use crate::request::Request;
@@ -15,7 +16,9 @@ use shared::bounds::{
     BUFFER_BYTES, BUSY_GAP, CLIENT_IDLE_TIMEOUT, HEAD_TIMEOUT, LINGER, LINGER_BYTES_MAX, REQUEST_HEAD_BYTES_MAX,
     TLS_HANDSHAKE_TIMEOUT,
 };
+use shared::clock::Nanos;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
@@ -26,41 +29,76 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
         return;
     }
     core.now();
-    let mut waited_for = HEAD_TIMEOUT;
-    let mut carried = None;
-    let mut answered_at = None;
+    let mut turn = Turn { waited_for: HEAD_TIMEOUT, carried: None, answered_at: None };
     loop {
-        let buffer = match carried.take() {
-            Some(buffer) => buffer,
-            None => match next_bytes(&core, &mut socket, waited_for).await {
-                Some(buffer) => buffer,
-                None => break,
-            },
-        };
-        let mut request = match read_head(&core, &mut socket, buffer).await {
-            Head::Complete(request) => request,
-            Head::Refused(rejection) => {
-                respond::refuse_head(&core, &mut socket, &rejection).await;
-                linger(&core, &mut socket).await;
-                break;
+        let after = if socket.receiver.waits_in_buffer() {
+            Box::pin(serve_busy(&core, &mut socket, &mut turn)).await
+        } else {
+            match next_request(&core, &mut socket, &mut turn).await {
+                // The request's state lives only as long as the request: an idle connection is small.
+                Ok(request) => Box::pin(exchange::exchange::<Boxed>(&core, &mut socket, request)).await,
+                Err(after) => after,
             }
-            Head::Left => break,
         };
-        request.is_busy = answered_at.is_some_and(|at| request.arrived.since(at) < BUSY_GAP);
-        // The request's state lives only as long as the request: an idle connection is small.
-        match Box::pin(exchange::exchange(&core, &mut socket, request)).await {
-            After::Next(rest) => carried = rest,
+        match after {
+            After::Next(rest) => turn.passes(&core, rest),
             After::Linger => {
                 linger(&core, &mut socket).await;
                 break;
             }
             After::Close => break,
         }
-        waited_for = CLIENT_IDLE_TIMEOUT;
-        answered_at = Some(core.recently());
     }
     socket.deadline.set(core.now().after(LINGER));
     let _ = socket.sender.close().await;
+}
+
+/// What one request leaves to the next.
+struct Turn {
+    waited_for: Duration,
+    /// Its first bytes, which came behind the request before.
+    carried: Option<Buffer>,
+    answered_at: Option<Nanos>,
+}
+
+impl Turn {
+    fn passes(&mut self, core: &Core, carried: Option<Buffer>) {
+        *self = Self { waited_for: CLIENT_IDLE_TIMEOUT, carried, answered_at: Some(core.recently()) };
+    }
+}
+
+/// Serves requests for as long as the connection is one of the few busy ones, which wait with a whole
+/// buffer. One future for all of them, with all their state in it: no request allocates.
+async fn serve_busy(core: &Rc<Core>, socket: &mut Socket, turn: &mut Turn) -> After {
+    loop {
+        let after = match next_request(core, socket, turn).await {
+            Ok(request) => exchange::exchange::<InPlace>(core, socket, request).await,
+            Err(after) => after,
+        };
+        match after {
+            After::Next(rest) if socket.receiver.waits_in_buffer() => turn.passes(core, rest),
+            after => return after,
+        }
+    }
+}
+
+/// Waits for the next request and reads its head; or what becomes of the connection without one.
+async fn next_request(core: &Core, socket: &mut Socket, turn: &mut Turn) -> Result<Request, After> {
+    let buffer = match turn.carried.take() {
+        Some(buffer) => buffer,
+        None => next_bytes(core, socket, turn.waited_for).await.ok_or(After::Close)?,
+    };
+    match read_head(core, socket, buffer).await {
+        Head::Complete(mut request) => {
+            request.is_busy = turn.answered_at.is_some_and(|at| request.arrived.since(at) < BUSY_GAP);
+            Ok(request)
+        }
+        Head::Refused(rejection) => {
+            respond::refuse_head(core, socket, &rejection).await;
+            Err(After::Linger)
+        }
+        Head::Left => Err(After::Close),
+    }
 }
 
 async fn start_tls(core: &Core, socket: &mut Socket) -> Result<(), ()> {
@@ -81,7 +119,7 @@ async fn start_tls(core: &Core, socket: &mut Socket) -> Result<(), ()> {
 }
 
 /// Waits without a buffer until bytes come; `None` when the client left or waited too long.
-async fn next_bytes(core: &Core, socket: &mut Socket, wait: std::time::Duration) -> Option<Buffer> {
+async fn next_bytes(core: &Core, socket: &mut Socket, wait: Duration) -> Option<Buffer> {
     socket.deadline.set_idle(core.recently().after(wait));
     let noticed = socket.receiver.until_noticed().await;
     if noticed != Noticed::Bytes || socket.deadline.has_passed() {
