@@ -134,7 +134,10 @@ async fn serve<H: Hold>(
     // What is asked for.
     let bytes = request.head_bytes();
     let path = request.head.path(bytes);
-    if let Some(page) = Page::at(path) {
+    let known = request.same_head.as_ref().and_then(|same| same.find(serving));
+    if known.is_none()
+        && let Some(page) = Page::at(path)
+    {
         told.key.endpoint = "node";
         return answer_page(core, serving, socket, request, manner, page, told).await;
     }
@@ -143,7 +146,10 @@ async fn serve<H: Hold>(
         let text = "this node has more to do than it can; others may have room";
         return Err(Rejection::new(Cause::Overloaded, text).after(SHED_RETRY_AFTER));
     }
-    let target = route::target(serving, path, path_offset(bytes, path));
+    let (is_new, target) = match &known {
+        Some((target, _)) => (false, Some(target.clone())),
+        None => (true, route::target(serving, path, path_offset(bytes, path))),
+    };
     if request.head.method() == Method::Options
         && target.as_ref().is_none_or(|target| target.endpoint != Endpoint::Relay)
     {
@@ -161,12 +167,18 @@ async fn serve<H: Hold>(
     told.key.endpoint = target.endpoint.label();
 
     // Who asks.
-    let caller = identify::caller(serving, &request.head, bytes)?;
+    let caller = match known {
+        Some((_, caller)) => caller,
+        None => identify::caller(serving, &request.head, bytes)?,
+    };
     if target.endpoint == Endpoint::Models && !target.is_passthrough && request.head.method() == Method::Get {
         return answer_models(core, serving, socket, request, manner, &target, caller, told).await;
     }
     if target.endpoint.needs_model() && request.head.method() != Method::Post {
         return Err(Rejection::method_not_allowed("this path takes POST", methods_of(&target)));
+    }
+    if is_new && let Some(same_head) = &request.same_head {
+        same_head.note(serving, &target, caller);
     }
 
     // What exactly, as far as the body has to be known.

@@ -36,6 +36,7 @@ mod request;
 pub mod reservation;
 mod respond;
 mod route;
+mod same_head;
 mod socket;
 mod tls;
 mod upstream;

@@ -104,6 +104,11 @@ impl<'a> HeadWriter<'a> {
         Ok(Self { out })
     }
 
+    /// Goes on with a head that was begun before and is not finished.
+    pub fn go_on(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
     /// Writes a field; the name goes out in lower case. `Content-Length`, `Transfer-Encoding`
     /// and `Connection` have methods of their own.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
@@ -199,7 +204,6 @@ impl<'a> HeadWriter<'a> {
 
     #[inline]
     fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.out.reserve(name.len() + value.len() + b": \r\n".len());
         self.out.extend_from_slice(name);
         self.out.extend_from_slice(b": ");
         self.out.extend_from_slice(value);

@@ -76,7 +76,7 @@ enum Phase {
 ///
 /// Owned and reusable: it may be kept while the buffer's bytes stay in place, and parsing the
 /// next request into it allocates nothing. What it says is valid after [`Parsed::Complete`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
     scan: LineScan,
     phase: Phase,
@@ -140,6 +140,11 @@ impl RequestHead {
     /// Whether bytes of a request were seen, but not all of its head.
     pub fn is_partial(&self) -> bool {
         self.phase != Phase::Over && self.scan != LineScan::default()
+    }
+
+    /// The same head with another length of its body; neither this one nor that one is zero.
+    pub(super) fn set_length(&mut self, length: u64) {
+        self.framing = Framing::Length(length);
     }
 
     /// Method, as far as it is a known one.
@@ -370,6 +375,19 @@ impl RequestHead {
         self.upgrade = seen.has(Known::Upgrade);
         self.keep_alive = apply_connection(&mut self.fields, head, self.version).ok_or(HeadFault::ConnectionOptions)?;
         Ok(())
+    }
+}
+
+impl Clone for RequestHead {
+    fn clone(&self) -> Self {
+        Self { fields: self.fields.clone(), ..*self }
+    }
+
+    /// Without an allocation where there is room.
+    fn clone_from(&mut self, other: &Self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clone_from(&other.fields);
+        *self = Self { fields, ..*other };
     }
 }
 

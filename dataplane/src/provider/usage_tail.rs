@@ -122,11 +122,16 @@ impl<'t> Walk<'t> {
     #[inline]
     fn string(&mut self) -> Option<&'t [u8]> {
         let rest = self.text.get(self.at + 1..)?;
-        let (whole, tail) = rest.as_chunks::<8>();
-        let marks = whole.iter().map(|word| words::equal(words::word(*word), b'"'));
-        let len = match marks.enumerate().find(|(_, marks)| *marks != 0) {
-            Some((place, marks)) => place * 8 + words::first(marks),
-            None => whole.len() * 8 + tail.iter().position(|byte| *byte == b'"')?,
+        let mut len = 0;
+        let len = loop {
+            let Some(word) = rest.get(len..).and_then(<[u8]>::first_chunk) else {
+                break len + rest.get(len..)?.iter().position(|byte| *byte == b'"')?;
+            };
+            let marks = words::equal(words::word(*word), b'"');
+            if marks != 0 {
+                break len + words::first(marks);
+            }
+            len += 8;
         };
         self.at += len + 2;
         rest.get(..len)
