@@ -185,6 +185,7 @@ impl Core {
         }
     }
 
+    #[expect(clippy::unnecessary_box_returns, reason = "they are kept in their boxes")]
     pub(crate) fn take_response_head(&self) -> Box<ResponseHead> {
         self.response_heads.borrow_mut().pop().unwrap_or_default()
     }

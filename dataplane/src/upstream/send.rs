@@ -92,15 +92,13 @@ pub(crate) async fn send(
     };
     let mut reused = state.reuse(core, record);
     loop {
-        let opened = match reused.take() {
-            Some(upstream) => Ok(upstream),
+        let opened = if let Some(upstream) = reused.take() {
+            Ok(upstream)
+        } else {
             // In a box, for most requests have no need of it.
-            None => {
-                let opened =
-                    Box::pin(state.open(core, outgoing.serving, outgoing.provider, &|fd| link.began(fd))).await;
-                core.now();
-                opened
-            }
+            let opened = Box::pin(state.open(core, outgoing.serving, outgoing.provider, &|fd| link.began(fd))).await;
+            core.now();
+            opened
         };
         let mut upstream = opened.map_err(|rejection| {
             link.ended();
