@@ -174,10 +174,16 @@ pub(super) struct Survey {
 }
 
 pub(super) fn survey(bytes: &[u8]) -> Survey {
-    // All bits that are set anywhere, and the least byte: two vector operations for many bytes.
-    let (all, least) = bytes.iter().fold((0u8, u8::MAX), |(all, least), &byte| (all | byte, least.min(byte)));
-    let non_ascii = if all < 0x80 { 0 } else { non_ascii(bytes) };
-    Survey { non_ascii, has_control: least < 0x20 }
+    let (whole, rest) = bytes.as_chunks::<8>();
+    let (mut all, mut controls) = (0, 0);
+    for word in whole {
+        let word = words::word(*word);
+        all |= word;
+        controls |= words::below(word, 0x20);
+    }
+    let is_ascii = all & words::word([0x80; 8]) == 0 && rest.is_ascii();
+    let has_control = controls != 0 || rest.iter().any(|&byte| byte < 0x20);
+    Survey { non_ascii: if is_ascii { 0 } else { non_ascii(bytes) }, has_control }
 }
 
 fn non_ascii(bytes: &[u8]) -> u32 {
