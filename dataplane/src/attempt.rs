@@ -155,6 +155,8 @@ impl<'a> Request<'a> {
                     if self.link.is_gone() {
                         return Err(Rejection::client_left());
                     }
+                    // A further attempt is admitted by this reading.
+                    self.core.now();
                     let verdict = match &outcome {
                         Ok(attempted) => self.judge_answer(attempted, step, chosen.key),
                         Err(stopped) => self.judge_failure(stopped, step, chosen.key),
@@ -272,7 +274,8 @@ impl<'a> Request<'a> {
             body_bytes_max: self.body_bytes_max,
         };
         let sending = || {
-            let now = core.now();
+            // Read right before, or when a connection was there.
+            let now = core.recently();
             let mut held = match permit.take() {
                 Some(held) => held,
                 // Sent once more, on another connection: the provider may count it twice.
@@ -309,7 +312,7 @@ impl<'a> Request<'a> {
     fn admit(&self, charges: &Charges) -> Result<Permit, Stopped> {
         self.serving
             .slices
-            .admit(charges.as_slice(), self.core.now())
+            .admit(charges.as_slice(), self.core.recently())
             .map_err(|refused| self.refusal(&refused, charges))
     }
 

@@ -11,9 +11,10 @@ use crate::rejection::{Cause, Rejection};
 pub(crate) use crate::reservation::Used;
 use crate::reservation::{Body, Needs, Price, PriceUnknown};
 use crate::route::Endpoint;
+use arrayvec::ArrayVec;
 use rkyv::vec::ArchivedVec;
 use shared::bounds::LIMITS_PER_REQUEST_MAX;
-use shared::limit::{ChargeRule, LimitIndex, Unit};
+use shared::limit::{LimitIndex, Unit};
 use shared::snapshot::{ArchivedModelRecord, Reserve};
 
 /// Reserved output where neither the request nor the configuration says how much there can be.
@@ -21,8 +22,7 @@ const OUTPUT_TOKENS_UNKNOWN: u64 = 4096;
 
 /// What one attempt is charged, limit by limit.
 pub(crate) struct Charges {
-    entries: [Charge; LIMITS_PER_REQUEST_MAX],
-    len: usize,
+    entries: ArrayVec<Charge, LIMITS_PER_REQUEST_MAX>,
     /// Where something of it is estimated from earlier answers: the size that this one belongs to.
     pub(crate) class: Option<SizeClass>,
     /// What the model costs.
@@ -31,7 +31,7 @@ pub(crate) struct Charges {
 
 impl Charges {
     pub(crate) fn as_slice(&self) -> &[Charge] {
-        self.entries.get(..self.len).unwrap_or_default()
+        &self.entries
     }
 
     /// What is taken from a limit.
@@ -51,8 +51,7 @@ pub(crate) fn charges(
     fields: &RequestFields,
 ) -> Result<Charges, Rejection> {
     let records = serving.records();
-    let empty = Charge { limit: LimitIndex(0), unit: Unit::Requests, rule: ChargeRule::Settlement, amount: 0 };
-    let mut charges = Charges { entries: [empty; LIMITS_PER_REQUEST_MAX], len: 0, class: None, price: None };
+    let mut charges = Charges { entries: ArrayVec::new(), class: None, price: None };
     if records.limits.is_empty() {
         return Ok(charges);
     }
@@ -135,12 +134,10 @@ impl Charges {
             if charge.unit == Unit::Tokens && record.charge.reserve == Reserve::Learned {
                 self.class = needs.class();
             }
-            let Some(entry) = self.entries.get_mut(self.len) else {
+            self.entries.try_push(charge).map_err(|_| {
                 let text = format!("more than {LIMITS_PER_REQUEST_MAX} limits apply to this request");
-                return Err(Rejection::new(Cause::Internal, text));
-            };
-            *entry = charge;
-            self.len += 1;
+                Rejection::new(Cause::Internal, text)
+            })?;
         }
         Ok(())
     }

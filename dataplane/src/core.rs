@@ -52,7 +52,8 @@ pub(crate) struct Core {
     pub(crate) accepts: Cell<u64>,
     serving: RefCell<Option<Rc<Serving>>>,
     request_heads: RefCell<Vec<RequestHead>>,
-    response_heads: RefCell<Vec<ResponseHead>>,
+    #[expect(clippy::vec_box, reason = "a head passes through many hands on the way of an answer")]
+    response_heads: RefCell<Vec<Box<ResponseHead>>>,
     composed: RefCell<Vec<Vec<u8>>>,
     steps: RefCell<Vec<Vec<Step>>>,
     random: Cell<u64>,
@@ -188,11 +189,12 @@ impl Core {
         }
     }
 
-    pub(crate) fn take_response_head(&self) -> ResponseHead {
+    #[expect(clippy::unnecessary_box_returns, reason = "they are kept in their boxes")]
+    pub(crate) fn take_response_head(&self) -> Box<ResponseHead> {
         self.response_heads.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn give_response_head(&self, head: ResponseHead) {
+    pub(crate) fn give_response_head(&self, head: Box<ResponseHead>) {
         let mut heads = self.response_heads.borrow_mut();
         if heads.len() < POOLED_HEADS_MAX {
             heads.push(head);

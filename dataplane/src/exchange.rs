@@ -8,6 +8,7 @@ use crate::buffers::Buffer;
 use crate::charge::{Charged, Used};
 use crate::core::{Core, Serving};
 use crate::counters::{Happened, NO_MODEL, NO_PROVIDER, RowKey, model_label};
+use crate::hold::Hold;
 use crate::http1::{Known, Method};
 use crate::identify::{self, Caller};
 use crate::key_choice::KeyWish;
@@ -50,21 +51,23 @@ struct Told {
     key: RowKey,
     dialect: Dialect,
     happened: Happened,
+    /// When it was settled.
+    ended_at: Option<Nanos>,
 }
 
-/// Serves one request.
-pub(crate) async fn exchange(core: &Rc<Core>, socket: &mut Socket, mut request: Request) -> After {
+/// Serves one request, whose attempts `H` holds.
+pub(crate) async fn exchange<H: Hold>(core: &Rc<Core>, socket: &mut Socket, mut request: Request) -> After {
     let _in_flight = core.counters.begin();
     let manner = Manner::of(&request.head, core);
     let id = RequestId::of(core, &request);
     let key = RowKey { provider: NO_PROVIDER, model: NO_MODEL, endpoint: "none", status: 0, code: "" };
-    let mut told = Told { key, dialect: Dialect::OpenAi, happened: Happened::default() };
+    let mut told = Told { key, dialect: Dialect::OpenAi, happened: Happened::default(), ended_at: None };
     let serving = core.serving();
     let outcome = match &serving {
-        Some(serving) => serve(core, serving, socket, &mut request, manner, &id, &mut told).await,
+        Some(serving) => serve::<H>(core, serving, socket, &mut request, manner, &id, &mut told).await,
         None => Err(Rejection::new(Cause::Starting, "this node has no configuration yet")),
     };
-    let ended_at = core.now();
+    let ended_at = told.ended_at.unwrap_or_else(|| core.now());
     told.happened.duration = ended_at.since(request.arrived);
     let is_unread = request.is_unread();
     let after = match outcome {
@@ -120,7 +123,7 @@ enum Served {
 }
 
 /// The steps.
-async fn serve(
+async fn serve<H: Hold>(
     core: &Rc<Core>,
     serving: &Rc<Serving>,
     socket: &mut Socket,
@@ -132,7 +135,10 @@ async fn serve(
     // What is asked for.
     let bytes = request.head_bytes();
     let path = request.head.path(bytes);
-    if let Some(page) = Page::at(path) {
+    let known = request.same_head.as_ref().and_then(|same| same.find(serving));
+    if known.is_none()
+        && let Some(page) = Page::at(path)
+    {
         told.key.endpoint = "node";
         return answer_page(core, serving, socket, request, manner, page, told).await;
     }
@@ -141,7 +147,10 @@ async fn serve(
         let text = "this node has more to do than it can; others may have room";
         return Err(Rejection::new(Cause::Overloaded, text).after(SHED_RETRY_AFTER));
     }
-    let target = route::target(serving, path, path_offset(bytes, path));
+    let (is_new, target) = match &known {
+        Some((target, _)) => (false, Some(target.clone())),
+        None => (true, route::target(serving, path, path_offset(bytes, path))),
+    };
     if request.head.method() == Method::Options
         && target.as_ref().is_none_or(|target| target.endpoint != Endpoint::Relay)
     {
@@ -159,12 +168,18 @@ async fn serve(
     told.key.endpoint = target.endpoint.label();
 
     // Who asks.
-    let caller = identify::caller(serving, &request.head, bytes)?;
+    let caller = match known {
+        Some((_, caller)) => caller,
+        None => identify::caller(serving, &request.head, bytes)?,
+    };
     if target.endpoint == Endpoint::Models && !target.is_passthrough && request.head.method() == Method::Get {
         return answer_models(core, serving, socket, request, manner, &target, caller, told).await;
     }
     if target.endpoint.needs_model() && request.head.method() != Method::Post {
         return Err(Rejection::method_not_allowed("this path takes POST", methods_of(&target)));
+    }
+    if is_new && let Some(same_head) = &request.same_head {
+        same_head.note(serving, &target, caller);
     }
 
     // What exactly, as far as the body has to be known.
@@ -204,7 +219,6 @@ async fn serve(
         waited: Cell::default(),
     };
     let is_read = request.is_whole();
-    // In a box of its own, which is gone when the answer begins: a stream is then a third as large.
     // The next request will be here soon; but a stream lasts.
     if is_read
         && request.is_busy
@@ -215,8 +229,8 @@ async fn serve(
         socket.receiver.wait_in(core.buffers.take_for_request(), wait);
     }
     let attempted = if is_read {
-        let mut attempting = Box::pin(attempt.run(request, None));
-        link.while_client_stays(&mut socket.receiver, attempting.as_mut()).await
+        let attempting = pin!(H::hold(attempt.run(request, None)));
+        link.while_client_stays(&mut socket.receiver, attempting).await
     } else {
         Box::pin(attempt.run(request, Some(&mut *socket))).await
     };
@@ -304,6 +318,8 @@ fn settle(
         // Cut, or silent about its usage: what was reserved may have been produced.
         _ => false,
     };
+    let now = core.now();
+    told.ended_at = Some(now);
     charged.settle(core, serving, model, Used { prompt: input, all: input.saturating_add(output), is_final });
     core.counters.usage_flagged(usage.flagged);
     let happened = &mut told.happened;

@@ -5,6 +5,7 @@ use crate::core::{Core, Serving};
 use crate::identify::Caller;
 use crate::plan::{Grant, Step, fraction, grant, key_serves};
 use crate::rejection::{Cause, Rejection};
+use arrayvec::ArrayVec;
 use shared::clock::Nanos;
 use shared::published::RestReason;
 
@@ -67,8 +68,7 @@ pub(crate) fn choose_key(
     let mut nearest = u8::MAX;
     let mut denied = None;
     let mut rested_until: Option<Nanos> = None;
-    let mut candidates = [(0usize, 0f64); KEYS_CONSIDERED_MAX];
-    let mut count = 0;
+    let mut candidates = ArrayVec::<(usize, f64), KEYS_CONSIDERED_MAX>::new();
     let mut total = 0.0;
     for index in provider.keys.iter() {
         let at = index.to_native() as usize;
@@ -99,25 +99,24 @@ pub(crate) fn choose_key(
                 continue;
             }
             if key.distance < nearest {
-                (nearest, count, total) = (key.distance, 0, 0.0);
+                (nearest, total) = (key.distance, 0.0);
+                candidates.clear();
             }
         }
         if are_weighed {
             weight *= core.advice.key_weight(&provider.name, &key.name, model);
         }
-        if let Some(candidate) = candidates.get_mut(count) {
-            *candidate = (at, weight.max(f64::MIN_POSITIVE));
-            total += candidate.1;
-            count += 1;
+        let weight = weight.max(f64::MIN_POSITIVE);
+        if candidates.try_push((at, weight)).is_ok() {
+            total += weight;
         }
     }
-    if count == 0
+    if candidates.is_empty()
         && let Some(at) = denied
     {
-        candidates[0] = (at, 1.0);
-        (count, total) = (1, 1.0);
+        candidates.push((at, 1.0));
+        total = 1.0;
     }
-    let candidates = candidates.get(..count).unwrap_or_default();
     let Some(last) = candidates.last() else {
         return Err(no_key(&provider.name, rested_until, now, tried.is_empty()));
     };

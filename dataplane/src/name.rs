@@ -1,45 +1,52 @@
 //! A short text without an allocation: model names, which travel through a request by value.
 
+use arrayvec::ArrayString;
+
 /// Longest text. The longest model names in use (Hugging Face paths) have some 90 bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 128;
 
 /// Up to [`NAME_BYTES_MAX`] bytes of UTF-8.
 #[derive(Clone, Copy)]
-pub(crate) struct Name {
-    len: u8,
-    bytes: [u8; NAME_BYTES_MAX],
-}
+pub(crate) struct Name(ArrayString<NAME_BYTES_MAX>);
 
 impl Name {
-    pub(crate) const EMPTY: Self = Self { len: 0, bytes: [0; NAME_BYTES_MAX] };
-
     /// `None` when the text is too long.
     pub(crate) fn new(text: &str) -> Option<Self> {
-        let mut name = Self::EMPTY;
-        name.bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-        name.len = u8::try_from(text.len()).ok()?;
-        Some(name)
+        ArrayString::from(text).ok().map(Self)
     }
 
     /// Both numbers, sixteen digits each.
     pub(crate) fn hexadecimal(numbers: [u64; 2]) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut name = Self::EMPTY;
-        let bytes = numbers.into_iter().flat_map(u64::to_be_bytes);
-        for (pair, byte) in name.bytes.chunks_exact_mut(2).zip(bytes) {
-            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-        name.len = 32;
-        name
+        let halves = numbers.map(|number| [(number >> 32) as u32, number as u32]);
+        let digits = Digits([
+            [hexadecimal(halves[0][0]), hexadecimal(halves[0][1])],
+            [hexadecimal(halves[1][0]), hexadecimal(halves[1][1])],
+        ]);
+        let text = std::str::from_utf8(digits.0.as_flattened().as_flattened()).unwrap_or_default();
+        Self(ArrayString::from(text).unwrap_or_default())
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        let bytes = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
+        &self.0
     }
 }
 
-const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize);
+/// Aligned, because the standard library then looks at many of them at once.
+#[repr(align(16))]
+struct Digits([[[u8; 8]; 2]; 2]);
+
+/// The eight digits of a number, all at once.
+fn hexadecimal(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // One nibble in each byte, the highest in the highest.
+    let mut nibbles = u64::from(number);
+    nibbles = (nibbles | nibbles << 16) & 0x0000_FFFF_0000_FFFF;
+    nibbles = (nibbles | nibbles << 8) & 0x00FF_00FF_00FF_00FF;
+    nibbles = (nibbles | nibbles << 4) & (ONES * 0x0F);
+    // A nibble of ten and more has bit 4 after six are added to it. No sum leaves its byte.
+    let letters = ((nibbles + ONES * 6) >> 4) & ONES;
+    (nibbles + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
+}
 
 #[cfg(test)]
 mod tests {
@@ -47,7 +54,7 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_the_standard_library_writes_them() {
-        for [high, low] in [[0, u64::MAX], [0x0123_4567_89ab_cdef, 1 << 48]] {
+        for [high, low] in [[0, u64::MAX], [0x0123_4567_89ab_cdef, 1 << 48], [0xfedc_ba98_7654_3210, 0xa0b1_c2d3]] {
             assert_eq!(Name::hexadecimal([high, low]).as_str(), format!("{high:016x}{low:016x}"));
         }
     }

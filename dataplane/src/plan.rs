@@ -418,8 +418,12 @@ mod tests {
             (&[3], [0, 1, 2, 3]),
             (&[0, 1, 2, 3], [0, 1, 2, 3]),
         ] {
-            let step =
-                |provider: u8| Step { provider: provider.into(), place: provider, model: Name::EMPTY, key: None };
+            let step = |provider: u8| Step {
+                provider: provider.into(),
+                place: provider,
+                model: Name::new("m").unwrap(),
+                key: None,
+            };
             let core = Core::new(0, Clock::start(), SharedPhase::new());
             let mut plan = Plan { core: &core, first: step(0), fallbacks: [1, 2, 3].map(step).into() };
             plan.put_behind(|step| behind.contains(&step.provider));

@@ -22,7 +22,8 @@ pub(crate) fn quotes(text: &[u8], credential: &[u8]) -> bool {
     // Most fields are hardly longer than a key: there, getting a searcher ready costs more.
     let is_short = text.len() - credential.len() < SHORT_BYTES;
     let mut places = text.windows(credential.len());
-    if is_short { places.any(|place| place == credential) } else { memchr::memmem::find(text, credential).is_some() }
+    let is_quoted = |place: &[u8]| place.first() == credential.first() && place == credential;
+    if is_short { places.any(is_quoted) } else { memchr::memmem::find(text, credential).is_some() }
 }
 
 /// Masks one body, piece by piece. The length of the body stays what it was.

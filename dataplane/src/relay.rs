@@ -395,7 +395,7 @@ fn write_head(
             Known::RequestId => {}
             _ if quotes(value, way.credential.as_bytes()) => {}
             _ if field.relays_to_client() => {
-                let _ = writer.field(name, value);
+                let _ = writer.again(field.known, name, value);
             }
             _ => {}
         }

@@ -8,6 +8,7 @@ use crate::core::Core;
 use crate::http1::encode::CONTINUE;
 use crate::http1::{ChunkDecoder, Framing, RequestHead};
 use crate::rejection::{Cause, Rejection};
+use crate::same_head::SameHead;
 use crate::socket::Socket;
 use shared::bounds::{BODY_GRACE, BODY_RATE_MIN, BUFFER_BYTES, CLIENT_WRITE_TIMEOUT};
 use shared::clock::Nanos;
@@ -57,6 +58,8 @@ pub(crate) struct Request {
     pub(crate) arrived: Nanos,
     /// It came right after the answer to the one before.
     pub(crate) is_busy: bool,
+    /// What is known of requests with this head, on a connection that remembers it.
+    pub(crate) same_head: Option<Rc<SameHead>>,
     /// Part of the core's memory for bodies that this request holds.
     claimed: Claim,
     pace: Pace,
@@ -106,7 +109,7 @@ impl Pace {
 impl Request {
     pub(crate) fn new(head: RequestHead, buffer: Buffer, head_len: usize, arrived: Nanos) -> Self {
         let (body, carried, claimed, pace) = (Body::Unread, None, Claim::default(), Pace::default());
-        Self { head, buffer, head_len, body, carried, arrived, is_busy: false, claimed, pace }
+        Self { head, buffer, head_len, body, carried, arrived, is_busy: false, same_head: None, claimed, pace }
     }
 
     /// The head's bytes, which every span of the head points into.

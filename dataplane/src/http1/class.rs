@@ -1,5 +1,7 @@
 //! Which byte may stand where: one table of RFC 9110 and RFC 3986 character classes.
 
+use crate::words;
+
 /// `tchar` of RFC 9110 section 5.6.2: field names, methods, chunk extension names.
 pub(crate) const TOKEN: u8 = 1;
 /// Path bytes of RFC 3986 (`pchar` and `/`), and bytes over 127, which [`super::encode`]
@@ -91,16 +93,27 @@ pub(crate) fn is_control(byte: u8) -> bool {
 
 /// Whether `bytes` may stand as a field value or a reason phrase: no control byte but HTAB.
 pub(crate) fn is_field_text(bytes: &[u8]) -> bool {
-    // A fold and not `any`: without the early exit it compiles to vector compares.
-    !bytes.iter().fold(false, |bad, &byte| bad | is_control(byte))
+    let is_clean = match bytes.last_chunk::<8>() {
+        Some(last) => {
+            let whole = bytes.as_chunks::<8>().0;
+            !whole.iter().chain([last]).any(|word| controls_and_tabs(*word) != 0)
+        }
+        None => !bytes.iter().any(|&byte| is_control(byte)),
+    };
+    // A tab is rare, and no control byte.
+    is_clean || !bytes.iter().any(|&byte| is_control(byte))
+}
+
+/// Marks the control bytes among eight bytes, HTAB with them; see [`words`].
+pub(crate) fn controls_and_tabs(bytes: [u8; 8]) -> u64 {
+    let word = words::word(bytes);
+    words::below(word, 0x20) | words::equal(word, 0x7f)
 }
 
 /// `bytes` without SP and HTAB at both ends (`OWS`).
-pub(crate) fn trim_whitespace(bytes: &[u8]) -> &[u8] {
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let Some(start) = bytes.iter().position(|byte| !is_space(byte)) else {
-        return &[];
-    };
-    let end = bytes.iter().rposition(|byte| !is_space(byte)).unwrap_or(start);
-    &bytes[start..=end]
+pub(crate) fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
 }

@@ -104,6 +104,11 @@ impl<'a> HeadWriter<'a> {
         Ok(Self { out })
     }
 
+    /// Goes on with a head that was begun before and is not finished.
+    pub fn go_on(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
     /// Writes a field; the name goes out in lower case. `Content-Length`, `Transfer-Encoding`
     /// and `Connection` have methods of their own.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
@@ -117,12 +122,17 @@ impl<'a> HeadWriter<'a> {
             return Err(Unwritable::Value);
         }
         let at = self.out.len();
-        self.out.extend_from_slice(name);
-        if let Some(written) = self.out.get_mut(at..) {
+        self.push(name, class::trim_whitespace(value));
+        if let Some(written) = self.out.get_mut(at..at + name.len()) {
             written.make_ascii_lowercase();
         }
-        self.push_value(value);
         Ok(())
+    }
+
+    /// Writes a field that was read: one of the table under its name there, any other as
+    /// [`Self::field`] does.
+    pub fn again(&mut self, known: Known, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
+        if known.name().is_some() { self.known(known, value) } else { self.field(name, value) }
     }
 
     /// Writes a field of the table. Families and [`Known::Other`] have no name of their own
@@ -142,8 +152,7 @@ impl<'a> HeadWriter<'a> {
         if !class::is_field_text(value) {
             return Err(Unwritable::Value);
         }
-        self.out.extend_from_slice(name.as_bytes());
-        self.push_value(value);
+        self.push(name.as_bytes(), class::trim_whitespace(value));
         Ok(())
     }
 
@@ -165,17 +174,12 @@ impl<'a> HeadWriter<'a> {
     /// Writes a field whose name is a literal and whose value is a number.
     pub fn number(&mut self, name: &'static str, value: u64) {
         debug_assert!(is_ours(name), "{name}");
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": ");
-        push_number(self.out, value);
-        self.out.extend_from_slice(b"\r\n");
+        self.push(name.as_bytes(), itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// `content-length`. Call this or [`Self::chunked`], at most once.
     pub fn content_length(&mut self, length: u64) {
-        self.out.extend_from_slice(b"content-length: ");
-        push_number(self.out, length);
-        self.out.extend_from_slice(b"\r\n");
+        self.push(b"content-length", itoa::Buffer::new().format(length).as_bytes());
     }
 
     /// `transfer-encoding: chunked`.
@@ -198,9 +202,11 @@ impl<'a> HeadWriter<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    fn push_value(&mut self, value: &[u8]) {
+    #[inline]
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.out.extend_from_slice(name);
         self.out.extend_from_slice(b": ");
-        self.out.extend_from_slice(class::trim_whitespace(value));
+        self.out.extend_from_slice(value);
         self.out.extend_from_slice(b"\r\n");
     }
 }

@@ -157,6 +157,15 @@ known_fields! {
     ServerTiming "server-timing";
 }
 
+/// Families and fallbacks come first.
+const _: () = {
+    let mut line = 0;
+    while line < TABLE.len() {
+        assert!((TABLE[line].1.as_bytes()[0] == b':') == (line < Known::Host as usize));
+        line += 1;
+    }
+};
+
 const PREFIXES: &[(&[u8], Known)] = &[
     (b"x-bf-eh-", Known::ExtraField),
     (b"x-bf-", Known::GatewayOther),
@@ -194,7 +203,7 @@ impl Known {
 
     /// Lower-case name, or `None` for families and [`Self::Other`], whose name the head holds.
     pub fn name(self) -> Option<&'static str> {
-        Some(TABLE[self as usize].1).filter(|name| !name.starts_with(':'))
+        (self >= Self::Host).then(|| TABLE[self as usize].1)
     }
 
     /// Whether the table lets it go from a client to a provider.
@@ -247,21 +256,50 @@ const fn by_length() -> ([u8; TABLE.len()], [u8; NAME_BYTES_MAX + 2]) {
     (lines, starts)
 }
 
+/// What the names of [`TABLE`] begin with.
+static BEGINNINGS: [u64; TABLE.len()] = {
+    let mut beginnings = [0; TABLE.len()];
+    let mut line = 0;
+    while line < TABLE.len() {
+        beginnings[line] = beginning(TABLE[line].1.as_bytes());
+        line += 1;
+    }
+    beginnings
+};
+
+/// Up to eight bytes that a name begins with, in small letters (see [`is_same`]).
+#[inline]
+const fn beginning(name: &[u8]) -> u64 {
+    if let Some(eight) = name.first_chunk::<8>() {
+        return u64::from_le_bytes(*eight) | SMALL;
+    }
+    let mut begins = 0;
+    let mut at = 0;
+    while at < name.len() {
+        begins = begins << 8 | (name[at] | 0x20) as u64;
+        at += 1;
+    }
+    begins
+}
+
+const SMALL: u64 = 0x2020_2020_2020_2020;
+
 /// Whether `name` is the `known` name of the same length, in any case of letters. Eight bytes at
 /// once: known names have only letters, digits and dashes, and 0x20 makes letters small and leaves
 /// digits and dashes what they are. What else it makes one of these is a byte below 0x20.
 fn is_same(known: &[u8], name: &[u8]) -> bool {
-    const SMALL: u64 = 0x2020_2020_2020_2020;
-    let (known_words, known_rest) = known.as_chunks::<8>();
-    let (words, rest) = name.as_chunks::<8>();
-    let word_is_same = |(known, word): (&[u8; 8], &[u8; 8])| {
+    let is_same = |known: &[u8; 8], word: &[u8; 8]| {
         let word = u64::from_ne_bytes(*word);
         // One of the bits 0x20 and 0x40 is set in each byte that is no control byte.
         let has_control = !(word | word >> 1) & SMALL != 0;
         u64::from_ne_bytes(*known) == word | SMALL && !has_control
     };
-    known_words.iter().zip(words).all(word_is_same)
-        && known_rest.iter().zip(rest).all(|(known, byte)| *known == byte | 0x20 && *byte >= 0x20)
+    let (Some(known_last), Some(last)) = (known.last_chunk(), name.last_chunk()) else {
+        return known.iter().zip(name).all(|(known, byte)| *known == byte | 0x20 && *byte >= 0x20);
+    };
+    // The last eight overlap those before.
+    let (known_words, words) = (known.as_chunks().0, name.as_chunks().0);
+    is_same(known_last, last) && known_words.iter().zip(words).all(|(known, word)| is_same(known, word))
 }
 
 fn exact_or_family(name: &[u8]) -> Known {
@@ -271,7 +309,12 @@ fn exact_or_family(name: &[u8]) -> Known {
     if name.len() <= NAME_BYTES_MAX {
         let (lines, starts) = &BY_LENGTH;
         let candidates = usize::from(starts[name.len()])..usize::from(starts[name.len() + 1]);
+        let begins = beginning(name);
         for &line in &lines[candidates] {
+            // Names of one length hardly ever begin alike.
+            if BEGINNINGS[usize::from(line)] != begins {
+                continue;
+            }
             let (known, candidate, _) = TABLE[usize::from(line)];
             if is_same(candidate.as_bytes(), name) {
                 return known;
@@ -279,7 +322,7 @@ fn exact_or_family(name: &[u8]) -> Known {
         }
     }
     if begins_family(first) {
-        for (prefix, family) in PREFIXES {
+        for (prefix, family) in PREFIXES.iter().filter(|(prefix, _)| prefix.first() == Some(&first)) {
             if name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)) {
                 return *family;
             }

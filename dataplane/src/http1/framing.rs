@@ -3,7 +3,9 @@
 
 use super::class;
 use super::fields::Known;
+use super::lines::clean_end;
 use super::{Field, Span};
+use crate::words;
 
 /// Minor version of HTTP/1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,33 +40,55 @@ pub(super) fn value_of<'b>(fields: &[Field], buf: &'b [u8], known: Known) -> Opt
     fields.iter().find(|field| field.known == known).map(|field| field.value.of(buf))
 }
 
-/// Splits the `count` field lines of `head` from `fields_start` to its end into `fields`. Their
-/// line ends were found before, and that no other control byte but HTAB stands in them. `None`
-/// when they are malformed, or not so many.
-pub(super) fn split_fields(head: &[u8], fields_start: usize, count: usize, fields: &mut Vec<Field>) -> Option<()> {
+/// Splits the field lines of `head` from `at` on into `fields`, up to the empty line that ends them;
+/// where the head ends behind it, is returned. `None` when there are more than `most`, or they are
+/// not all there, or one is malformed, folded, or spoiled by a control byte.
+pub(super) fn split_fields(head: &[u8], mut at: usize, most: usize, fields: &mut Vec<Field>) -> Option<usize> {
     fields.clear();
-    let mut at = fields_start;
-    for _ in 0..count {
+    loop {
         let rest = head.get(at..)?;
-        let line = rest.get(..memchr::memchr(b'\r', rest)?)?;
-        // RFC 9112 section 5: a token, and the colon right behind it.
-        let name_len = line.iter().position(|&byte| !class::is(byte, class::TOKEN))?;
-        let (name, rest) = line.split_at_checked(name_len)?;
-        let value = rest.strip_prefix(b":")?;
-        if name.is_empty() {
+        if let [b'\r', b'\n', ..] = rest {
+            return Some(at + 2);
+        }
+        if fields.len() == most {
             return None;
         }
-        let before = value.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        let value_at = at + name_len + 1 + before;
+        // RFC 9112 section 5: a token, and the colon right behind it.
+        let name_len = first_colon(rest)?;
+        let name = rest.get(..name_len)?;
+        let known = Known::classify(name);
+        // The names of the table are tokens.
+        if known.name().is_none() && !class::is_token(name) {
+            return None;
+        }
+        let name_end = at + name_len;
+        let end = clean_end(head, name_end + 1)?;
+        let (mut value_from, mut value_to) = (name_end + 1, end);
+        while value_from < value_to && matches!(head.get(value_from), Some(b' ' | b'\t')) {
+            value_from += 1;
+        }
+        while value_from < value_to && matches!(head.get(value_to - 1), Some(b' ' | b'\t')) {
+            value_to -= 1;
+        }
         fields.push(Field {
-            known: Known::classify(name),
+            known,
             is_connection_named: false,
-            name: Span::between(at, at + name_len)?,
-            value: Span::between(value_at, value_at + class::trim_whitespace(value).len())?,
+            name: Span::between(at, name_end)?,
+            value: Span::between(value_from, value_to)?,
         });
-        at += line.len() + 2;
+        at = end + 2;
     }
-    (head.get(at..)? == b"\r\n").then_some(())
+}
+
+fn first_colon(bytes: &[u8]) -> Option<usize> {
+    let (whole, rest) = bytes.as_chunks::<8>();
+    for (at, word) in whole.iter().enumerate() {
+        let found = words::equal(words::word(*word), b':');
+        if found != 0 {
+            return Some(at * 8 + words::first(found));
+        }
+    }
+    rest.iter().position(|&byte| byte == b':').map(|found| whole.len() * 8 + found)
 }
 
 /// RFC 9110 section 8.6, as one number. At most 19 digits, so below 2^64; at most 2^63 - 1.

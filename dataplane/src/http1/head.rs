@@ -76,7 +76,7 @@ enum Phase {
 ///
 /// Owned and reusable: it may be kept while the buffer's bytes stay in place, and parsing the
 /// next request into it allocates nothing. What it says is valid after [`Parsed::Complete`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
     scan: LineScan,
     phase: Phase,
@@ -118,6 +118,9 @@ pub fn parse_request(buf: &[u8], out: &mut RequestHead) -> Result<Parsed, HeadFa
         (out.scan, out.lines, out.fields_start) = (LineScan::default(), 0, 0);
         out.phase = Phase::Over;
     }
+    if result.is_err() {
+        out.fields.clear();
+    }
     result
 }
 
@@ -137,6 +140,11 @@ impl RequestHead {
     /// Whether bytes of a request were seen, but not all of its head.
     pub fn is_partial(&self) -> bool {
         self.phase != Phase::Over && self.scan != LineScan::default()
+    }
+
+    /// The same head with another length of its body; neither this one nor that one is zero.
+    pub(super) fn set_length(&mut self, length: u64) {
+        self.framing = Framing::Length(length);
     }
 
     /// Method, as far as it is a known one.
@@ -218,16 +226,16 @@ impl RequestHead {
     fn go_on(&mut self, buf: &[u8]) -> Result<Parsed, HeadFault> {
         let head = buf.get(..REQUEST_HEAD_BYTES_MAX).unwrap_or(buf);
         if self.scan == LineScan::default()
-            && let Some(whole) = lines::whole(head)
-            && whole.fields <= REQUEST_FIELDS_MAX
-            && whole.first_line_end <= REQUEST_LINE_BYTES_MAX
+            && let Some(first_line_end) = lines::clean_end(head, 0)
+            && (1..=REQUEST_LINE_BYTES_MAX).contains(&first_line_end)
+            && let Some(head_len) = split_fields(head, first_line_end + 2, REQUEST_FIELDS_MAX, &mut self.fields)
         {
             check_method_start(head)?;
-            self.read_request_line(buf, 0, whole.first_line_end)?;
-            self.fields_start = whole.first_line_end + 2;
-            self.read_fields(head.get(..whole.len).unwrap_or(head), whole.fields)?;
-            return Ok(Parsed::Complete { head_len: whole.len });
+            self.read_request_line(buf, 0, first_line_end)?;
+            self.read_fields(head)?;
+            return Ok(Parsed::Complete { head_len });
         }
+        self.fields.clear();
         loop {
             let line_start = self.scan.line_start();
             let rest = head.get(line_start..).unwrap_or_default();
@@ -264,7 +272,8 @@ impl RequestHead {
                 }
             } else if start == end {
                 let head_len = end + 2;
-                self.read_fields(head.get(..head_len).unwrap_or(head), self.lines - 1)?;
+                split_fields(head, self.fields_start, self.lines - 1, &mut self.fields).ok_or(HeadFault::FieldLine)?;
+                self.read_fields(head)?;
                 return Ok(Parsed::Complete { head_len });
             } else if self.lines > REQUEST_FIELDS_MAX {
                 return Err(HeadFault::TooManyFields);
@@ -316,8 +325,7 @@ impl RequestHead {
         Ok(())
     }
 
-    fn read_fields(&mut self, head: &[u8], count: usize) -> Result<(), HeadFault> {
-        split_fields(head, self.fields_start, count, &mut self.fields).ok_or(HeadFault::FieldLine)?;
+    fn read_fields(&mut self, head: &[u8]) -> Result<(), HeadFault> {
         let mut seen = SeenFields::default();
         for field in &self.fields {
             let value = field.value.of(head);
@@ -367,6 +375,19 @@ impl RequestHead {
         self.upgrade = seen.has(Known::Upgrade);
         self.keep_alive = apply_connection(&mut self.fields, head, self.version).ok_or(HeadFault::ConnectionOptions)?;
         Ok(())
+    }
+}
+
+impl Clone for RequestHead {
+    fn clone(&self) -> Self {
+        Self { fields: self.fields.clone(), ..*self }
+    }
+
+    /// Without an allocation where there is room.
+    fn clone_from(&mut self, other: &Self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clone_from(&other.fields);
+        *self = Self { fields, ..*other };
     }
 }
 

@@ -2,7 +2,8 @@
 //! spoils a line at the first byte that does. It looks at every byte once, however the bytes
 //! arrive, and says nothing about what a line means.
 
-use super::class::is_control;
+use super::class::{self, is_control};
+use crate::words;
 
 /// Why bytes cannot be the lines of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,61 +56,29 @@ impl LineScan {
     }
 }
 
-/// A head that is whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Whole {
-    /// Where the first line ends; it is not empty.
-    pub(crate) first_line_end: usize,
-    /// Lines behind the first one, without the empty one at the end.
-    pub(crate) fields: usize,
-    /// Bytes, with the empty line.
-    pub(crate) len: usize,
+/// The end of the line that begins at `start`, if it is all there and nothing spoils it; CRLF follows
+/// there. What is wrong with any other, or that it is not over yet, [`LineScan`] says.
+pub(super) fn clean_end(buf: &[u8], start: usize) -> Option<usize> {
+    let end = next_control(buf, start)?;
+    (buf.get(end..end + 2)? == b"\r\n").then_some(end)
 }
-
-/// The head at the start of `buf`, if it is all there and nothing spoils or folds a line of it or
-/// stands before it: the usual one, looked through in two quick passes. What is wrong with any
-/// other, or that it is not over yet, [`LineScan`] says.
-pub(crate) fn whole(buf: &[u8]) -> Option<Whole> {
-    let mut first_line_end = None;
-    let mut line_feeds = 0;
-    for at in memchr::memchr_iter(b'\n', buf) {
-        line_feeds += 1;
-        let end = at.checked_sub(1).filter(|end| buf.get(*end) == Some(&b'\r'))?;
-        let first_line_end = *first_line_end.get_or_insert(end);
-        match buf.get(at + 1..)? {
-            [b' ' | b'\t', ..] | [] => return None,
-            [b'\r', b'\n', ..] => {
-                let len = at + 3;
-                let is_clean = first_line_end > 0 && controls(buf.get(..len)?) == 2 * (line_feeds + 1);
-                return is_clean.then_some(Whole { first_line_end, fields: line_feeds - 1, len });
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-/// How many control bytes other than HTAB there are.
-fn controls(bytes: &[u8]) -> usize {
-    // 128 bytes: an eight-bit counter cannot overflow, and the loop needs no widening.
-    let in_chunk = |chunk: &[u8]| chunk.iter().fold(0u8, |count, &byte| count.wrapping_add(u8::from(is_control(byte))));
-    bytes.chunks(128).map(|chunk| usize::from(in_chunk(chunk))).sum()
-}
-
-/// Bytes tested at once; a typical field line has 20 to 60.
-const STRIDE: usize = 16;
 
 /// First control byte other than HTAB in `buf` from `from` on.
+#[inline]
 fn next_control(buf: &[u8], from: usize) -> Option<usize> {
-    let rest = buf.get(from..)?;
-    let mut chunks = rest.chunks_exact(STRIDE);
     let mut at = from;
-    for chunk in &mut chunks {
-        // No early exit inside a chunk, so that it compiles to vector compares.
-        if chunk.iter().fold(false, |found, &byte| found | is_control(byte)) {
-            return chunk.iter().position(|&byte| is_control(byte)).map(|offset| at + offset);
+    loop {
+        let rest = buf.get(at..)?;
+        let (whole, tail) = rest.as_chunks::<8>();
+        let marks = whole.iter().map(|word| class::controls_and_tabs(*word));
+        let Some((place, marks)) = marks.enumerate().find(|(_, marks)| *marks != 0) else {
+            let found = tail.iter().position(|&byte| is_control(byte));
+            return found.map(|offset| at + whole.len() * 8 + offset);
+        };
+        at += place * 8 + words::first(marks);
+        if buf.get(at) != Some(&b'\t') {
+            return Some(at);
         }
-        at += STRIDE;
+        at += 1;
     }
-    chunks.remainder().iter().position(|&byte| is_control(byte)).map(|offset| at + offset)
 }

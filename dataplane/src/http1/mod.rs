@@ -12,6 +12,7 @@ pub mod chunked;
 pub mod encode;
 pub mod fields;
 pub mod head;
+pub mod repeat;
 pub mod response_head;
 
 mod class;
@@ -25,6 +26,7 @@ pub use encode::{HeadWriter, Unwritable};
 pub use fault::{HeadFault, ResponseFault};
 pub use fields::{Flags, Known};
 pub use head::{Framing, Method, RequestHead, TargetForm, Version, parse_request};
+pub use repeat::Repeat;
 pub use response_head::{BodyFraming, ResponseHead, parse_response};
 
 pub use shared::bounds::{INTERIM_ANSWERS_MAX, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};

@@ -67,6 +67,9 @@ pub fn parse_response(buf: &[u8], asked: Method, out: &mut ResponseHead) -> Resu
         (out.scan, out.lines, out.fields_start) = (LineScan::default(), 0, 0);
         out.phase = Phase::Over;
     }
+    if result.is_err() {
+        out.fields.clear();
+    }
     result
 }
 
@@ -131,15 +134,14 @@ impl ResponseHead {
     fn go_on(&mut self, buf: &[u8], asked: Method) -> Result<Parsed, ResponseFault> {
         let head = buf.get(..RESPONSE_HEAD_BYTES_MAX).unwrap_or(buf);
         if self.scan == LineScan::default()
-            && let Some(whole) = lines::whole(head)
-            && whole.fields <= RESPONSE_FIELDS_MAX
+            && let Some(first_line_end) = lines::clean_end(head, 0)
+            && let Some(head_len) = split_fields(head, first_line_end + 2, RESPONSE_FIELDS_MAX, &mut self.fields)
         {
-            self.read_status_line(head.get(..whole.first_line_end).unwrap_or_default())?;
-            self.fields_start = whole.first_line_end + 2;
-            self.lines = whole.fields;
-            self.read_fields(head.get(..whole.len).unwrap_or(head), asked)?;
-            return Ok(Parsed::Complete { head_len: whole.len });
+            self.read_status_line(head.get(..first_line_end).unwrap_or_default())?;
+            self.read_fields(head, asked)?;
+            return Ok(Parsed::Complete { head_len });
         }
+        self.fields.clear();
         loop {
             let rest = head.get(self.scan.line_start()..).unwrap_or_default();
             if self.phase == Phase::StatusLine {
@@ -162,7 +164,8 @@ impl ResponseHead {
                 self.fields_start = end + 2;
             } else if start == end {
                 let head_len = end + 2;
-                self.read_fields(head.get(..head_len).unwrap_or(head), asked)?;
+                split_fields(head, self.fields_start, self.lines, &mut self.fields).ok_or(ResponseFault::FieldLine)?;
+                self.read_fields(head, asked)?;
                 return Ok(Parsed::Complete { head_len });
             } else {
                 self.lines += 1;
@@ -195,7 +198,6 @@ impl ResponseHead {
     }
 
     fn read_fields(&mut self, head: &[u8], asked: Method) -> Result<(), ResponseFault> {
-        split_fields(head, self.fields_start, self.lines, &mut self.fields).ok_or(ResponseFault::FieldLine)?;
         let mut seen = SeenFields::default();
         for field in &self.fields {
             let again = seen.again(field.known);

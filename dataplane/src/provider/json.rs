@@ -11,6 +11,7 @@ use std::ops::Range;
 use memchr::memchr2;
 
 use super::request_scan::{ScanError, ScanFault};
+use crate::words;
 
 /// Containers open at once. Real requests (tool schemas) stay below 20; the figure is the
 /// width of the bit stack in [`Cursor::skip_value`].
@@ -112,6 +113,10 @@ fn utf16_unit(rest: &str) -> Option<(u32, &str)> {
 /// Appends `text` as the inside of a JSON string (RFC 8259 section 7), without quotes.
 pub(super) fn escape_into(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     let mut copied = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         if byte >= 0x20 && byte != b'"' && byte != b'\\' {
@@ -138,6 +143,9 @@ pub(super) fn escape_into(text: &str, out: &mut Vec<u8>) {
 
 /// How many bytes [`escape_into`] writes for `text`.
 pub(super) fn escaped_len(text: &str) -> usize {
+    if is_plain(text.as_bytes()) {
+        return text.len();
+    }
     text.bytes()
         .map(|byte| match byte {
             b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
@@ -145,6 +153,14 @@ pub(super) fn escaped_len(text: &str) -> usize {
             _ => 1,
         })
         .sum()
+}
+
+/// Nothing of it has to be escaped: so it is with the names of models.
+fn is_plain(bytes: &[u8]) -> bool {
+    let (whole, rest) = bytes.as_chunks::<8>();
+    let escaped = |word: u64| words::below(word, 0x20) | words::equal(word, b'"') | words::equal(word, b'\\');
+    whole.iter().fold(0, |found, word| found | escaped(words::word(*word))) == 0
+        && rest.iter().all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
 }
 
 /// What one vectorised pass tells about a text before it is walked.
@@ -158,29 +174,43 @@ pub(super) struct Survey {
 }
 
 pub(super) fn survey(bytes: &[u8]) -> Survey {
-    let mut survey = Survey::default();
-    // 128 bytes: an eight-bit counter cannot overflow, and the loop needs no widening.
-    for chunk in bytes.chunks(128) {
-        let mut non_ascii = 0u8;
-        let mut control = 0u8;
-        for &byte in chunk {
-            // Cannot wrap; said so because a checked addition does not vectorise.
-            non_ascii = non_ascii.wrapping_add(byte >> 7);
-            control |= u8::from(byte < 0x20);
-        }
-        survey.non_ascii += u32::from(non_ascii);
-        survey.has_control |= control != 0;
+    let (whole, rest) = bytes.as_chunks::<8>();
+    let (mut all, mut controls) = (0, 0);
+    for word in whole {
+        let word = words::word(*word);
+        all |= word;
+        controls |= words::below(word, 0x20);
     }
-    survey
+    let is_ascii = all & words::word([0x80; 8]) == 0 && rest.is_ascii();
+    let has_control = controls != 0 || rest.iter().any(|&byte| byte < 0x20);
+    Survey { non_ascii: if is_ascii { 0 } else { non_ascii(bytes) }, has_control }
+}
+
+fn non_ascii(bytes: &[u8]) -> u32 {
+    // 128 bytes: an eight-bit counter cannot overflow, and the loop needs no widening. Nor can it
+    // wrap; said so because a checked addition does not vectorise.
+    let in_chunk = |chunk: &[u8]| chunk.iter().fold(0u8, |count, &byte| count.wrapping_add(byte >> 7));
+    bytes.chunks(128).map(|chunk| u32::from(in_chunk(chunk))).sum()
 }
 
 /// Where the first quote or backslash is. Keys and most escaped stretches are short, where
-/// calling memchr costs more than looking; long prose is memchr's.
+/// calling memchr costs more than looking, eight bytes at once; long prose is memchr's.
 #[inline]
 pub(super) fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
-    let (near, far) = bytes.split_at(bytes.len().min(16));
-    let found = near.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-    found.or_else(|| memchr2(b'"', b'\\', far).map(|found| found + near.len()))
+    let (near, far) = bytes.split_at(bytes.len().min(24));
+    let (whole, rest) = near.as_chunks::<8>();
+    for (at, word) in whole.iter().enumerate() {
+        let word = words::word(*word);
+        let found = words::equal(word, b'"') | words::equal(word, b'\\');
+        if found != 0 {
+            return Some(at * 8 + words::first(found));
+        }
+    }
+    if far.is_empty() {
+        let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+        return found.map(|found| found + whole.len() * 8);
+    }
+    memchr2(b'"', b'\\', far).map(|found| found + near.len())
 }
 
 /// A place in the text, and the steps that move it on.

@@ -18,5 +18,6 @@ pub mod told;
 pub mod usage;
 mod usage_finder;
 mod usage_plans;
+mod usage_tail;
 
 pub use shared::snapshot::Dialect;

@@ -7,6 +7,7 @@
 
 use super::json::quote_or_backslash;
 use super::usage_plans::{SLOTS, Slot, Step, Then};
+use super::usage_tail;
 
 /// The largest count that is believed; 2^53 is where doubles, which most providers and SDKs
 /// count in, stop being exact.
@@ -38,7 +39,7 @@ impl Counts {
         self.values.get(slot as usize).copied()
     }
 
-    fn set(&mut self, slot: Slot, value: u64) {
+    pub(super) fn set(&mut self, slot: Slot, value: u64) {
         if let Some(place) = self.values.get_mut(slot as usize) {
             *place = value;
             self.seen |= 1 << slot as u16;
@@ -143,6 +144,10 @@ impl Finder {
     /// Whether it is one shows at the end: behind a member of something inside there is more to
     /// close than the text itself.
     pub(super) fn read_tail(&mut self, tail: &[u8]) -> bool {
+        if let Some(counts) = usage_tail::read(self.plan, tail) {
+            (self.counts, self.at) = (counts, At::Ended);
+            return true;
+        }
         let mut reader = Self::new(self.plan);
         reader.push(b"{");
         let read = reader.push(tail);

@@ -10,6 +10,7 @@ use crate::provider::Dialect;
 use crate::rejection::{Cause, Rejection};
 use crate::request::Request;
 use crate::route::{self, Endpoint, Target};
+use crate::same_head::HeadStart;
 use crate::upstream::dialect_of;
 use shared::snapshot::{ArchivedCredentialHeader, ArchivedProviderRecord};
 
@@ -67,6 +68,47 @@ fn try_write_head(
     path: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
+    let Parts { serving, request, target, chosen, .. } = parts;
+    let begins = out.len();
+    // A model in the path may have another name for each attempt.
+    let same_head = request.same_head.as_ref().filter(|_| target.model.is_none());
+    let known = same_head.and_then(|same| same.start(serving, parts.step.provider, chosen.key));
+    let has_request_id = if let Some(start) = known {
+        out.extend_from_slice(&start.bytes);
+        start.has_request_id
+    } else {
+        let has_request_id = write_start(parts, record, path, out)?;
+        if let Some(same_head) = same_head {
+            same_head.note_start(serving, || HeadStart {
+                provider: parts.step.provider,
+                key: chosen.key,
+                bytes: out.get(begins..).unwrap_or_default().to_vec(),
+                has_request_id,
+            });
+        }
+        has_request_id
+    };
+    let mut writer = HeadWriter::go_on(out);
+    if !has_request_id {
+        writer.known(Known::RequestId, parts.request_id.as_bytes())?;
+    }
+    match parts.body {
+        Sized::None => {}
+        Sized::Length(length) => writer.content_length(length),
+        Sized::Chunked => writer.chunked(),
+    }
+    writer.finish();
+    Ok(())
+}
+
+/// Writes what is the same for every request with this head, key and configuration; says whether the
+/// client's request id is in it.
+fn write_start(
+    parts: &Parts<'_>,
+    record: &ArchivedProviderRecord,
+    path: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<bool, Fault> {
     let Parts { serving, request, target, .. } = parts;
     let bytes = request.head_bytes();
     let head = &request.head;
@@ -109,24 +151,15 @@ fn try_write_head(
             Known::AnthropicVersion => has_version = true,
             _ => {}
         }
-        writer.field(name, value)?;
+        writer.again(field.known, name, value)?;
     }
     if !is_relay && !is_ours(b"accept-encoding") {
         writer.known(Known::AcceptEncoding, b"identity")?;
     }
-    if !has_request_id {
-        writer.known(Known::RequestId, parts.request_id.as_bytes())?;
-    }
     if !has_version && target.dialect == Dialect::Anthropic && dialect_of(record) == Dialect::Anthropic {
         writer.known(Known::AnthropicVersion, ANTHROPIC_VERSION)?;
     }
-    match parts.body {
-        Sized::None => {}
-        Sized::Length(length) => writer.content_length(length),
-        Sized::Chunked => writer.chunked(),
-    }
-    writer.finish();
-    Ok(())
+    Ok(has_request_id)
 }
 
 fn write_path(

@@ -61,14 +61,15 @@ pub(crate) struct ProviderState {
 }
 
 struct Idle {
-    socket: Socket,
+    socket: Box<Socket>,
     address: SocketAddr,
     since: Nanos,
 }
 
 /// A connection to a provider, in use.
 pub(crate) struct Upstream {
-    pub(crate) socket: Socket,
+    /// In a box, because it passes through many hands on the way of an answer.
+    pub(crate) socket: Box<Socket>,
     address: SocketAddr,
     /// It has carried a request before.
     pub(crate) is_reused: bool,
@@ -231,6 +232,7 @@ impl ProviderState {
                 match connect(core, &destination, due, began).await {
                     Ok(socket) => {
                         self.resting.borrow_mut().retain(|(resting, _)| *resting != address);
+                        let socket = Box::new(socket);
                         return Ok(Upstream { socket, address, is_reused: false, is_busy: false, in_use });
                     }
                     Err(rejection) => {

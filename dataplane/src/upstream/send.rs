@@ -32,7 +32,7 @@ const CROSSING: Duration = Duration::from_secs(1);
 /// The answer's head, and what came with it.
 pub(crate) struct Answer {
     pub(crate) upstream: Upstream,
-    pub(crate) head: ResponseHead,
+    pub(crate) head: Box<ResponseHead>,
     /// Head and first bytes of the body.
     pub(crate) buffer: Buffer,
     pub(crate) head_len: usize,
@@ -92,10 +92,13 @@ pub(crate) async fn send(
     };
     let mut reused = state.reuse(core, record);
     loop {
-        let opened = match reused.take() {
-            Some(upstream) => Ok(upstream),
+        let opened = if let Some(upstream) = reused.take() {
+            Ok(upstream)
+        } else {
             // In a box, for most requests have no need of it.
-            None => Box::pin(state.open(core, outgoing.serving, outgoing.provider, &|fd| link.began(fd))).await,
+            let opened = Box::pin(state.open(core, outgoing.serving, outgoing.provider, &|fd| link.began(fd))).await;
+            core.now();
+            opened
         };
         let mut upstream = opened.map_err(|rejection| {
             link.ended();
@@ -145,7 +148,7 @@ async fn exchange_heads(
     upstream: &mut Upstream,
     outgoing: &mut Outgoing<'_>,
     link: &Link,
-) -> Result<(ResponseHead, Buffer, usize, bool), Failed> {
+) -> Result<(Box<ResponseHead>, Buffer, usize, bool), Failed> {
     let Some(record) = outgoing.serving.records().providers.get(outgoing.provider) else {
         return Err(Failed { rejection: Rejection::new(Cause::Internal, "no provider"), was_closed_unanswered: false });
     };
@@ -153,7 +156,7 @@ async fn exchange_heads(
     let head_timeout = Duration::from_millis(u64::from(record.head_timeout_ms.to_native()));
     let idle_timeout = Duration::from_millis(u64::from(record.idle_timeout_ms.to_native()));
     let method = outgoing.method;
-    let Socket { deadline, receiver, sender, fd } = &mut upstream.socket;
+    let Socket { deadline, receiver, sender, fd } = &mut *upstream.socket;
     deadline.set(core.recently().after(head_timeout));
     let progress = || deadline.set(core.now().after(idle_timeout));
     let finished = || deadline.set(core.now().after(head_timeout));
@@ -307,7 +310,7 @@ async fn read_head(
     core: &Core,
     receiver: &mut Receiver,
     asked: Method,
-) -> Result<(ResponseHead, Buffer, usize), ReadFault> {
+) -> Result<(Box<ResponseHead>, Buffer, usize), ReadFault> {
     // Models think for seconds: a request that waits for its answer holds no buffer for it, unless
     // the connection is one of the few busy ones.
     receiver.until_noticed().await;
