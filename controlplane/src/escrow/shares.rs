@@ -50,11 +50,6 @@ pub(super) fn units(shares: i128, amount: u64) -> u64 {
     whole.min(amount).min(UNITS_MAX)
 }
 
-/// Units that so many shares are a part of.
-pub(super) fn units_rounded_up(shares: i128, amount: u64) -> u64 {
-    units(shares.saturating_add(unit(amount) - 1), amount)
-}
-
 /// Shares of so many units.
 pub(super) fn shares(units: u64, amount: u64) -> i128 {
     i128::from(units.min(amount).min(UNITS_MAX)) * unit(amount)
