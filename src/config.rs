@@ -363,7 +363,7 @@ mod tests {
             {"entity": null, "pointer": "", "problem": "why", "expected": "", "nearest": null}]}});
         let (code, why) = refused(422, &answer);
         assert_eq!((code, why.lines().count()), (65, 3));
-        assert!(why.contains("rate_limit/r/id: odd?[0m, expected an id, did you mean r2?"), "{why}");
+        assert!(why.contains("rate_limit/r/id: odd [0m, expected an id, did you mean r2?"), "{why}");
         for (status, code) in [(401, 77), (403, 77), (404, 1), (409, 75), (412, 75), (503, 69), (500, 69)] {
             assert_eq!(refused(status, &json!({})).0, code);
         }

@@ -4,6 +4,7 @@ use crate::revisions::{Scratch, append_all, consistent, holds, is_root, next, ru
 use controlplane::live::{Head, Store, StoreError};
 use controlplane::store::SqliteStore;
 use serde_json::json;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,6 +49,7 @@ async fn fill(disk: &Path) {
         }
         assert!(head.number < 1_000, "1 MiB holds no 20 MB");
     };
+    writeln!(std::io::stdout().lock(), "filled after {} revisions", head.number).unwrap();
     assert!(head.number > 0);
     for _ in 0..3 {
         assert_eq!(consistent(&store).await.unwrap(), head);

@@ -71,8 +71,9 @@ fn restrict(path: &Path) -> io::Result<()> {
 
 /// A database of somebody else is left alone.
 fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), Fault> {
-    let id: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    // In this order: both come with one commit, which another process may make just here.
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let id: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if id == APPLICATION_ID || tables == 0 {
         return Ok(());
     }
