@@ -48,7 +48,7 @@ use message::{Item, Letter, ROWS_MAX, author, read, write};
 use serde::{Deserialize, Serialize};
 use shared::clock::Nanos;
 use shared::limit::LimitRing;
-use shares::{units, units_rounded_up};
+use shares::units;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,19 +93,20 @@ pub struct LimitTerms {
     pub handed_before: Option<Handed>,
 }
 
-/// Spent shares that other nodes handed over to an account.
+/// Spent units that other nodes handed over to an account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handed {
     /// Of the account; another one begins anew.
     pub life: u64,
     /// In all.
-    pub shares: u128,
+    pub units: u128,
 }
 
 impl Handed {
     /// What has come since `before`.
-    fn since(self, before: Self) -> u128 {
-        if self.life == before.life { self.shares.saturating_sub(before.shares) } else { self.shares }
+    fn since(self, before: Self) -> u64 {
+        let known = if self.life == before.life { before.units } else { 0 };
+        u64::try_from(self.units.saturating_sub(known)).unwrap_or(u64::MAX)
     }
 }
 
@@ -132,6 +133,8 @@ pub struct Step {
 struct Limit {
     terms: LimitTerms,
     demand: Demand,
+    /// Since when it has had this amount.
+    since: Nanos,
 }
 
 /// The book of one policy, and the ledgers that go by it.
@@ -233,8 +236,10 @@ impl Escrow {
         let mut before = std::mem::take(&mut self.limits);
         for terms in terms {
             let former = before.remove(&terms.key).filter(|former| former.terms.policy == terms.policy);
+            let since =
+                former.as_ref().filter(|former| former.terms.amount == terms.amount).map_or(now, |one| one.since);
             let demand = former.map_or_else(|| Demand::new(now), |former| former.demand);
-            self.limits.insert(terms.key, Limit { terms, demand });
+            self.limits.insert(terms.key, Limit { terms, demand, since });
         }
         self.charge_what_is_not_known(now);
         let lowered: Vec<_> = self.limits.values().map(|limit| (&limit.terms, self.entitled(&limit.terms))).collect();
@@ -245,15 +250,16 @@ impl Escrow {
         }
     }
 
-    /// An earlier process may have spent up to the moment it ended.
+    /// An earlier process may have spent up to the moment it ended, by the amount that it went by.
     fn charge_what_is_not_known(&mut self, now: Nanos) {
         for (key, limit) in &self.limits {
             let terms = &limit.terms;
             if self.restored.remove(&(terms.policy, *key)) {
-                let rest = self.entitled(terms).saturating_sub(terms.ring.used());
+                let ledger = self.sides.get(&terms.policy).and_then(|side| side.ledgers.get(key));
+                let had = ledger.map_or(0, |ledger| units(ledger.balance(), ledger.amount().max(terms.amount)));
+                let rest = had.saturating_sub(terms.ring.used());
                 let handed = self.handed_over(*key).unwrap_or_default();
                 let handed = terms.handed_before.map_or(0, |before| handed.since(before));
-                let handed = units_rounded_up(i128::try_from(handed).unwrap_or(i128::MAX), terms.amount);
                 terms.ring.charge(rest.min(terms.unknown_spend.saturating_add(handed)), now);
             }
         }
@@ -283,8 +289,8 @@ impl Escrow {
     /// What others have handed over of a limit; `None` for one that is not configured.
     pub fn handed_over(&self, key: LimitKey) -> Option<Handed> {
         let side = self.sides.get(&self.limits.get(&key)?.terms.policy)?;
-        let shares = side.ledgers.get(&key).map_or(0, Ledger::handed);
-        Some(Handed { life: side.book.me().life, shares })
+        let units = side.ledgers.get(&key).map_or(0, Ledger::handed);
+        Some(Handed { life: side.book.me().life, units })
     }
 
     /// A message of another node, as it came; looked at in the next step.
@@ -326,6 +332,7 @@ impl Escrow {
             side.confirm(out);
         }
         self.renew_leases();
+        self.keep_amounts(now);
         let raises = self.settle_entitlements();
         Step {
             must_persist: std::mem::take(&mut self.must_persist),
@@ -402,6 +409,23 @@ impl Escrow {
             };
             if limit.terms.ring.valid_until() != until {
                 limit.terms.ring.set_valid_until(until);
+            }
+        }
+    }
+
+    /// What is spent by an amount has to be counted by no lesser one, also after a restart: a larger one
+    /// is kept before it has an effect, and until nothing counts that was spent by it.
+    fn keep_amounts(&mut self, now: Nanos) {
+        for limit in self.limits.values() {
+            let terms = &limit.terms;
+            let side = self.sides.get_mut(&terms.policy);
+            let Some(ledger) = side.and_then(|side| side.ledgers.get_mut(&terms.key)) else { continue };
+            let counts = Duration::from_nanos(terms.ring.window().counted_ns_max()).saturating_add(terms.hold_max);
+            if terms.amount > ledger.amount() {
+                ledger.set_amount(terms.amount);
+                self.must_persist = true;
+            } else if now.since(limit.since) > counts {
+                ledger.set_amount(terms.amount);
             }
         }
     }

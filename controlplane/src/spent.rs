@@ -34,7 +34,7 @@ mod record;
 use crate::escrow::{Handed, LimitKey};
 use crate::state_dir::{StateDir, StateDirError};
 use headroom::{Bound, Pace, idle};
-use record::{Entry, Record, When, coarse, without_oldest};
+use record::{Entry, Record, When, coarse};
 use shared::clock::{Clock, Nanos};
 use shared::limit::{LIMITS_MAX, LimitRing, UNITS_MAX, Unit, Window};
 use std::collections::BTreeMap;
@@ -108,6 +108,9 @@ struct Limit {
     pace: Pace,
     /// May have been spent by an earlier process, and is not charged yet.
     owed: u64,
+    /// The same where there was no room for it at this amount: the earlier process may have gone by a
+    /// larger one.
+    rest: (u64, u64),
     handed: Option<Handed>,
     /// At the beginning of the end.
     granted_at_end: u64,
@@ -171,7 +174,10 @@ impl Spent {
         let mut before = std::mem::take(&mut self.limits);
         for Followed { key, unit, ring, is_shared } in limits {
             let limit = match before.remove(&key).filter(|limit| Arc::ptr_eq(&limit.ring, &ring)) {
-                Some(limit) => Limit { is_shared, ..limit },
+                Some(mut limit) => {
+                    limit.charge_rest(self.opened_at, now);
+                    Limit { is_shared, ..limit }
+                }
                 None => self.take_up(key, unit, ring, is_shared, now),
             };
             self.limits.insert(key, limit);
@@ -213,6 +219,7 @@ impl Spent {
             in_flight: None,
             pace: Pace::default(),
             owed,
+            rest: (0, 0),
             handed: entry.map_or(handed, |entry| entry.handed),
             granted_at_end: 0,
             ring,
@@ -369,9 +376,21 @@ impl Spent {
 
 impl Limit {
     fn charge_owed(&mut self, now: Nanos) {
-        let rest = self.ring.granted().saturating_sub(self.ring.used());
-        self.ring.charge(self.owed.min(rest), now);
+        let room = self.ring.granted().saturating_sub(self.ring.used());
+        let charged = self.owed.min(room);
+        self.ring.charge(charged, now);
+        self.rest = (self.owed - charged, self.ring.amount());
         self.owed = 0;
+    }
+
+    /// A raised amount makes no room for what may have been spent by one as large, as long as that
+    /// counts.
+    fn charge_rest(&mut self, opened_at: Nanos, now: Nanos) {
+        let (rest, amount) = self.rest;
+        let charged = self.ring.amount().saturating_sub(amount).min(rest);
+        let age_ns = u64::try_from(now.since(opened_at).as_nanos()).unwrap_or(u64::MAX);
+        self.ring.restore(now, &[(age_ns, charged)]);
+        self.rest = (rest - charged, amount + charged);
     }
 
     /// Caps the ring; whether what is on disk is not what it should be, and is in the way.
@@ -414,8 +433,9 @@ impl Limit {
             cells.push((0, used - stamped));
         }
         let headroom = if is_exact { None } else { self.headroom() };
-        if is_exact && self.is_shared {
-            without_oldest(&mut cells, self.granted_at_end.saturating_sub(ring.granted()));
+        if is_exact && self.is_shared && ring.granted() == 0 && self.granted_at_end > 0 {
+            // Others got all that there was, and count what was spent of it.
+            cells.clear();
         }
         self.in_flight = headroom.map(|headroom| Bound::new(&cells, headroom, window, now));
         let is_as_without = cells.is_empty()

@@ -18,8 +18,11 @@ const TOTAL_MAX: u128 = 1 << 112;
 pub(super) struct Totals {
     /// Free to be spent by whoever gets it.
     pub free: u128,
-    /// Spent by the giver in the window that runs; whoever gets it counts it as spent.
+    /// Of a giver that ends; some of it is spent in the window that runs.
     pub used: u128,
+    /// Units that are: whoever gets it counts so many as spent. Not shares, for what these were
+    /// worth when they were spent may differ from what they are worth to whoever gets them.
+    pub spent: u128,
 }
 
 /// What a row has grown by, shares.
@@ -27,8 +30,10 @@ pub(super) struct Totals {
 pub(super) struct Credit {
     /// May be spent.
     pub free: i128,
-    /// Has to be counted as spent first.
+    /// May be spent when `spent` is counted.
     pub used: i128,
+    /// Units that have to be counted as spent first.
+    pub spent: u64,
 }
 
 /// See the module. The sum of all nodes' balances, and of what is on its way, is at most
@@ -38,8 +43,10 @@ pub(super) struct Ledger {
     base: i128,
     sent: BTreeMap<Account, Totals>,
     seen: BTreeMap<Account, Totals>,
-    /// Grows with every row of spent shares, and with nothing else.
+    /// Units. Grows with every row of spent ones, and with nothing else.
     handed: u128,
+    /// The largest amount by which something may have been spent that still counts.
+    amount: u64,
 }
 
 impl Totals {
@@ -48,12 +55,12 @@ impl Totals {
     }
 
     fn is_honest(self) -> bool {
-        self.free <= TOTAL_MAX && self.used <= TOTAL_MAX
+        self.free.max(self.used).max(self.spent) <= TOTAL_MAX
     }
 
     /// Nothing in `other` is beyond this.
     pub(super) fn covers(self, other: Self) -> bool {
-        self.free >= other.free && self.used >= other.used
+        self.free >= other.free && self.used >= other.used && self.spent >= other.spent
     }
 }
 
@@ -79,10 +86,18 @@ impl Ledger {
     }
 
     /// Debits; the row that has to be sent, once it is on disk.
-    pub(super) fn give(&mut self, to: Account, free: i128, used: i128) -> Totals {
+    pub(super) fn give(&mut self, to: Account, free: i128) -> Totals {
         let row = self.sent.entry(to).or_default();
         row.free += u128::try_from(free).unwrap_or(0);
-        row.used += u128::try_from(used).unwrap_or(0);
+        *row
+    }
+
+    /// Debits all there is, `spent` units of which are spent; the row that has to be sent.
+    pub(super) fn give_all(&mut self, to: Account, spent: u64) -> Totals {
+        let balance = u128::try_from(self.balance()).unwrap_or(0);
+        let row = self.sent.entry(to).or_default();
+        row.used += balance;
+        row.spent += u128::from(spent);
         *row
     }
 
@@ -93,10 +108,16 @@ impl Ledger {
         }
         let seen = self.seen.entry(from).or_default();
         let grown = |told: u128, seen: u128| i128::try_from(told.saturating_sub(seen)).unwrap_or(0);
-        let credit = Credit { free: grown(told.free, seen.free), used: grown(told.used, seen.used) };
-        self.handed = self.handed.saturating_add(credit.used.unsigned_abs());
+        let spent = told.spent.saturating_sub(seen.spent);
+        let credit = Credit {
+            free: grown(told.free, seen.free),
+            used: grown(told.used, seen.used),
+            spent: u64::try_from(spent).unwrap_or(u64::MAX),
+        };
+        self.handed = self.handed.saturating_add(spent);
         seen.free = seen.free.max(told.free);
         seen.used = seen.used.max(told.used);
+        seen.spent = seen.spent.max(told.spent);
         credit
     }
 
@@ -131,7 +152,17 @@ impl Ledger {
         self.base == 0 && self.sent.is_empty() && self.seen.is_empty() && self.handed == 0
     }
 
-    /// All spent shares that others ever handed over to this account.
+    /// The largest amount by which something may have been spent that still counts.
+    pub(super) fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// Sets [`Ledger::amount`].
+    pub(super) fn set_amount(&mut self, amount: u64) {
+        self.amount = amount;
+    }
+
+    /// All spent units that others ever handed over to this account.
     pub(super) fn handed(&self) -> u128 {
         self.handed
     }
@@ -158,22 +189,24 @@ mod tests {
         let (a, b) = (account("a"), account("b"));
         let (mut giver, mut taker) = (Ledger::default(), Ledger::default());
         giver.add(100);
-        let first = giver.give(b, 10, 0);
-        let second = giver.give(b, 5, 2);
-        for row in [second, first, second, first] {
+        let first = giver.give(b, 10);
+        let second = giver.give(b, 5);
+        let last = giver.give_all(b, 3);
+        for row in [second, first, last, second, last, first] {
             taker.credit(a, row);
         }
-        assert_eq!((giver.balance(), taker.balance()), (83, 17));
+        assert_eq!((giver.balance(), taker.balance(), taker.handed()), (0, 100, 3));
     }
 
     #[test]
-    fn spent_shares_are_told_from_free_ones() {
+    fn what_is_spent_is_told_from_what_is_free() {
         let mut taker = Ledger::default();
-        assert_eq!(taker.credit(account("a"), Totals { free: 3, used: 4 }), Credit { free: 3, used: 4 });
-        assert_eq!(taker.credit(account("a"), Totals { free: 5, used: 4 }), Credit { free: 2, used: 0 });
-        assert_eq!(taker.handed(), 4);
+        let told = |free| Totals { free, used: 4, spent: 9 };
+        assert_eq!(taker.credit(account("a"), told(3)), Credit { free: 3, used: 4, spent: 9 });
+        assert_eq!(taker.credit(account("a"), told(5)), Credit { free: 2, used: 0, spent: 0 });
+        assert_eq!(taker.handed(), 9);
         taker.fold(|_| false);
-        assert_eq!(taker.handed(), 4, "whoever is gone has handed it over all the same");
+        assert_eq!(taker.handed(), 9, "whoever is gone has handed it over all the same");
     }
 
     #[test]
@@ -181,10 +214,10 @@ mod tests {
         let (b, c) = (account("b"), account("c"));
         let mut ledger = Ledger::default();
         ledger.add(10);
-        ledger.credit(b, Totals { free: 7, used: 0 });
-        ledger.credit(c, Totals { free: 1, used: 0 });
-        ledger.give(b, 4, 0);
-        ledger.give(c, 2, 0);
+        ledger.credit(b, Totals { free: 7, ..Totals::default() });
+        ledger.credit(c, Totals { free: 1, ..Totals::default() });
+        ledger.give(b, 4);
+        ledger.give(c, 2);
         ledger.fold(|account| *account == c);
         assert_eq!((ledger.base(), ledger.balance()), (13, 12));
         assert_eq!(ledger.receivers().collect::<Vec<_>>(), [c]);
@@ -193,7 +226,10 @@ mod tests {
     #[test]
     fn a_row_beyond_all_reason_is_not_credited() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.credit(account("a"), Totals { free: u128::MAX, used: 0 }), Credit::default());
-        assert_eq!(ledger.balance(), 0);
+        let honest = Totals::default();
+        for row in [Totals { free: u128::MAX, ..honest }, Totals { spent: u128::MAX, used: 1, ..honest }] {
+            assert_eq!(ledger.credit(account("a"), row), Credit::default());
+        }
+        assert_eq!((ledger.balance(), ledger.handed()), (0, 0));
     }
 }

@@ -8,7 +8,7 @@ use super::shares::LimitKey;
 use serde::{Deserialize, Serialize};
 
 /// First byte of every message.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Rows, wishes or bases in one item.
 pub(super) const ROWS_MAX: usize = 1_000;
 /// A message stays below a frame's 64 KiB.
@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn rows(count: u64) -> Item {
-        let totals = Totals { free: 1 << 100, used: 1 << 90 };
+        let totals = Totals { free: 1 << 100, used: 1 << 90, spent: 1 << 40 };
         Item::Rows((0..count).map(|limit| Row { limit: LimitKey(u64::MAX - limit), totals }).collect())
     }
 

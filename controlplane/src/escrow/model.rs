@@ -134,7 +134,7 @@ impl Cluster {
         let is_from_member = node.epoch > 0 && self.roster(node.epoch).members.contains(&letter.from);
         match letter.said {
             Said::Row(free) if is_from_member && is_of_this_epoch => {
-                let told = Totals { free, used: 0 };
+                let told = Totals { free, ..Totals::default() };
                 if self.fault == Fault::CreditsWithoutRemembering {
                     let credit = node.ledger.clone().credit(letter.from, told);
                     node.ledger.add(credit.free);
@@ -221,7 +221,7 @@ impl Model for Cluster {
                         return None;
                     }
                     state.gives += 1;
-                    giver.ledger.give(to, PART, 0);
+                    giver.ledger.give(to, PART);
                     if self.fault != Fault::SendsBeforeItIsKept {
                         giver.kept = giver.ledger.clone();
                     }

@@ -8,7 +8,7 @@ use super::shares::LimitKey;
 use crate::gossip::frame::NodeName;
 use std::collections::BTreeMap;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const HASH_BYTES: usize = 8;
 
 /// What was kept cannot be used; the node begins with nothing.

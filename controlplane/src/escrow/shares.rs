@@ -3,7 +3,8 @@
 //! A limit's whole is [`FULL`] shares. A node may use `floor(shares / unit)` units, where a unit is
 //! `FULL / amount` shares, so the nodes' units never sum to more than the amount. A change of the
 //! amount needs no agreement: every node goes by its own idea of it, and while they differ, the
-//! sum is at most the larger one.
+//! sum is at most the larger one. What is spent is never told in shares: they would be fewer units
+//! by another amount, and the difference free a second time.
 
 use serde::{Deserialize, Serialize};
 use shared::limit::UNITS_MAX;
@@ -48,11 +49,6 @@ fn unit(amount: u64) -> i128 {
 pub(super) fn units(shares: i128, amount: u64) -> u64 {
     let whole = u64::try_from(shares.max(0) / unit(amount)).unwrap_or(u64::MAX);
     whole.min(amount).min(UNITS_MAX)
-}
-
-/// Units that so many shares are a part of.
-pub(super) fn units_rounded_up(shares: i128, amount: u64) -> u64 {
-    units(shares.saturating_add(unit(amount) - 1), amount)
 }
 
 /// Shares of so many units.

@@ -7,7 +7,7 @@ use super::ledger::Totals;
 use super::message::{Item, ROWS_MAX, Row, Wish};
 use super::neighbours::{ASKED_MAX, holder, is_small, neighbours};
 use super::roster::Policy;
-use super::shares::{LimitKey, shares, units_rounded_up};
+use super::shares::{LimitKey, shares};
 use super::{Escrow, Limit, NodeName, Peer, Side};
 use shared::clock::Nanos;
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,9 +98,9 @@ impl Side {
             return false;
         };
         let credit = self.ledgers.entry(row.limit).or_default().credit(from, row.totals);
-        if credit.used > 0 {
+        if credit.spent > 0 {
             // Before it is entitled to them, so that nothing of it can be spent.
-            limit.terms.ring.charge(units_rounded_up(credit.used, limit.terms.amount), now);
+            limit.terms.ring.charge(credit.spent, now);
         }
         self.to_confirm.insert((row.limit, from));
         credit.free > 0 || credit.used > 0
@@ -124,7 +124,7 @@ impl Side {
             return None;
         }
         let ledger = self.ledgers.entry(terms.key).or_default();
-        let totals = ledger.give(to, shares(units, terms.amount), 0);
+        let totals = ledger.give(to, shares(units, terms.amount));
         self.unconfirmed.insert((terms.key, to), Some(now));
         Some(Row { limit: terms.key, totals })
     }
@@ -132,12 +132,12 @@ impl Side {
     /// All that is left of a node that ends, spent or not.
     fn give_all(&mut self, to: Account, limit: &Limit, now: Nanos) -> Option<Row> {
         let ledger = self.ledgers.get_mut(&limit.terms.key)?;
-        let balance = ledger.balance();
-        if balance <= 0 {
+        if ledger.balance() <= 0 {
             return None;
         }
         limit.terms.ring.set_entitlement(0);
-        let totals = ledger.give(to, 0, balance);
+        // Nothing is held any more from here on.
+        let totals = ledger.give_all(to, limit.terms.ring.used());
         self.unconfirmed.insert((limit.terms.key, to), Some(now));
         Some(Row { limit: limit.terms.key, totals })
     }

@@ -5,7 +5,7 @@ use crate::escrow::{Handed, LimitKey};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HASH_BYTES: usize = 8;
 /// Cells of a limit; finer ones are put together, and counted as long as the youngest of them.
 const CELLS_MAX: usize = 64;
@@ -90,16 +90,6 @@ pub(crate) fn coarse(stamped: &[(u64, u64)]) -> Vec<(u64, u64)> {
     stamped.chunks(together).map(cell).collect()
 }
 
-/// Removes so much from the oldest cells.
-pub(crate) fn without_oldest(cells: &mut Vec<(u64, u64)>, mut amount: u64) {
-    for (_, cell) in cells.iter_mut() {
-        let taken = amount.min(*cell);
-        *cell -= taken;
-        amount -= taken;
-    }
-    cells.retain(|(_, cell)| *cell > 0);
-}
-
 pub(crate) fn write(record: &Record) -> Vec<u8> {
     // A record in memory cannot fail to be written.
     let body = postcard::to_allocvec(record).unwrap_or_default();
@@ -138,7 +128,7 @@ mod tests {
             key: LimitKey(7),
             counted_ns_max: 100,
             headroom: 5,
-            handed: Some(Handed { life: 1, shares: 2 }),
+            handed: Some(Handed { life: 1, units: 2 }),
             cells: vec![(90, 1), (10, 2), (0, 3)],
         };
         Record { at: when("a", 1, 2), is_exact: true, entries: vec![entry] }
@@ -196,14 +186,5 @@ mod tests {
             assert!(older(&coarse) <= older(&fine));
         }
         assert_eq!(super::coarse(&[]), []);
-    }
-
-    #[test]
-    fn what_was_handed_over_leaves_with_the_oldest() {
-        let mut cells = vec![(9, 4), (5, 4), (1, 4)];
-        without_oldest(&mut cells, 6);
-        assert_eq!(cells, [(5, 2), (1, 4)]);
-        without_oldest(&mut cells, 100);
-        assert_eq!(cells, []);
     }
 }

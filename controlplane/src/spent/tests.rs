@@ -105,6 +105,29 @@ async fn of_a_process_that_was_killed_short_windows_are_full_and_long_ones_lack_
     assert!(!second.hour.try_hold(10, second.clock.now()));
 }
 
+#[test]
+fn what_was_spent_by_a_larger_amount_stays_spent_when_that_comes_back() {
+    let scratch = Scratch::new();
+    let first = Process::start(&scratch);
+    first.spend(&first.minute, 900);
+    drop(first);
+    let change = |process: &mut Process, amount| {
+        process.minute.set_amount(amount);
+        process.minute.set_entitlement(amount);
+        process.follow(&[MINUTE, HOUR], false);
+    };
+    let clock = Clock::start();
+    let spent = Spent::open(Some(Arc::new(StateDir::open(&scratch.0).unwrap())), clock);
+    let ring = |seconds| Arc::new(LimitRing::new(Window::new(seconds * SECOND).unwrap(), 100, clock.now()));
+    let mut second = Process { spent, clock, minute: ring(60), hour: ring(3_600) };
+    second.follow(&[MINUTE, HOUR], false);
+    assert_eq!(second.minute.used(), 100);
+    for amount in [1_000, 200, 1_000] {
+        change(&mut second, amount);
+        assert_eq!(second.minute.used(), 1_000, "nobody knows that it were not all");
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_spent_beyond_what_is_on_disk_and_the_headroom() {
     let scratch = Scratch::new();
