@@ -3,7 +3,8 @@
 //! A limit's whole is [`FULL`] shares. A node may use `floor(shares / unit)` units, where a unit is
 //! `FULL / amount` shares, so the nodes' units never sum to more than the amount. A change of the
 //! amount needs no agreement: every node goes by its own idea of it, and while they differ, the
-//! sum is at most the larger one.
+//! sum is at most the larger one. What is spent is never told in shares: they would be fewer units
+//! by another amount, and the difference free a second time.
 
 use serde::{Deserialize, Serialize};
 use shared::limit::UNITS_MAX;

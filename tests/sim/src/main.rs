@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod limits;
+mod local;
 mod network;
 mod node;
 mod run;

@@ -1,11 +1,11 @@
 //! One simulated node: the gossip and the cluster state of production. No cores, no discovery: its
 //! peers are listed. What survives a crash is kept outside of it, as a disk would.
 
-use crate::network::SimulatedNetwork;
 use controlplane::addresses::Addresses;
 use controlplane::event::Event;
 use controlplane::gossip::identity::Generations;
 use controlplane::gossip::keyring::Keyring;
+use controlplane::gossip::network::Network;
 use controlplane::gossip::values::{ConfigurationMark, NodeValues, encode};
 use controlplane::gossip::{Gossip, GossipSettings};
 use controlplane::member::View;
@@ -88,7 +88,7 @@ impl Node {
     }
 
     /// Runs the node until it is crashed.
-    pub(crate) async fn run(self: Arc<Self>) -> turmoil::Result {
+    pub(crate) async fn run(self: Arc<Self>, network: Arc<dyn Network>) -> turmoil::Result {
         let clock = Clock::start().with_wall_error(self.wall_error_ms);
         let last_generation = {
             let mut seen = self.seen();
@@ -108,7 +108,7 @@ impl Node {
             own,
         );
         let (sender, mut events) = mpsc::channel(1_024);
-        let gossip = Gossip::start(settings, Arc::new(SimulatedNetwork), clock, sender).await?;
+        let gossip = Gossip::start(settings, network, clock, sender).await?;
         self.seen().last_generation = gossip.generation();
         let seeds: BTreeSet<_> = (0..SEEDS).map(address).filter(|seed| *seed != own).collect();
         gossip.follow(seeds);

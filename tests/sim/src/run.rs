@@ -1,5 +1,6 @@
 //! One seed: the cluster forms, faults come and go, and then every node must believe the same.
 
+use crate::network::SimulatedNetwork;
 use crate::node::{Node, WALL_BEGINS_MS, id, ip};
 use crate::scenario::{FAULTS_END, FORMING, Fault, Kind, Scenario};
 use crate::seeds::say;
@@ -80,7 +81,7 @@ impl Cluster {
         let nodes: Vec<_> = (0..scenario.nodes).map(Node::new).collect();
         for node in &nodes {
             let node = Arc::clone(node);
-            sim.host(ip(node.number), move || Arc::clone(&node).run());
+            sim.host(ip(node.number), move || Arc::clone(&node).run(Arc::new(SimulatedNetwork)));
         }
         Self { sim, is_cut: vec![vec![false; nodes.len()]; nodes.len()], nodes, loss: 0.0 }
     }
