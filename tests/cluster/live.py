@@ -69,12 +69,12 @@ class LiveCluster(Cluster):
 
 
 def head(node: Node) -> tuple[int, str] | None:
-    """The revision that a node's cores run."""
+    """The revision that every core of a node runs; `None` while some run another one."""
     status = node.status()
     if not status:
         return None
     mark = status["configuration"]
-    return mark["epoch"], mark["hash"]
+    return (mark["epoch"], mark["hash"]) if status["adopted_revision"] == mark["epoch"] else None
 
 
 class Admin:

@@ -19,6 +19,7 @@ const TIMER_FILES: &[&str] = &[
     "controlplane/src/gossip/life.rs",    // silence, counted in the time that a simulator keeps
     "controlplane/src/resolver.rs",       // when the system's resolver settings are read again
     "src/provider_sim/client.rs",         // when a silent client is given up
+    "tests/sim/src/local.rs",             // when what is on its way arrives, in virtual time
 ];
 
 /// Who may start threads in the product: a node, and the simulated provider, which is a program of
