@@ -41,7 +41,7 @@ def test_a_large_configuration_and_a_change_of_one_key(live: LiveCluster, pytest
         text["providers"][f"p{number}"] = {**lab, "keys": [{**lab["keys"][0], "models": [f"m{number}"]}]}
     text["governance"]["virtual_keys"] += [
         {"id": f"v{number}", "name": f"v{number}", "value": f"sk-bf-{number:032}", "is_active": True}
-        for number in range(count)
+        for number in range(count - 1)  # and the one of the clients
     ]
     node.configure(text)
     name = f"{count} virtual keys and {PROVIDERS} providers"
