@@ -8,20 +8,26 @@
 
 mod alarm;
 mod answer;
+mod child;
 mod clock;
 mod command;
 mod connection;
+mod counters;
+mod epoll_relay;
 mod load;
 #[cfg(test)]
 mod loopback_tests;
 mod minimal_proxy;
 mod node_memory;
+mod peer;
 mod relay;
 mod replay;
 mod request_cost;
+mod rig;
 mod ring;
 mod rows;
 mod simulated;
+mod spread;
 mod sse;
 mod streams;
 mod tally;

@@ -1,4 +1,4 @@
-//! `perf relay` and `perf minimal-proxy`: the two floors, started the same way.
+//! `perf relay`, `perf relay-epoll` and `perf minimal-proxy`: the floors, started the same way.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 
 use super::{CommandError, Verdict, doing};
-use crate::{clock, minimal_proxy, relay, ring, rows::say, target::loopback};
+use crate::{clock, epoll_relay, minimal_proxy, relay, ring, rows::say, target::loopback};
 
 /// Longest life of a floor that nobody stopped, in seconds.
 const LIFE_SECONDS_MAX: u64 = 86_400;
@@ -31,26 +31,26 @@ pub(super) struct FloorArgs {
 }
 
 pub(super) fn relay(args: &FloorArgs) -> Result<Verdict, CommandError> {
-    run("relay", args, relay::serve)
+    on_ring("relay", args, relay::serve)
+}
+
+pub(super) fn relay_epoll(args: &FloorArgs) -> Result<Verdict, CommandError> {
+    let (listen, to, end) = args.start()?;
+    say(&format!("relay-epoll: {listen} -> {to} over epoll"));
+    epoll_relay::serve(listen, to, end).map_err(doing("listening"))?;
+    Ok(Verdict::Clean)
 }
 
 pub(super) fn minimal_proxy(args: &FloorArgs) -> Result<Verdict, CommandError> {
-    run("minimal-proxy", args, minimal_proxy::serve)
+    on_ring("minimal-proxy", args, minimal_proxy::serve)
 }
 
-fn run(
+fn on_ring(
     name: &str,
     args: &FloorArgs,
     serve: impl AsyncFnOnce(SocketAddr, SocketAddr, Instant) -> io::Result<()>,
 ) -> Result<Verdict, CommandError> {
-    let listen = loopback(&args.listen)?;
-    let to = loopback(&args.to)?;
-    if let Some(id) = args.pin
-        && !core_affinity::set_for_current(core_affinity::CoreId { id })
-    {
-        return Err(CommandError::Usage(format!("core {id} cannot be pinned to")));
-    }
-    let end = clock::now() + Duration::from_secs(args.seconds.min(LIFE_SECONDS_MAX));
+    let (listen, to, end) = args.start()?;
     ring::run(async |driver| {
         say(&format!("{name}: {listen} -> {to} over {}", driver.name()));
         serve(listen, to, end).await
@@ -58,4 +58,18 @@ fn run(
     .map_err(doing("starting the ring"))?
     .map_err(doing("listening"))?;
     Ok(Verdict::Clean)
+}
+
+impl FloorArgs {
+    /// Pins this program; then where it listens, what it passes everything on to, and until when.
+    fn start(&self) -> Result<(SocketAddr, SocketAddr, Instant), CommandError> {
+        let listen = loopback(&self.listen)?;
+        let to = loopback(&self.to)?;
+        if let Some(id) = self.pin
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            return Err(CommandError::Usage(format!("core {id} cannot be pinned to")));
+        }
+        Ok((listen, to, clock::now() + Duration::from_secs(self.seconds.min(LIFE_SECONDS_MAX))))
+    }
 }

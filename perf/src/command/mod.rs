@@ -6,14 +6,15 @@ mod replay;
 mod request_cost;
 mod streams;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::{
-    replay::trace::TraceError, request_cost::RequestCostError, rows::Rows, simulated::StatsError, target::TargetError,
-};
+use crate::{replay::trace::TraceError, rig::RigError, rows::Rows, simulated::StatsError, target::TargetError};
 
 /// Measures a node from outside: load, streams, cost of a request, replay of recorded traffic.
 #[derive(Debug, Parser)]
@@ -29,6 +30,8 @@ enum Command {
     Load(load::LoadArgs),
     /// Raw byte relay: the floor that a proxy is compared with
     Relay(floor::FloorArgs),
+    /// The same on epoll, without a runtime
+    RelayEpoll(floor::FloorArgs),
     /// Minimal HTTP/1.1 proxy: the other floor, which reads heads and does nothing with them
     MinimalProxy(floor::FloorArgs),
     /// Thousands of concurrent SSE streams, every event checked, with the node's memory
@@ -76,7 +79,7 @@ pub(crate) enum CommandError {
     Stats(#[from] StatsError),
     /// Starting or measuring a process.
     #[error(transparent)]
-    RequestCost(#[from] RequestCostError),
+    Rig(#[from] RigError),
     /// Two arguments that do not go together, or a value out of bounds.
     #[error("{0}")]
     Usage(String),
@@ -88,6 +91,14 @@ fn seconds(value: f64) -> Result<Duration, CommandError> {
         .ok()
         .filter(|time| time.as_secs() <= 86_400)
         .ok_or_else(|| CommandError::Usage(format!("{value} is no number of seconds up to a day")))
+}
+
+/// The `deepintshield` binary that was named, or the one beside this program.
+fn node_binary(named: Option<&Path>) -> Result<PathBuf, CommandError> {
+    match named {
+        Some(node) => Ok(node.to_owned()),
+        None => Ok(std::env::current_exe().map_err(doing("finding this program"))?.with_file_name("deepintshield")),
+    }
 }
 
 /// Names what was tried when an I/O error goes up.
@@ -129,6 +140,7 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
     match line.command {
         Command::Load(args) => load::run(&args),
         Command::Relay(args) => floor::relay(&args),
+        Command::RelayEpoll(args) => floor::relay_epoll(&args),
         Command::MinimalProxy(args) => floor::minimal_proxy(&args),
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
