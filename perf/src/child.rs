@@ -76,13 +76,19 @@ impl Child {
         self.process.id()
     }
 
+    /// Fails with its last words when it has ended.
+    pub(crate) fn check_alive(&mut self) -> io::Result<()> {
+        match self.process.try_wait()? {
+            Some(status) => Err(self.told(&format!("it ended with {status} instead of listening"))),
+            None => Ok(()),
+        }
+    }
+
     /// Returns when it accepts connections at `address`.
     pub(crate) fn wait_for(&mut self, address: SocketAddr) -> io::Result<()> {
         let deadline = clock::now() + START_MAX;
         while clock::now() < deadline {
-            if let Some(status) = self.process.try_wait()? {
-                return Err(self.told(&format!("it ended with {status} instead of listening")));
-            }
+            self.check_alive()?;
             let is_accepted = TcpStream::connect_timeout(&address, LOOK_INTERVAL).is_ok();
             std::thread::sleep(LOOK_INTERVAL);
             // Somebody else may have the address, and then this process has just given up.

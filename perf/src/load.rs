@@ -65,6 +65,8 @@ pub(crate) struct Load {
     pub(crate) until: Until,
     /// Longest silence of the peer.
     pub(crate) silence_max: Duration,
+    /// Every request comes over a connection of its own.
+    pub(crate) reconnects: bool,
     /// A body of another length is a failure.
     pub(crate) expected_bytes: Option<u64>,
 }
@@ -154,7 +156,7 @@ async fn drive(lane: usize, progress: Rc<Progress>, watchdog: Rc<Watchdog>) -> i
             Ok(answer) => {
                 let took = clock::now().saturating_duration_since(from);
                 tally.answered(answer.status, took);
-                connection = answer.keeps_alive.then_some(open);
+                connection = (answer.keeps_alive && !load.reconnects).then_some(open);
             }
             Err(failure) => tally.failed(failure, 1),
         }

@@ -1,5 +1,5 @@
-//! Measures a whole node: load, streams, the cost of a request beside a raw relay, and
-//! the replay of recorded traffic. `README.md` says what each command answers.
+//! Measures a whole node: load, streams, the cost of a request beside a raw relay, the
+//! comparison with other proxies, and the replay of recorded traffic. `README.md` says what each command answers.
 //!
 //! It knows nothing of the gateway's code: only HTTP, a process id and a configuration
 //! file. It sends to loopback addresses only.
@@ -11,9 +11,11 @@ mod answer;
 mod child;
 mod clock;
 mod command;
+mod compare;
 mod connection;
 mod counters;
 mod epoll_relay;
+mod idle;
 mod load;
 #[cfg(test)]
 mod loopback_tests;

@@ -10,7 +10,7 @@ use crate::{
     load::{self, Load, LoadResult, Pace, Until},
     peer::{NODES, Peer, Places, Wire},
     ring, simulated,
-    target::{Target, TargetError, chat_body, loopback},
+    target::{Header, Target, TargetError, chat_body, loopback},
 };
 
 /// Longest silence of a proxy before a request counts as failed.
@@ -176,10 +176,19 @@ impl Rig {
         Ok(running)
     }
 
-    /// A closed loop of chat requests to the proxy, with what `peer` wants to have sent.
-    pub(crate) fn load(&self, peer: Peer, body: &Body, connections: usize, until: Until) -> Result<Load, RigError> {
-        let target = Target::parse(&format!("http://{}/v1/chat/completions", self.places.listen))?;
-        let headers = self.places.headers(peer);
+    /// A closed loop of chat requests, with what `peer` wants to have sent and `further` headers; to
+    /// the provider itself where there is no peer.
+    pub(crate) fn load(
+        &self,
+        peer: Option<Peer>,
+        body: &Body,
+        further: &[Header],
+        connections: usize,
+        until: Until,
+    ) -> Result<Load, RigError> {
+        let address = if peer.is_some() { self.places.listen } else { self.places.provider };
+        let target = Target::parse(&format!("http://{address}/v1/chat/completions"))?;
+        let headers = [&self.places.headers(peer), further].concat();
         Ok(Load {
             request: target.post(&headers, &chat_body(&body.model, body.bytes)),
             target,
@@ -187,6 +196,7 @@ impl Rig {
             pace: Pace::Closed,
             until,
             silence_max: SILENCE_MAX,
+            reconnects: false,
             expected_bytes: None,
         })
     }

@@ -1,5 +1,6 @@
 //! The command line, and what each command prints. The measuring itself is elsewhere.
 
+mod compare;
 mod floor;
 mod load;
 mod replay;
@@ -38,6 +39,8 @@ enum Command {
     Streams(streams::StreamsArgs),
     /// CPU and instructions of one proxied request, beside the raw relay, in one run
     RequestCost(request_cost::RequestCostArgs),
+    /// Nginx, `HAProxy`, Envoy, raw relays and the node under the same loads, in one run
+    Compare(compare::CompareArgs),
     /// Recorded LLM traffic, with what an exact limiter would have admitted of it
     Replay(replay::ReplayArgs),
 }
@@ -144,6 +147,7 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
         Command::MinimalProxy(args) => floor::minimal_proxy(&args),
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Replay(args) => replay::run(&args),
     }
 }

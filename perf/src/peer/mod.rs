@@ -185,9 +185,9 @@ impl Places {
 
     /// Sent with every request: a virtual key, which only the gateway looks at, and what this peer
     /// needs to find the provider.
-    pub(crate) fn headers(&self, peer: Peer) -> Vec<Header> {
+    pub(crate) fn headers(&self, peer: Option<Peer>) -> Vec<Header> {
         let mut headers = vec![Header::new("authorization", format!("Bearer {VIRTUAL_KEY}"))];
-        if peer == Peer::Portkey {
+        if peer == Some(Peer::Portkey) {
             headers.push(Header::new("x-portkey-provider", "openai"));
             headers.push(Header::new("x-portkey-custom-host", format!("http://{}/v1", self.provider)));
         }

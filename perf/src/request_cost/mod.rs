@@ -126,7 +126,7 @@ fn start(
     peer: Peer,
     with: impl FnOnce(Command) -> Command,
 ) -> Result<(Running, Load), RigError> {
-    let load = rig.load(peer, &what.body, what.connections, Until::Requests(what.requests))?;
+    let load = rig.load(Some(peer), &what.body, &[], what.connections, Until::Requests(what.requests))?;
     Ok((rig.start(peer, Wire::default(), &load, with)?, load))
 }
 
