@@ -86,6 +86,7 @@ fn load_of(address: SocketAddr, requests: u64) -> Load {
         pace: Pace::Closed,
         until: Until::Requests(requests),
         silence_max: Duration::from_millis(300),
+        tls: None,
         reconnects: false,
         expected_bytes: None,
     }

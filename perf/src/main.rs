@@ -34,6 +34,7 @@ mod sse;
 mod streams;
 mod tally;
 mod target;
+mod tls;
 mod watchdog;
 
 use std::process::ExitCode;

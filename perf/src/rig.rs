@@ -11,6 +11,7 @@ use crate::{
     peer::{NODES, Peer, Places, Wire},
     ring, simulated,
     target::{Header, Target, TargetError, chat_body, loopback},
+    tls,
 };
 
 /// Longest silence of a proxy before a request counts as failed.
@@ -70,6 +71,10 @@ pub(crate) enum RigError {
 pub(crate) struct Rig {
     /// What its end takes back.
     provider: Option<Child>,
+    /// TLS before the provider.
+    front: Option<Child>,
+    /// What the load says over TLS.
+    tls: Option<tls::Client>,
     /// Where everything is.
     pub(crate) places: Places,
     proxy_core: usize,
@@ -106,6 +111,8 @@ impl Rig {
         };
         let mut rig = Self {
             provider: None,
+            front: None,
+            tls: None,
             places,
             proxy_core: settings.proxy_core,
             load_core: settings.load_core,
@@ -118,8 +125,21 @@ impl Rig {
         Ok(rig)
     }
 
+    /// Makes a certificate, and lets the provider be reached with TLS too.
+    pub(crate) fn add_tls(&mut self) -> Result<(), RigError> {
+        let certificate = self.places.make_certificate().map_err(child_error("openssl"))?;
+        self.tls = Some(tls::Client::new(&certificate.certificate).map_err(io_error("reading the certificate"))?);
+        self.places.certificate = Some(certificate);
+        let command = self.places.tls_front().map_err(child_error("tls-front"))?;
+        self.front = Some(self.start_beside("tls-front", command, self.places.provider_tls)?);
+        Ok(())
+    }
+
     /// Ends the provider.
     pub(crate) fn stop(mut self) -> Result<(), RigError> {
+        if let Some(front) = self.front.take() {
+            front.stop().map_err(child_error("tls-front"))?;
+        }
         match self.provider.take() {
             Some(provider) => provider.stop().map(drop).map_err(child_error("simulated provider")),
             None => Ok(()),
@@ -176,6 +196,11 @@ impl Rig {
         Ok(running)
     }
 
+    /// What a load needs for TLS; none where no certificate was made.
+    pub(crate) fn tls(&self) -> Option<tls::Client> {
+        self.tls.clone()
+    }
+
     /// A closed loop of chat requests, with what `peer` wants to have sent and `further` headers; to
     /// the provider itself where there is no peer.
     pub(crate) fn load(
@@ -196,6 +221,7 @@ impl Rig {
             pace: Pace::Closed,
             until,
             silence_max: SILENCE_MAX,
+            tls: None,
             reconnects: false,
             expected_bytes: None,
         })

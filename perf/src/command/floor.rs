@@ -1,15 +1,17 @@
-//! `perf relay`, `perf relay-epoll` and `perf minimal-proxy`: the floors, started the same way.
+//! `perf relay`, `perf relay-epoll` and `perf minimal-proxy`: the floors; and `perf tls-front`,
+//! which stands before a provider that is reached with TLS. All are started the same way.
 
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 
 use super::{CommandError, Verdict, doing};
-use crate::{clock, epoll_relay, minimal_proxy, relay, ring, rows::say, target::loopback};
+use crate::{clock, epoll_relay, minimal_proxy, relay, ring, rows::say, target::loopback, tls};
 
 /// Longest life of a floor that nobody stopped, in seconds.
 const LIFE_SECONDS_MAX: u64 = 86_400;
@@ -43,6 +45,23 @@ pub(super) fn relay_epoll(args: &FloorArgs) -> Result<Verdict, CommandError> {
 
 pub(super) fn minimal_proxy(args: &FloorArgs) -> Result<Verdict, CommandError> {
     on_ring("minimal-proxy", args, minimal_proxy::serve)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TlsFrontArgs {
+    #[command(flatten)]
+    floor: FloorArgs,
+    /// The certificate chain that is shown, PEM
+    #[arg(long, value_name = "FILE")]
+    certificate: PathBuf,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+}
+
+pub(super) fn tls_front(args: &TlsFrontArgs) -> Result<Verdict, CommandError> {
+    let server = tls::Server::new(&args.certificate, &args.key).map_err(doing("reading the certificate"))?;
+    on_ring("tls-front", &args.floor, async |listen, to, end| tls::serve(server, listen, to, end).await)
 }
 
 fn on_ring(

@@ -35,6 +35,8 @@ enum Command {
     RelayEpoll(floor::FloorArgs),
     /// Minimal HTTP/1.1 proxy: the other floor, which reads heads and does nothing with them
     MinimalProxy(floor::FloorArgs),
+    /// Ends TLS before a provider that knows none
+    TlsFront(floor::TlsFrontArgs),
     /// Thousands of concurrent SSE streams, every event checked, with the node's memory
     Streams(streams::StreamsArgs),
     /// CPU and instructions of one proxied request, beside the raw relay, in one run
@@ -145,6 +147,7 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
         Command::Relay(args) => floor::relay(&args),
         Command::RelayEpoll(args) => floor::relay_epoll(&args),
         Command::MinimalProxy(args) => floor::minimal_proxy(&args),
+        Command::TlsFront(args) => floor::tls_front(&args),
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
         Command::Compare(args) => compare::run(&args),

@@ -102,7 +102,8 @@ pub(super) fn closed_load(what: &Compare, rig: &Rig, scenario: Scenario, peer: O
     let body = Body { model: what.model.clone(), bytes };
     let tokens = answer_tokens.map(|tokens| Header::new(crate::simulated::COMPLETION_TOKENS, tokens.to_string()));
     let load = rig.load(peer, &body, tokens.as_slice(), connections, Until::Elapsed(what.seconds))?;
-    Ok(Load { reconnects, ..load })
+    let tls = if scenario.wire().clients_tls { rig.tls() } else { None };
+    Ok(Load { reconnects, tls, ..load })
 }
 
 /// How many; anything but a complete 200 disqualifies.

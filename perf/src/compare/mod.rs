@@ -68,7 +68,9 @@ impl From<RigError> for Trouble {
 
 /// Runs everything. Says whether nothing failed; what is absent is no failure.
 pub(crate) fn run(what: &Compare) -> Result<bool, RigError> {
-    let rig = Rig::new(&what.rig)?;
+    let mut rig = Rig::new(&what.rig)?;
+    let needs_tls = what.scenarios.iter().any(|scenario| scenario.needs_tls());
+    let no_tls = if needs_tls { rig.add_tls().err().map(|error| error.to_string()) } else { None };
     let mut rows = Rows::new("compare");
     let mut results = Results::default();
     // Who could not be started once is not waited for again.
@@ -79,7 +81,8 @@ pub(crate) fn run(what: &Compare) -> Result<bool, RigError> {
             rows.set_scenario(scenario.name());
             for (name, peer) in subjects(what, scenario) {
                 say(&format!("round {round}: {}: {name}", scenario.name()));
-                let outcome = match (absent.get(name), peer.and_then(|peer| scenario.excludes(peer))) {
+                let missing = absent.get(name).or(no_tls.as_ref().filter(|_| scenario.needs_tls()));
+                let outcome = match (missing, peer.and_then(|peer| scenario.excludes(peer))) {
                     (Some(reason), _) => Outcome::Absent(reason.clone()),
                     (None, Some(reason)) => Outcome::Absent(reason.to_owned()),
                     (None, None) => cell(what, &rig, scenario, peer),

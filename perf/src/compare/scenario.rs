@@ -191,10 +191,18 @@ impl Scenario {
         }
     }
 
+    /// On either side.
+    pub(super) fn needs_tls(self) -> bool {
+        self.wire().clients_tls || self.wire().provider_tls
+    }
+
     /// Why `peer` has no part in it; `None` where it has.
     pub(super) fn excludes(self, peer: Peer) -> Option<&'static str> {
         if peer.is_slow() && self != Self::Throughput {
             return Some("measured in the first scenario only");
+        }
+        if peer == Peer::GatewayNoLimits && self == Self::StartUp {
+            return Some("starts as gateway-all does");
         }
         peer.lacks(self.wire())
     }
@@ -217,7 +225,7 @@ impl Scenario {
             ],
             Method::Idle { .. } => &["memory_per_connection", "cpu_idle"],
             Method::StartUp => &["start_to_answer", "snapshot_to_ready", "resident_idle_2_cores"],
-            Method::SystemCalls => &["system_calls_per_request"],
+            Method::SystemCalls => &["system_calls_per_request", "system_calls_of_one_at_a_time"],
         }
     }
 }

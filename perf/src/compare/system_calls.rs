@@ -1,5 +1,6 @@
 //! System calls of a request. strace counts them, and slows the process down so much that it finds
-//! more work at each wait: the figure is a lower bound for whoever takes work in batches.
+//! more work at each wait: for whoever takes work in batches, the figure of 64 connections is a
+//! lower bound, and that of a single connection, where there is no batch, an upper one.
 
 use std::{fs, io, process::Command, time::Duration};
 
@@ -26,22 +27,31 @@ const ATTACH_MAX: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(super) fn count(what: &Compare, rig: &Rig, scenario: Scenario, peer: Peer) -> Result<Vec<Figure>, Trouble> {
-    let name = peer.name();
     let load = closed_load(what, rig, scenario, Some(peer))?;
     let running = start(rig, scenario, peer, &load)?;
     send(Load { until: Until::Requests(REQUESTS / 10), ..load.clone() })?;
+    let one = Load { connections: 1, until: Until::Requests(REQUESTS / 10), ..load.clone() };
+    let many = Load { until: Until::Requests(REQUESTS), ..load };
+    let figures = vec![
+        Figure::new("system_calls_per_request", traced(rig, running.pid(), many)?, "calls"),
+        Figure::new("system_calls_of_one_at_a_time", traced(rig, running.pid(), one)?, "calls"),
+    ];
+    running.stop(peer.name())?;
+    Ok(figures)
+}
+
+/// System calls of all threads for each request of `load`.
+fn traced(rig: &Rig, pid: u32, load: Load) -> Result<f64, Trouble> {
     let output = rig.places.scratch.join("strace");
     let mut command = Command::new("strace");
-    command.args(["-c", "-f", "-q", "-p", &running.pid().to_string(), "-o"]).arg(&output);
+    command.args(["-c", "-f", "-q", "-p", &pid.to_string(), "-o"]).arg(&output);
     let strace = Child::start("strace", &mut command, &rig.places.scratch);
     let mut strace = strace.map_err(|error| Trouble::Absent(format!("strace: {error}")))?;
-    wait_until_attached(running.pid()).map_err(child_error("strace"))?;
-    let result = send(Load { until: Until::Requests(REQUESTS), ..load })?;
+    wait_until_attached(pid).map_err(child_error("strace"))?;
+    let result = send(load)?;
     strace.end_with(Signal::SIGINT).map_err(child_error("strace"))?;
-    running.stop(name)?;
-    let answers = all_answered(&result)?;
     let text = fs::read_to_string(output).map_err(trouble("reading strace's table"))?;
-    Ok(vec![Figure::new("system_calls_per_request", total(&text) as f64 / answers, "calls")])
+    Ok(total(&text) as f64 / all_answered(&result)?)
 }
 
 fn wait_until_attached(pid: u32) -> io::Result<()> {

@@ -108,7 +108,7 @@ impl Peer {
 /// A certificate for the loopback address and its key, both PEM, and both in one file.
 #[derive(Debug, Clone)]
 pub(crate) struct Certificate {
-    /// The certificate, which is its own root.
+    /// The certificate, which is its own authority.
     pub(crate) certificate: PathBuf,
     /// Its key.
     pub(crate) key: PathBuf,
@@ -148,6 +148,33 @@ impl Places {
         command.args(["provider-sim", "--listen", &self.provider.to_string()]);
         command.args(["--completion-tokens", ANSWER_TOKENS]);
         command
+    }
+
+    /// Ends TLS before the simulated provider.
+    pub(crate) fn tls_front(&self) -> io::Result<Command> {
+        let certificate = self.certificate()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["tls-front", "--listen", &self.provider_tls.to_string(), "--to", &self.provider.to_string()]);
+        command.arg("--certificate").arg(&certificate.certificate).arg("--key").arg(&certificate.key);
+        Ok(command)
+    }
+
+    /// A new certificate of its own authority (P-256), for two days.
+    pub(crate) fn make_certificate(&self) -> io::Result<Certificate> {
+        let [certificate, key, both] = ["certificate.pem", "key.pem", "both.pem"].map(|name| self.scratch.join(name));
+        let made = system_command("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+            .args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .output()?;
+        if !made.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned()));
+        }
+        fs::write(&both, fs::read_to_string(&certificate)? + &fs::read_to_string(&key)?)?;
+        Ok(Certificate { certificate, key, both })
     }
 
     /// The command that starts this proxy, its configuration written.
