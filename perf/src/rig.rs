@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::{
     child::{Child, Scratch},
     load::{self, Load, LoadResult, Pace, Until},
-    peer::{NODES, Peer, Places, Wire},
+    peer::{NODES, Peer, Places, Wire, make_certificate},
     ring, simulated,
     target::{Header, Target, TargetError, chat_body, loopback},
     tls,
@@ -127,7 +127,7 @@ impl Rig {
 
     /// Makes a certificate, and lets the provider be reached with TLS too.
     pub(crate) fn add_tls(&mut self) -> Result<(), RigError> {
-        let certificate = self.places.make_certificate().map_err(child_error("openssl"))?;
+        let certificate = make_certificate(&self.places.scratch).map_err(child_error("openssl"))?;
         self.tls = Some(tls::Client::new(&certificate.certificate).map_err(io_error("reading the certificate"))?);
         self.places.certificate = Some(certificate);
         let command = self.places.tls_front().map_err(child_error("tls-front"))?;

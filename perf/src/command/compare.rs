@@ -64,6 +64,9 @@ pub(super) struct CompareArgs {
     /// Write the values as JSON lines to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a plot of each scenario (SVG) to this folder
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &CompareArgs) -> Result<Verdict, CommandError> {
@@ -96,6 +99,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Verdict, CommandError> {
         settle: seconds(args.settle)?,
         model: args.model.clone(),
         json: args.json.clone(),
+        plots: args.plots.clone(),
     };
     Ok(Verdict::clean_if(compare::run(&what)?))
 }

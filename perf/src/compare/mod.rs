@@ -5,6 +5,7 @@
 
 mod goals;
 mod measure;
+mod plot;
 mod results;
 mod scenario;
 mod start_up;
@@ -22,7 +23,7 @@ pub(crate) use scenario::Scenario;
 
 use crate::{
     peer::Peer,
-    rig::{Rig, RigError, RigSettings},
+    rig::{Rig, RigError, RigSettings, io_error},
     rows::{Rows, say},
 };
 use results::{Figure, Outcome, Results};
@@ -52,6 +53,8 @@ pub(crate) struct Compare {
     pub(crate) model: String,
     /// Where the JSON lines go, after every cell.
     pub(crate) json: Option<PathBuf>,
+    /// Where the plots go.
+    pub(crate) plots: Option<PathBuf>,
 }
 
 /// Why a cell has no figures.
@@ -100,6 +103,9 @@ pub(crate) fn run(what: &Compare) -> Result<bool, RigError> {
     rows.set_run(0);
     summarise(&mut rows, &what.scenarios, &results);
     save(&rows, what.json.as_deref())?;
+    if let Some(folder) = &what.plots {
+        plot::write_all(&results, &what.scenarios, folder).map_err(io_error("writing the plots"))?;
+    }
     for &scenario in &what.scenarios {
         say(&table::of_scenario(&results, scenario));
     }
@@ -162,5 +168,5 @@ fn summarise(rows: &mut Rows, scenarios: &[Scenario], results: &Results) {
 }
 
 fn save(rows: &Rows, json: Option<&Path>) -> Result<(), RigError> {
-    rows.save(json).map_err(crate::rig::io_error("writing the results"))
+    rows.save(json).map_err(io_error("writing the results"))
 }

@@ -1,6 +1,8 @@
 //! `LiteLLM` and Portkey: one process each, no key store, no log of requests.
 
-use std::{fs, io, process::Command};
+use std::{io, process::Command};
+
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
 
 use super::Places;
 
@@ -45,12 +47,8 @@ pub(super) fn portkey(places: &Places) -> io::Result<Command> {
 }
 
 fn only_loopback_is_up() -> io::Result<bool> {
-    for device in fs::read_dir("/sys/class/net")? {
-        let device = device?;
-        let state = fs::read_to_string(device.path().join("operstate"))?;
-        if device.file_name() != "lo" && state.trim() != "down" {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let mut devices = getifaddrs()?;
+    Ok(devices.all(|device| {
+        !device.flags.contains(InterfaceFlags::IFF_UP) || device.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+    }))
 }

@@ -159,24 +159,6 @@ impl Places {
         Ok(command)
     }
 
-    /// A new certificate of its own authority (P-256), for two days.
-    pub(crate) fn make_certificate(&self) -> io::Result<Certificate> {
-        let [certificate, key, both] = ["certificate.pem", "key.pem", "both.pem"].map(|name| self.scratch.join(name));
-        let made = system_command("openssl")
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-            .args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .output()?;
-        if !made.status.success() {
-            return Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned()));
-        }
-        fs::write(&both, fs::read_to_string(&certificate)? + &fs::read_to_string(&key)?)?;
-        Ok(Certificate { certificate, key, both })
-    }
-
     /// The command that starts this proxy, its configuration written.
     pub(crate) fn command(&self, peer: Peer, wire: Wire) -> io::Result<Command> {
         match peer {
@@ -243,6 +225,24 @@ impl Places {
         fs::write(&path, text)?;
         Ok(path)
     }
+}
+
+/// A new certificate of its own authority (P-256), for two days.
+pub(crate) fn make_certificate(folder: &Path) -> io::Result<Certificate> {
+    let [certificate, key, both] = ["certificate.pem", "key.pem", "both.pem"].map(|name| folder.join(name));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()?;
+    if !made.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned()));
+    }
+    fs::write(&both, fs::read_to_string(&certificate)? + &fs::read_to_string(&key)?)?;
+    Ok(Certificate { certificate, key, both })
 }
 
 /// A program of the system: Debian keeps some where an ordinary user's PATH does not look.

@@ -25,8 +25,9 @@ fn configuration(peer: Peer, wire: Wire) -> String {
     let before: BTreeSet<PathBuf> = files(folder.path());
     let places = places(folder.path());
     places.command(peer, wire).expect("a command");
-    let written = files(folder.path()).difference(&before).filter(|path| !path.ends_with("certificate.pem")).cloned();
-    let written: Vec<PathBuf> = written.collect();
+    let mut written = files(folder.path());
+    written.retain(|path| !before.contains(path) && !path.ends_with("certificate.pem"));
+    let written: Vec<PathBuf> = written.into_iter().collect();
     assert_eq!(written.len(), 1, "one configuration: {written:?}");
     fs::read_to_string(&written[0]).expect("text")
 }
