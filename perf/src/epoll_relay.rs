@@ -5,12 +5,9 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    time::Instant,
 };
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-
-use crate::clock;
 
 /// Most relayed connections at a time; two descriptors each.
 const CONNECTIONS_MAX: usize = 9_900;
@@ -18,15 +15,15 @@ const CONNECTIONS_MAX: usize = 9_900;
 const READ_BYTES: usize = 8 * 1024;
 /// Events of one wait.
 const EVENTS_MAX: usize = 256;
-/// Longest wait, in milliseconds: how late the end is noticed.
+/// Longest wait, in milliseconds.
 const WAIT_MILLIS: u16 = 100;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4_096;
 /// Stands for the listener among the numbers of ends.
 const LISTENER: u64 = u64::MAX;
 
-/// Relays from `listen` to `to` until `end`.
-pub(crate) fn serve(listen: SocketAddr, to: SocketAddr, end: Instant) -> io::Result<()> {
+/// Relays from `listen` to `to` until `is_over`, which is asked ten times a second at least.
+pub(crate) fn serve(listen: SocketAddr, to: SocketAddr, is_over: impl Fn() -> bool) -> io::Result<()> {
     let listener = bind(listen)?;
     let mut relay = Relay {
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -36,7 +33,7 @@ pub(crate) fn serve(listen: SocketAddr, to: SocketAddr, end: Instant) -> io::Res
     };
     relay.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
     let mut events = [EpollEvent::empty(); EVENTS_MAX];
-    while clock::now() < end {
+    while !is_over() {
         let count = match relay.epoll.wait(&mut events, EpollTimeout::from(WAIT_MILLIS)) {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => continue,

@@ -1,7 +1,13 @@
 //! The measuring tools against a small server in the same ring that answers by script, so
 //! that what they count can be compared with what was done to them.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use monoio::{
     io::{AsyncReadRent, AsyncWriteRentExt},
@@ -172,23 +178,27 @@ fn the_relay_changes_nothing() {
 #[test]
 fn the_relay_on_epoll_changes_nothing_however_much_waits_to_be_sent() {
     const ANSWER_BYTES: usize = 3_000_000;
-    let (listen, end) = (free_address(), clock::now() + Duration::from_mins(1));
-    let (tell, told) = std::sync::mpsc::channel();
-    // It has no runtime: a thread of its own, which ends with the test.
-    std::thread::spawn(move || {
-        let provider: SocketAddr = told.recv().expect("an address");
-        epoll_relay::serve(listen, provider, end)
-    });
-    let result = ring::run(async move |_| {
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {ANSWER_BYTES}\r\n\r\n");
-        let provider = serve(move |_, _| Reply::Send(head.clone() + &"x".repeat(ANSWER_BYTES)));
-        tell.send(provider).expect("the relay waits for it");
-        while std::net::TcpStream::connect(listen).is_err() {
-            assert!(clock::now() < end, "it does not listen");
-            monoio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let load = Load { connections: 4, expected_bytes: Some(ANSWER_BYTES as u64), ..load_of(listen, 12) };
-        load::run(Load { silence_max: Duration::from_secs(20), ..load }).await
+    let (listen, deadline) = (free_address(), clock::now() + Duration::from_mins(1));
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let is_over = &AtomicBool::new(false);
+    // It has no runtime, so it has a thread.
+    let result = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let provider: SocketAddr = told.recv().expect("an address");
+            epoll_relay::serve(listen, provider, || is_over.load(Ordering::Relaxed) || clock::now() >= deadline)
+        });
+        let result = ring::run(async move |_| {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {ANSWER_BYTES}\r\n\r\n");
+            let provider = serve(move |_, _| Reply::Send(head.clone() + &"x".repeat(ANSWER_BYTES)));
+            tell.send(provider).expect("the relay waits for it");
+            while std::net::TcpStream::connect(listen).is_err() && clock::now() < deadline {
+                monoio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let load = Load { connections: 4, expected_bytes: Some(ANSWER_BYTES as u64), ..load_of(listen, 12) };
+            load::run(Load { silence_max: Duration::from_secs(20), ..load }).await
+        });
+        is_over.store(true, Ordering::Relaxed);
+        result
     });
     let result = result.expect("a ring").expect("a run");
     assert_eq!((result.tally.with_status(200), result.tally.not_ok(), result.connects), (12, 0, 4));
@@ -199,8 +209,8 @@ fn a_provider_behind_tls_answers_whole_over_kept_and_new_connections() {
     const ANSWER_BYTES: usize = 100_000;
     let folder = Scratch::new().expect("a folder");
     let certificate = make_certificate(folder.path()).expect("openssl makes one");
-    let server = tls::Server::new(&certificate.certificate, &certificate.key).expect("a certificate");
-    let client = tls::Client::new(&certificate.certificate).expect("a certificate");
+    let server = tls::Server::new(&certificate.chain, &certificate.key).expect("a certificate");
+    let client = tls::Client::new(&certificate.chain).expect("a certificate");
     let result = ring::run(async move |_| {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {ANSWER_BYTES}\r\n\r\n");
         let provider = serve(move |_, _| Reply::Send(head.clone() + &"x".repeat(ANSWER_BYTES)));

@@ -128,7 +128,7 @@ impl Rig {
     /// Makes a certificate, and lets the provider be reached with TLS too.
     pub(crate) fn add_tls(&mut self) -> Result<(), RigError> {
         let certificate = make_certificate(&self.places.scratch).map_err(child_error("openssl"))?;
-        self.tls = Some(tls::Client::new(&certificate.certificate).map_err(io_error("reading the certificate"))?);
+        self.tls = Some(tls::Client::new(&certificate.chain).map_err(io_error("reading the certificate"))?);
         self.places.certificate = Some(certificate);
         let command = self.places.tls_front().map_err(child_error("tls-front"))?;
         self.front = Some(self.start_beside("tls-front", command, self.places.provider_tls)?);

@@ -39,7 +39,7 @@ pub(super) fn relay(args: &FloorArgs) -> Result<Verdict, CommandError> {
 pub(super) fn relay_epoll(args: &FloorArgs) -> Result<Verdict, CommandError> {
     let (listen, to, end) = args.start()?;
     say(&format!("relay-epoll: {listen} -> {to} over epoll"));
-    epoll_relay::serve(listen, to, end).map_err(doing("listening"))?;
+    epoll_relay::serve(listen, to, || clock::now() >= end).map_err(doing("listening"))?;
     Ok(Verdict::Clean)
 }
 

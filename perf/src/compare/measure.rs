@@ -103,7 +103,7 @@ pub(super) fn closed_load(what: &Compare, rig: &Rig, scenario: Scenario, peer: O
     let tokens = answer_tokens.map(|tokens| Header::new(crate::simulated::COMPLETION_TOKENS, tokens.to_string()));
     let load = rig.load(peer, &body, tokens.as_slice(), connections, Until::Elapsed(what.seconds))?;
     let tls = if scenario.wire().clients_tls { rig.tls() } else { None };
-    Ok(Load { reconnects, tls, ..load })
+    Ok(Load { tls, reconnects, ..load })
 }
 
 /// How many; anything but a complete 200 disqualifies.
@@ -118,7 +118,7 @@ pub(super) fn all_answered(result: &LoadResult) -> Result<f64, Trouble> {
 /// Which part of the answers took about 40 ms, beyond what its neighbours would explain.
 fn step(latency: &Latency) -> f64 {
     let [before, from, to, after] = STEP.map(Duration::from_millis);
-    let neighbours = (latency.part_between(before, from) + latency.part_between(to, after)) / 2.0;
+    let neighbours = f64::midpoint(latency.part_between(before, from), latency.part_between(to, after));
     (latency.part_between(from, to) - neighbours).max(0.0)
 }
 
@@ -140,7 +140,9 @@ mod tests {
     fn a_step_is_what_rises_above_its_neighbours() {
         let with = |millis: &[u64]| {
             let mut latency = Latency::new();
-            millis.iter().for_each(|millis| latency.record(Duration::from_millis(*millis)));
+            for millis in millis {
+                latency.record(Duration::from_millis(*millis));
+            }
             step(&latency)
         };
         assert!((with(&[1, 1, 1, 41]) - 0.25).abs() < 1e-9);

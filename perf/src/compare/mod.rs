@@ -14,7 +14,6 @@ mod system_calls;
 mod table;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -76,23 +75,17 @@ pub(crate) fn run(what: &Compare) -> Result<bool, RigError> {
     let no_tls = if needs_tls { rig.add_tls().err().map(|error| error.to_string()) } else { None };
     let mut rows = Rows::new("compare");
     let mut results = Results::default();
-    // Who could not be started once is not waited for again.
-    let mut absent: BTreeMap<&str, String> = BTreeMap::new();
     for round in 1..=what.rounds.min(ROUNDS_MAX) {
         rows.set_run(round);
         for &scenario in &what.scenarios {
             rows.set_scenario(scenario.name());
             for (name, peer) in subjects(what, scenario) {
                 say(&format!("round {round}: {}: {name}", scenario.name()));
-                let missing = absent.get(name).or(no_tls.as_ref().filter(|_| scenario.needs_tls()));
-                let outcome = match (missing, peer.and_then(|peer| scenario.excludes(peer))) {
-                    (Some(reason), _) => Outcome::Absent(reason.clone()),
-                    (None, Some(reason)) => Outcome::Absent(reason.to_owned()),
-                    (None, None) => cell(what, &rig, scenario, peer),
+                let no_tls = no_tls.as_deref().filter(|_| scenario.needs_tls());
+                let outcome = match peer.and_then(|peer| scenario.excludes(peer)).or(no_tls) {
+                    Some(reason) => Outcome::Absent(reason.to_owned()),
+                    None => cell(what, &rig, scenario, peer),
                 };
-                if let (Outcome::Absent(reason), true) = (&outcome, round == 1 && scenario == what.scenarios[0]) {
-                    absent.insert(name, reason.clone());
-                }
                 write(&mut rows, name, &outcome);
                 save(&rows, what.json.as_deref())?;
                 results.add(scenario, name, outcome);
@@ -103,13 +96,13 @@ pub(crate) fn run(what: &Compare) -> Result<bool, RigError> {
     rows.set_run(0);
     summarise(&mut rows, &what.scenarios, &results);
     save(&rows, what.json.as_deref())?;
-    if let Some(folder) = &what.plots {
-        plot::write_all(&results, &what.scenarios, folder).map_err(io_error("writing the plots"))?;
-    }
     for &scenario in &what.scenarios {
         say(&table::of_scenario(&results, scenario));
     }
     say(&table::of_goals(&goals::judge(&results), &what.scenarios));
+    if let Some(folder) = &what.plots {
+        plot::write_all(&results, &what.scenarios, folder).map_err(io_error("writing the plots"))?;
+    }
     Ok(results.is_clean())
 }
 

@@ -48,12 +48,11 @@ fn of_scenario(results: &Results, scenario: Scenario) -> String {
         for (proxy, spread) in bars {
             y += LINE_HEIGHT;
             text(&mut body, BAR_X - 8.0, y, "12px", "end", proxy);
-            match spread {
-                Some(spread) => bar(&mut body, y, proxy, spread, BAR_WIDTH_MAX / most.max(f64::MIN_POSITIVE)),
-                None => {
-                    let why = results.disqualified(scenario, proxy).map_or("-", |(kind, _)| kind);
-                    text(&mut body, BAR_X, y, "italic 12px", "start", why);
-                }
+            if let Some(spread) = spread {
+                bar(&mut body, y, proxy, spread, BAR_WIDTH_MAX / most.max(f64::MIN_POSITIVE));
+            } else {
+                let why = results.disqualified(scenario, proxy).map_or("-", |(kind, _)| kind);
+                text(&mut body, BAR_X, y, "italic 12px", "start", why);
             }
         }
         y += GAP_HEIGHT;

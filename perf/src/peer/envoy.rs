@@ -60,7 +60,7 @@ fn config(places: &Places, wire: Wire) -> io::Result<Value> {
                 "common_tls_context": {
                     "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
                     "tls_certificates": [{
-                        "certificate_chain": {"filename": certificate.certificate},
+                        "certificate_chain": {"filename": certificate.chain},
                         "private_key": {"filename": certificate.key},
                     }],
                 },
@@ -75,7 +75,7 @@ fn config(places: &Places, wire: Wire) -> io::Result<Value> {
                 "sni": "localhost",
                 "common_tls_context": {
                     "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-                    "validation_context": {"trusted_ca": {"filename": places.certificate()?.certificate}},
+                    "validation_context": {"trusted_ca": {"filename": places.certificate()?.chain}},
                 },
             },
         });

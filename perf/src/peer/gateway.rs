@@ -106,7 +106,7 @@ fn config(places: &Places, role: Role, wire: Wire) -> io::Result<Value> {
     }
     if wire.clients_tls {
         let certificate = places.certificate()?;
-        config["server"]["tls"] = json!({"cert_file": certificate.certificate, "key_file": certificate.key});
+        config["server"]["tls"] = json!({"cert_file": certificate.chain, "key_file": certificate.key});
     }
     if places.is_under_valgrind {
         config["server"]["overload"] = json!({"loop_delay": "10s"});
@@ -127,7 +127,7 @@ fn provider(places: &Places, wire: Wire) -> io::Result<Value> {
         },
     });
     if wire.provider_tls {
-        let pem = fs::read_to_string(&places.certificate()?.certificate)?;
+        let pem = fs::read_to_string(&places.certificate()?.chain)?;
         provider["network_config"]["ca_cert_pem"] = json!(pem);
     }
     Ok(provider)

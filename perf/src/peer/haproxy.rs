@@ -19,7 +19,7 @@ fn config(places: &Places, wire: Wire) -> io::Result<String> {
         bind = format!(" ssl crt {} ssl-min-ver TLSv1.3 no-tls-tickets", places.certificate()?.both.display());
     }
     if wire.provider_tls {
-        let root = places.certificate()?.certificate.display();
+        let root = places.certificate()?.chain.display();
         server =
             format!(" ssl verify required ca-file {root} sni str(localhost) verifyhost localhost ssl-min-ver TLSv1.3");
     }

@@ -109,7 +109,7 @@ impl Peer {
 #[derive(Debug, Clone)]
 pub(crate) struct Certificate {
     /// The certificate, which is its own authority.
-    pub(crate) certificate: PathBuf,
+    pub(crate) chain: PathBuf,
     /// Its key.
     pub(crate) key: PathBuf,
     /// Certificate and key in one file.
@@ -155,7 +155,7 @@ impl Places {
         let certificate = self.certificate()?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["tls-front", "--listen", &self.provider_tls.to_string(), "--to", &self.provider.to_string()]);
-        command.arg("--certificate").arg(&certificate.certificate).arg("--key").arg(&certificate.key);
+        command.arg("--certificate").arg(&certificate.chain).arg("--key").arg(&certificate.key);
         Ok(command)
     }
 
@@ -242,7 +242,7 @@ pub(crate) fn make_certificate(folder: &Path) -> io::Result<Certificate> {
         return Err(io::Error::other(String::from_utf8_lossy(&made.stderr).into_owned()));
     }
     fs::write(&both, fs::read_to_string(&certificate)? + &fs::read_to_string(&key)?)?;
-    Ok(Certificate { certificate, key, both })
+    Ok(Certificate { chain: certificate, key, both })
 }
 
 /// A program of the system: Debian keeps some where an ordinary user's PATH does not look.

@@ -29,7 +29,7 @@ fn config(places: &Places, wire: Wire) -> io::Result<String> {
         ssl_session_tickets off;
         ssl_session_cache off;
 ",
-            certificate.certificate.display(),
+            certificate.chain.display(),
             certificate.key.display()
         );
     }
@@ -42,7 +42,7 @@ fn config(places: &Places, wire: Wire) -> io::Result<String> {
         proxy_ssl_name localhost;
         proxy_ssl_server_name on;
 ",
-            certificate.certificate.display()
+            certificate.chain.display()
         );
     }
     let ssl = if wire.clients_tls { " ssl" } else { "" };

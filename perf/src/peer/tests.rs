@@ -10,7 +10,7 @@ fn places(scratch: &Path) -> Places {
         tools: "tools".into(),
         provider: address(9_000),
         provider_tls: address(9_004),
-        certificate: Some(Certificate { key: certificate.clone(), both: certificate.clone(), certificate }),
+        certificate: Some(Certificate { key: certificate.clone(), both: certificate.clone(), chain: certificate }),
         listen: address(9_001),
         admin_port: 9_002,
         gossip_port: 9_003,
