@@ -111,6 +111,10 @@ fn config(places: &Places, role: Role, wire: Wire) -> io::Result<Value> {
     if places.is_under_valgrind {
         config["server"]["overload"] = json!({"loop_delay": "10s"});
     }
+    if wire.streams {
+        // 9,900 streams take all but a hundred of 20,000 descriptors, which is what is asked for.
+        config["server"]["overload"] = json!({"descriptors_percent": 100});
+    }
     if role.is_clustered {
         config["cluster_config"] = cluster(places, role.number);
     }
@@ -124,6 +128,8 @@ fn provider(places: &Places, wire: Wire) -> io::Result<Value> {
         "network_config": {
             "base_url": format!("{scheme}://{}", places.upstream(wire)),
             "allow_private_network": true,
+            // One for each stream; the usual bound is 5,000.
+            "max_conns_per_host": 20_000,
         },
     });
     if wire.provider_tls {
