@@ -19,6 +19,7 @@ use crate::{
     answer::{AnswerError, AnswerReader},
     clock,
     tally::Failure,
+    tls::{self, TlsStream},
     watchdog::Watchdog,
 };
 
@@ -33,9 +34,38 @@ pub(crate) struct Answer {
     pub(crate) keeps_alive: bool,
 }
 
+/// With TLS or without.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    async fn read(&mut self, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        match self {
+            Self::Plain(stream) => stream.read(buffer).await,
+            Self::Tls(stream) => stream.read(buffer).await,
+        }
+    }
+
+    async fn write_all(&mut self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes).await,
+            Self::Tls(stream) => stream.write_all(bytes).await,
+        }
+    }
+
+    fn fd(&self) -> RawFd {
+        match self {
+            Self::Plain(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.tcp().as_raw_fd(),
+        }
+    }
+}
+
 /// An open connection of one lane.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     watchdog: Rc<Watchdog>,
     lane: usize,
@@ -53,7 +83,26 @@ impl Connection {
     ) -> io::Result<Self> {
         let stream = TcpStream::connect_addr(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(read_bytes), watchdog: Rc::clone(watchdog), lane, silence_max })
+        let (stream, buffer) = (Stream::Plain(stream), Vec::with_capacity(read_bytes));
+        Ok(Self { stream, buffer, watchdog: Rc::clone(watchdog), lane, silence_max })
+    }
+
+    /// The same with TLS.
+    pub(crate) async fn open_tls(
+        address: SocketAddr,
+        tls: &tls::Client,
+        watchdog: &Rc<Watchdog>,
+        lane: usize,
+        read_bytes: usize,
+        silence_max: Duration,
+    ) -> io::Result<Self> {
+        let stream = TcpStream::connect_addr(address).await?;
+        stream.set_nodelay(true)?;
+        watchdog.arm(lane, stream.as_raw_fd(), clock::now() + silence_max);
+        let shaken = tls.connect(stream).await;
+        watchdog.disarm(lane);
+        let (stream, buffer) = (Stream::Tls(Box::new(shaken?)), Vec::with_capacity(read_bytes));
+        Ok(Self { stream, buffer, watchdog: Rc::clone(watchdog), lane, silence_max })
     }
 
     /// Sends `request` (which is given back) and reads the answer to its end.
@@ -99,8 +148,7 @@ impl Connection {
     }
 
     fn arm(&self) {
-        let fd: RawFd = self.stream.as_raw_fd();
-        self.watchdog.arm(self.lane, fd, clock::now() + self.silence_max);
+        self.watchdog.arm(self.lane, self.stream.fd(), clock::now() + self.silence_max);
     }
 }
 

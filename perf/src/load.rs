@@ -17,6 +17,7 @@ use crate::{
     connection::Connection,
     tally::{Failure, Tally},
     target::Target,
+    tls,
     watchdog::Watchdog,
 };
 
@@ -65,6 +66,10 @@ pub(crate) struct Load {
     pub(crate) until: Until,
     /// Longest silence of the peer.
     pub(crate) silence_max: Duration,
+    /// Connections are encrypted.
+    pub(crate) tls: Option<tls::Client>,
+    /// Every request comes over a connection of its own.
+    pub(crate) reconnects: bool,
     /// A body of another length is a failure.
     pub(crate) expected_bytes: Option<u64>,
 }
@@ -154,7 +159,7 @@ async fn drive(lane: usize, progress: Rc<Progress>, watchdog: Rc<Watchdog>) -> i
             Ok(answer) => {
                 let took = clock::now().saturating_duration_since(from);
                 tally.answered(answer.status, took);
-                connection = answer.keeps_alive.then_some(open);
+                connection = (answer.keeps_alive && !load.reconnects).then_some(open);
             }
             Err(failure) => tally.failed(failure, 1),
         }
@@ -191,8 +196,11 @@ impl Progress {
 
     async fn connect(&self, lane: usize, watchdog: &Rc<Watchdog>) -> Option<Connection> {
         let (address, silence_max) = (self.load.target.address, self.load.silence_max);
-        let open = Connection::open(address, watchdog, lane, READ_BYTES, silence_max).await;
         self.connects.set(self.connects.get() + 1);
+        let open = match &self.load.tls {
+            Some(tls) => Connection::open_tls(address, tls, watchdog, lane, READ_BYTES, silence_max).await,
+            None => Connection::open(address, watchdog, lane, READ_BYTES, silence_max).await,
+        };
         open.ok()
     }
 }

@@ -1,7 +1,13 @@
 //! The measuring tools against a small server in the same ring that answers by script, so
 //! that what they count can be compared with what was done to them.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use monoio::{
     io::{AsyncReadRent, AsyncWriteRentExt},
@@ -9,13 +15,18 @@ use monoio::{
 };
 
 use crate::{
-    clock,
+    child::Scratch,
+    clock, epoll_relay,
+    idle::{self, Idle},
     load::{self, Load, Pace, Until},
-    minimal_proxy, relay, replay, ring,
+    minimal_proxy,
+    peer::make_certificate,
+    relay, replay, ring,
     simulated::seeded_text,
     streams::{self, Streams, check::Faults},
     tally::{Failure, Tally},
     target::{Target, chat_body},
+    tls,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -86,6 +97,8 @@ fn load_of(address: SocketAddr, requests: u64) -> Load {
         pace: Pace::Closed,
         until: Until::Requests(requests),
         silence_max: Duration::from_millis(300),
+        tls: None,
+        reconnects: false,
         expected_bytes: None,
     }
 }
@@ -160,6 +173,94 @@ fn the_relay_changes_nothing() {
     });
     let result = result.expect("a ring").expect("a run");
     assert_eq!((result.tally.with_status(200), result.tally.not_ok()), (400, 0));
+}
+
+#[test]
+fn the_relay_on_epoll_changes_nothing_however_much_waits_to_be_sent() {
+    const ANSWER_BYTES: usize = 3_000_000;
+    let (listen, deadline) = (free_address(), clock::now() + Duration::from_mins(1));
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let is_over = &AtomicBool::new(false);
+    // It has no runtime, so it has a thread.
+    let result = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let provider: SocketAddr = told.recv().expect("an address");
+            epoll_relay::serve(listen, provider, || is_over.load(Ordering::Relaxed) || clock::now() >= deadline)
+        });
+        let result = ring::run(async move |_| {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {ANSWER_BYTES}\r\n\r\n");
+            let provider = serve(move |_, _| Reply::Send(head.clone() + &"x".repeat(ANSWER_BYTES)));
+            tell.send(provider).expect("the relay waits for it");
+            while std::net::TcpStream::connect(listen).is_err() && clock::now() < deadline {
+                monoio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let load = Load { connections: 4, expected_bytes: Some(ANSWER_BYTES as u64), ..load_of(listen, 12) };
+            load::run(Load { silence_max: Duration::from_secs(20), ..load }).await
+        });
+        is_over.store(true, Ordering::Relaxed);
+        result
+    });
+    let result = result.expect("a ring").expect("a run");
+    assert_eq!((result.tally.with_status(200), result.tally.not_ok(), result.connects), (12, 0, 4));
+}
+
+#[test]
+fn a_provider_behind_tls_answers_whole_over_kept_and_new_connections() {
+    const ANSWER_BYTES: usize = 100_000;
+    let folder = Scratch::new().expect("a folder");
+    let certificate = make_certificate(folder.path()).expect("openssl makes one");
+    let server = tls::Server::new(&certificate.chain, &certificate.key).expect("a certificate");
+    let client = tls::Client::new(&certificate.chain).expect("a certificate");
+    let result = ring::run(async move |_| {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {ANSWER_BYTES}\r\n\r\n");
+        let provider = serve(move |_, _| Reply::Send(head.clone() + &"x".repeat(ANSWER_BYTES)));
+        let listen = free_address();
+        monoio::spawn(tls::serve(server, listen, provider, clock::now() + Duration::from_mins(1)));
+        let load = load_of(listen, 40);
+        let load = Load {
+            request: load.target.post(&[], &chat_body("m", 50_000)),
+            connections: 4,
+            tls: Some(client),
+            silence_max: Duration::from_secs(20),
+            expected_bytes: Some(ANSWER_BYTES as u64),
+            ..load
+        };
+        let kept = load::run(load.clone()).await?;
+        let new = load::run(Load { reconnects: true, ..load.clone() }).await?;
+        // Not encrypted at all: no answer.
+        let plain = load::run(Load { tls: None, until: Until::Requests(1), ..load }).await?;
+        Ok::<_, std::io::Error>((kept, new, plain))
+    });
+    let (kept, new, plain) = result.expect("a ring").expect("runs");
+    assert_eq!((kept.tally.with_status(200), kept.tally.not_ok(), kept.connects), (40, 0, 4));
+    assert_eq!((new.tally.with_status(200), new.tally.not_ok(), new.connects), (40, 0, 40));
+    assert_eq!((plain.tally.with_status(200), plain.tally.not_ok()), (0, 1));
+}
+
+#[test]
+fn a_connection_for_each_request_is_one() {
+    let result = ring::run(async |_| {
+        let address = serve(|_, _| Reply::Send(OK.to_owned()));
+        load::run(Load { reconnects: true, ..load_of(address, 9) }).await
+    });
+    let result = result.expect("a ring").expect("a run");
+    assert_eq!((result.tally.with_status(200), result.connects), (9, 9));
+}
+
+#[test]
+fn idle_connections_are_counted_only_with_their_answer() {
+    let result = ring::run(async |_| {
+        let address = serve(|number, _| match number {
+            3 => Reply::SendAndClose("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned()),
+            _ => Reply::Send(OK.to_owned()),
+        });
+        let Load { target, request, .. } = load_of(address, 0);
+        let (rest, pid) = (Duration::from_millis(10), std::process::id());
+        idle::run(Idle { target, request, connections: 10, ramp_rate: 10_000.0, rest, pid }).await
+    });
+    let result = result.expect("a ring").expect("a run");
+    assert_eq!(result.open, 9);
+    assert!(result.before.resident > 0 && result.during.resident > 0);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Measures a whole node: load, streams, the cost of a request beside a raw relay, and
-//! the replay of recorded traffic. `README.md` says what each command answers.
+//! Measures a whole node: load, streams, the cost of a request beside a raw relay, the
+//! comparison with other proxies, and the replay of recorded traffic. `README.md` says what each command answers.
 //!
 //! It knows nothing of the gateway's code: only HTTP, a process id and a configuration
 //! file. It sends to loopback addresses only.
@@ -8,24 +8,33 @@
 
 mod alarm;
 mod answer;
+mod child;
 mod clock;
 mod command;
+mod compare;
 mod connection;
+mod counters;
+mod epoll_relay;
+mod idle;
 mod load;
 #[cfg(test)]
 mod loopback_tests;
 mod minimal_proxy;
 mod node_memory;
+mod peer;
 mod relay;
 mod replay;
 mod request_cost;
+mod rig;
 mod ring;
 mod rows;
 mod simulated;
+mod spread;
 mod sse;
 mod streams;
 mod tally;
 mod target;
+mod tls;
 mod watchdog;
 
 use std::process::ExitCode;

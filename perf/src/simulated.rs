@@ -88,7 +88,8 @@ pub(crate) async fn reset(base: &Target) -> Result<(), StatsError> {
     ask(base, request).await.map(drop).ok_or(StatsError::Unanswered)
 }
 
-async fn ask(base: &Target, request: Vec<u8>) -> Option<Vec<u8>> {
+/// The body of a good answer (2xx) from the address of `base`.
+pub(crate) async fn ask(base: &Target, request: Vec<u8>) -> Option<Vec<u8>> {
     let silence_max = Duration::from_secs(30);
     let watchdog = Watchdog::start(1);
     let mut body = Vec::new();

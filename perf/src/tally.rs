@@ -64,6 +64,17 @@ impl Latency {
         self.0.value_at_quantile(quantile) as f64 / 1_000.0
     }
 
+    /// The longest, in microseconds.
+    pub(crate) fn max_micros(&self) -> f64 {
+        self.0.max() as f64 / 1_000.0
+    }
+
+    /// Which part of all values lies between these times, 0 to 1.
+    pub(crate) fn part_between(&self, from: Duration, to: Duration) -> f64 {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(NANOS_MAX);
+        self.0.count_between(nanos(from), nanos(to)) as f64 / self.0.len().max(1) as f64
+    }
+
     /// p50, p90, p99, p99.9 and the maximum, in microseconds. Nothing where nothing was recorded.
     pub(crate) fn write(&self, rows: &mut Rows, proxy: &str, metric: &str) {
         if self.0.is_empty() {
@@ -72,8 +83,7 @@ impl Latency {
         for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
             rows.add(proxy, &format!("{metric}_{name}"), self.micros_at(quantile), "us");
         }
-        let max = self.0.max() as f64 / 1_000.0;
-        rows.add(proxy, &format!("{metric}_max"), max, "us");
+        rows.add(proxy, &format!("{metric}_max"), self.max_micros(), "us");
     }
 }
 

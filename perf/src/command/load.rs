@@ -73,6 +73,8 @@ pub(super) fn run(args: &LoadArgs) -> Result<Verdict, CommandError> {
         pace: args.rate.map_or(Pace::Closed, |rate| Pace::Open { rate }),
         until,
         silence_max: seconds(args.silence)?,
+        tls: None,
+        reconnects: false,
         expected_bytes: args.expect_bytes,
     };
     args.output.pin()?;

@@ -1,19 +1,21 @@
 //! The command line, and what each command prints. The measuring itself is elsewhere.
 
+mod compare;
 mod floor;
 mod load;
 mod replay;
 mod request_cost;
 mod streams;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::{
-    replay::trace::TraceError, request_cost::RequestCostError, rows::Rows, simulated::StatsError, target::TargetError,
-};
+use crate::{replay::trace::TraceError, rig::RigError, rows::Rows, simulated::StatsError, target::TargetError};
 
 /// Measures a node from outside: load, streams, cost of a request, replay of recorded traffic.
 #[derive(Debug, Parser)]
@@ -29,12 +31,18 @@ enum Command {
     Load(load::LoadArgs),
     /// Raw byte relay: the floor that a proxy is compared with
     Relay(floor::FloorArgs),
+    /// The same on epoll, without a runtime
+    RelayEpoll(floor::FloorArgs),
     /// Minimal HTTP/1.1 proxy: the other floor, which reads heads and does nothing with them
     MinimalProxy(floor::FloorArgs),
+    /// Ends TLS before a provider that knows none
+    TlsFront(floor::TlsFrontArgs),
     /// Thousands of concurrent SSE streams, every event checked, with the node's memory
     Streams(streams::StreamsArgs),
     /// CPU and instructions of one proxied request, beside the raw relay, in one run
     RequestCost(request_cost::RequestCostArgs),
+    /// Nginx, `HAProxy`, Envoy, raw relays and the node under the same loads, in one run
+    Compare(compare::CompareArgs),
     /// Recorded LLM traffic, with what an exact limiter would have admitted of it
     Replay(replay::ReplayArgs),
 }
@@ -76,7 +84,7 @@ pub(crate) enum CommandError {
     Stats(#[from] StatsError),
     /// Starting or measuring a process.
     #[error(transparent)]
-    RequestCost(#[from] RequestCostError),
+    Rig(#[from] RigError),
     /// Two arguments that do not go together, or a value out of bounds.
     #[error("{0}")]
     Usage(String),
@@ -88,6 +96,14 @@ fn seconds(value: f64) -> Result<Duration, CommandError> {
         .ok()
         .filter(|time| time.as_secs() <= 86_400)
         .ok_or_else(|| CommandError::Usage(format!("{value} is no number of seconds up to a day")))
+}
+
+/// The `deepintshield` binary that was named, or the one beside this program.
+fn node_binary(named: Option<&Path>) -> Result<PathBuf, CommandError> {
+    match named {
+        Some(node) => Ok(node.to_owned()),
+        None => Ok(std::env::current_exe().map_err(doing("finding this program"))?.with_file_name("deepintshield")),
+    }
 }
 
 /// Names what was tried when an I/O error goes up.
@@ -129,9 +145,12 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
     match line.command {
         Command::Load(args) => load::run(&args),
         Command::Relay(args) => floor::relay(&args),
+        Command::RelayEpoll(args) => floor::relay_epoll(&args),
         Command::MinimalProxy(args) => floor::minimal_proxy(&args),
+        Command::TlsFront(args) => floor::tls_front(&args),
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Replay(args) => replay::run(&args),
     }
 }

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CommandError, Verdict, doing};
+use super::{CommandError, Verdict, doing, node_binary};
 use crate::{
     load::{CONNECTIONS_MAX, REQUESTS_MAX},
-    request_cost::{self, CountWith, Peer, ROUNDS_MAX, RequestCost},
+    peer::Peer,
+    request_cost::{self, CountWith, ROUNDS_MAX, RequestCost},
+    rig::{Body, RigSettings},
     rows::Rows,
     target::BODY_BYTES_MAX,
 };
@@ -17,10 +19,13 @@ pub(super) struct RequestCostArgs {
     /// The `deepintshield` binary (otherwise the one beside this program)
     #[arg(long, value_name = "FILE")]
     node: Option<PathBuf>,
+    /// Where `perf/peers.sh` put what comes from no package of the system
+    #[arg(long, value_name = "FOLDER", default_value = ".tools")]
+    tools: PathBuf,
     /// Use the provider that already runs at this loopback address
     #[arg(long, value_name = "HOST:PORT")]
     provider: Option<String>,
-    /// First of three loopback ports that are used
+    /// First of five loopback ports that are used
     #[arg(long, default_value_t = 19_100)]
     port: u16,
     /// Who is measured in every round, in this order
@@ -75,24 +80,23 @@ pub(super) fn run(args: &RequestCostArgs) -> Result<Verdict, CommandError> {
              {BODY_BYTES_MAX} bytes, and at least one of each"
         )));
     }
-    let node = match &args.node {
-        Some(node) => node.clone(),
-        None => std::env::current_exe().map_err(doing("finding this program"))?.with_file_name("deepintshield"),
-    };
     let what = RequestCost {
-        node,
-        provider: args.provider.clone(),
-        port: args.port,
+        rig: RigSettings {
+            node: node_binary(args.node.as_deref())?,
+            tools: args.tools.clone(),
+            provider: args.provider.clone(),
+            port: args.port,
+            is_under_valgrind: args.count_with == CountWith::Callgrind,
+            proxy_core: args.proxy_core,
+            load_core: args.load_core,
+        },
         peers: args.proxies.clone(),
         rounds: args.rounds,
         requests,
         warm_up,
         count_with: args.count_with,
         connections: args.connections,
-        body_bytes: args.body_bytes,
-        model: args.model.clone(),
-        proxy_core: args.proxy_core,
-        load_core: args.load_core,
+        body: Body { model: args.model.clone(), bytes: args.body_bytes },
     };
     let mut rows = Rows::new("request-cost");
     let counts = request_cost::run(&what, &mut rows)?;

@@ -13,12 +13,12 @@ use std::{
 };
 
 /// Where the proxy's instructions are written when it ends.
-pub(super) fn output(folder: &Path) -> PathBuf {
+pub(crate) fn output(folder: &Path) -> PathBuf {
     folder.join("callgrind.out")
 }
 
 /// The same command under valgrind.
-pub(super) fn under_valgrind(proxy: &Command, output: &Path) -> Command {
+pub(crate) fn under_valgrind(proxy: &Command, output: &Path) -> Command {
     let mut option = std::ffi::OsString::from("--callgrind-out-file=");
     option.push(output);
     let mut command = Command::new("valgrind");
@@ -34,7 +34,7 @@ pub(super) fn under_valgrind(proxy: &Command, output: &Path) -> Command {
 }
 
 /// The instructions of a process that has ended.
-pub(super) fn total(output: &Path) -> io::Result<u64> {
+pub(crate) fn total(output: &Path) -> io::Result<u64> {
     let text = fs::read_to_string(output)?;
     parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "callgrind wrote no total"))
 }

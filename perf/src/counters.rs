@@ -15,7 +15,7 @@ use std::{
 
 use nix::{sys::signal::Signal, sys::stat::Mode, unistd::mkfifo};
 
-use super::child::Child;
+use crate::child::Child;
 use crate::clock;
 
 /// Longest wait for `perf stat` to acknowledge.
@@ -25,20 +25,20 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What was counted; what the machine cannot count is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     /// Instructions in user space.
-    pub(super) user_instructions: Option<f64>,
+    pub(crate) user_instructions: Option<f64>,
     /// Instructions in the kernel.
-    pub(super) kernel_instructions: Option<f64>,
+    pub(crate) kernel_instructions: Option<f64>,
     /// Cycles, both together.
-    pub(super) cycles: Option<f64>,
+    pub(crate) cycles: Option<f64>,
     /// CPU time of all threads, both together.
-    pub(super) cpu: Option<Duration>,
+    pub(crate) cpu: Option<Duration>,
 }
 
 /// A `perf stat` that counts.
 #[derive(Debug)]
-pub(super) struct PerfStat {
+pub(crate) struct PerfStat {
     process: Child,
     control: File,
     acknowledged: File,
@@ -50,7 +50,7 @@ impl PerfStat {
     ///
     /// # Errors
     /// `perf` is not installed, or it may not look at the process. Nothing is left behind.
-    pub(super) fn attach(pid: u32, folder: &Path) -> io::Result<Self> {
+    pub(crate) fn attach(pid: u32, folder: &Path) -> io::Result<Self> {
         let [control, acknowledged, output] = ["control", "acknowledged", "counters"].map(|name| folder.join(name));
         for fifo in [&control, &acknowledged] {
             if !fifo.exists() {
@@ -77,7 +77,7 @@ impl PerfStat {
     }
 
     /// Stops counting. What cannot be read counts as absent.
-    pub(super) fn finish(mut self) -> Counted {
+    pub(crate) fn finish(mut self) -> Counted {
         let counted = self.say(b"disable\n").is_ok() && self.process.end_with(Signal::SIGINT).is_ok();
         match fs::read_to_string(&self.output) {
             Ok(text) if counted => parse(&text),
@@ -128,19 +128,19 @@ fn parse(text: &str) -> Counted {
 
 /// CPU time of a process from `/proc/PID/stat`, to 10 ms.
 #[derive(Debug)]
-pub(super) struct CpuClock {
+pub(crate) struct CpuClock {
     pid: u32,
     from: Duration,
 }
 
 impl CpuClock {
     /// Counts from here on.
-    pub(super) fn start(pid: u32) -> io::Result<Self> {
+    pub(crate) fn start(pid: u32) -> io::Result<Self> {
         Ok(Self { pid, from: cpu_time(pid)? })
     }
 
     /// CPU time since then.
-    pub(super) fn used(&self) -> io::Result<Duration> {
+    pub(crate) fn used(&self) -> io::Result<Duration> {
         Ok(cpu_time(self.pid)?.saturating_sub(self.from))
     }
 }
