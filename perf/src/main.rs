@@ -8,9 +8,11 @@
 
 mod alarm;
 mod answer;
+mod bed;
 mod clock;
 mod command;
 mod connection;
+mod instructions;
 mod load;
 #[cfg(test)]
 mod loopback_tests;

@@ -1,6 +1,7 @@
 //! The command line, and what each command prints. The measuring itself is elsewhere.
 
 mod floor;
+mod instructions;
 mod load;
 mod replay;
 mod request_cost;
@@ -12,7 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
 use crate::{
-    replay::trace::TraceError, request_cost::RequestCostError, rows::Rows, simulated::StatsError, target::TargetError,
+    bed::BedError, replay::trace::TraceError, request_cost::RequestCostError, rows::Rows, simulated::StatsError,
+    target::TargetError,
 };
 
 /// Measures a node from outside: load, streams, cost of a request, replay of recorded traffic.
@@ -35,6 +37,8 @@ enum Command {
     Streams(streams::StreamsArgs),
     /// CPU and instructions of one proxied request, beside the raw relay, in one run
     RequestCost(request_cost::RequestCostArgs),
+    /// User instructions of one request, held against a baseline
+    Instructions(instructions::InstructionsArgs),
     /// Recorded LLM traffic, with what an exact limiter would have admitted of it
     Replay(replay::ReplayArgs),
 }
@@ -77,6 +81,9 @@ pub(crate) enum CommandError {
     /// Starting or measuring a process.
     #[error(transparent)]
     RequestCost(#[from] RequestCostError),
+    /// Starting a node or sending load.
+    #[error(transparent)]
+    Bed(#[from] BedError),
     /// Two arguments that do not go together, or a value out of bounds.
     #[error("{0}")]
     Usage(String),
@@ -132,6 +139,7 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
         Command::MinimalProxy(args) => floor::minimal_proxy(&args),
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Replay(args) => replay::run(&args),
     }
 }

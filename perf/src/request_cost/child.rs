@@ -25,18 +25,18 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A folder for configurations, state and logs that is removed with this value.
 #[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     /// A new folder under the system's folder for temporary files.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("deepintshield-perf-{}", std::process::id()));
         fs::create_dir(&path)?;
         Ok(Self(path))
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -50,14 +50,14 @@ impl Drop for Scratch {
 
 /// A running process. It is ended when this value is dropped before [`Child::stop`].
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     process: std::process::Child,
     log: PathBuf,
 }
 
 impl Child {
     /// Starts it on the cores of this thread, its output in a file that errors quote.
-    pub(super) fn start(name: &str, command: &mut Command, folder: &Path) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, command: &mut Command, folder: &Path) -> io::Result<Self> {
         let log = folder.join(format!("{}.log", name.replace(' ', "-")));
         let output = fs::File::create(&log)?;
         let process =
@@ -69,12 +69,12 @@ impl Child {
     }
 
     /// The process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
     /// Returns when it accepts connections at `address`.
-    pub(super) fn wait_for(&mut self, address: SocketAddr) -> io::Result<()> {
+    pub(crate) fn wait_for(&mut self, address: SocketAddr) -> io::Result<()> {
         let deadline = clock::now() + START_MAX;
         while clock::now() < deadline {
             if let Some(status) = self.process.try_wait()? {
@@ -91,12 +91,12 @@ impl Child {
     }
 
     /// Asks it to end, with a deadline.
-    pub(super) fn stop(mut self) -> io::Result<ExitStatus> {
+    pub(crate) fn stop(mut self) -> io::Result<ExitStatus> {
         self.end_with(Signal::SIGTERM)
     }
 
     /// Sends `signal`, waits, and kills it where that was not enough.
-    pub(super) fn end_with(&mut self, signal: Signal) -> io::Result<ExitStatus> {
+    pub(crate) fn end_with(&mut self, signal: Signal) -> io::Result<ExitStatus> {
         let pid = i32::try_from(self.pid()).map_err(io::Error::other)?;
         // The process has not been waited for, so its id is still its own.
         kill(Pid::from_raw(pid), signal)?;

@@ -5,9 +5,9 @@
 //! that a machine that changes its mood changes it for all. A measurement with a single
 //! failed request is thrown away and said to be.
 
-mod callgrind;
-mod child;
-mod counters;
+pub(crate) mod callgrind;
+pub(crate) mod child;
+pub(crate) mod counters;
 mod peers;
 
 use std::{io, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
