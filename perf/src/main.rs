@@ -18,6 +18,7 @@ mod load;
 mod loopback_tests;
 mod minimal_proxy;
 mod node_memory;
+mod profile;
 mod relay;
 mod replay;
 mod request_cost;

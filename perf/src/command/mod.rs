@@ -3,6 +3,7 @@
 mod floor;
 mod instructions;
 mod load;
+mod profile;
 mod replay;
 mod request_cost;
 mod streams;
@@ -39,6 +40,8 @@ enum Command {
     RequestCost(request_cost::RequestCostArgs),
     /// User instructions of one request, held against a baseline
     Instructions(instructions::InstructionsArgs),
+    /// A folder with flame graph, waits, kernel counters and allocations of a node under load
+    Profile(profile::ProfileArgs),
     /// Recorded LLM traffic, with what an exact limiter would have admitted of it
     Replay(replay::ReplayArgs),
 }
@@ -140,6 +143,7 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
         Command::Instructions(args) => instructions::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Replay(args) => replay::run(&args),
     }
 }
