@@ -12,12 +12,14 @@ mod bed;
 mod clock;
 mod command;
 mod connection;
+mod growth;
 mod instructions;
 mod load;
 #[cfg(test)]
 mod loopback_tests;
 mod minimal_proxy;
 mod node_memory;
+mod plot;
 mod profile;
 mod relay;
 mod replay;

@@ -1,6 +1,7 @@
 //! The command line, and what each command prints. The measuring itself is elsewhere.
 
 mod floor;
+mod growth;
 mod instructions;
 mod load;
 mod profile;
@@ -38,6 +39,8 @@ enum Command {
     Streams(streams::StreamsArgs),
     /// CPU and instructions of one proxied request, beside the raw relay, in one run
     RequestCost(request_cost::RequestCostArgs),
+    /// The cost of a request against providers, keys, virtual keys, limits, connections and cores
+    Growth(growth::GrowthArgs),
     /// User instructions of one request, held against a baseline
     Instructions(instructions::InstructionsArgs),
     /// A folder with flame graph, waits, kernel counters and allocations of a node under load
@@ -142,6 +145,7 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
         Command::MinimalProxy(args) => floor::minimal_proxy(&args),
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
+        Command::Growth(args) => growth::run(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Replay(args) => replay::run(&args),
