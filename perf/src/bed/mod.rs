@@ -4,7 +4,8 @@
 pub(crate) mod shape;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
@@ -154,9 +155,15 @@ impl Bed {
         Err(BedError::Failed(format!("{name} does not answer ({said}); it said: {last}")))
     }
 
-    /// Connections that are open and say nothing, until they are dropped. The node closes them after a while.
-    pub(crate) fn idle_connections(&self, count: usize) -> Result<Vec<TcpStream>, BedError> {
-        let open = (0..count).map(|_| TcpStream::connect(self.listen()));
+    /// Connections that had one request each and say nothing more. A node waits 75 s for the next one.
+    pub(crate) fn idle_connections(&self, count: usize, request: &[u8]) -> Result<Vec<TcpStream>, BedError> {
+        let open = (0..count).map(|_| {
+            let mut stream = TcpStream::connect(self.listen())?;
+            stream.write_all(request)?;
+            // The beginning of the answer is enough: it is there, and so is the connection.
+            stream.read_exact(&mut [0; 15])?;
+            Ok(stream)
+        });
         open.collect::<Result<_, _>>().map_err(doing("opening idle connections"))
     }
 
@@ -164,7 +171,8 @@ impl Bed {
     pub(crate) fn still_wait(&self, idle: &[TcpStream]) -> Result<(), BedError> {
         let is_open = |stream: &TcpStream| {
             let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
-            peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            // What is left of the answer, or nothing yet.
+            peeked.map_or_else(|error| error.kind() == io::ErrorKind::WouldBlock, |bytes| bytes > 0)
         };
         let closed = idle.iter().filter(|stream| !is_open(stream)).count();
         if closed == 0 {

@@ -12,6 +12,9 @@ const BODY_BYTES: usize = 1024;
 const REQUESTS_A_MINUTE: u64 = 100_000_000;
 const TOKENS_A_MINUTE: u64 = 1_000_000_000_000;
 
+/// More than a node has descriptors for: what is measured is not to wait for a connection.
+const PROVIDER_CONNECTIONS_MAX: u32 = 10_000;
+
 /// Sizes of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -54,7 +57,11 @@ impl Shape {
         let provider = json!({
             "custom_provider_config": {"base_provider_type": "openai"},
             "keys": keys,
-            "network_config": {"base_url": format!("http://{}", sockets.provider), "allow_private_network": true},
+            "network_config": {
+                "base_url": format!("http://{}", sockets.provider),
+                "allow_private_network": true,
+                "max_conns_per_host": PROVIDER_CONNECTIONS_MAX,
+            },
         });
         let providers: serde_json::Map<String, Value> =
             (0..self.providers).map(|at| (format!("p{at}"), provider.clone())).collect();

@@ -60,7 +60,7 @@ impl Axis {
             Self::Keys => &[1, 4, 16, 64],
             Self::VirtualKeys => &[1, 100, 1_000, 10_000, 100_000],
             Self::Limits => &[1, 100, 1_000, 10_000],
-            Self::Connections => &[1, 64, 1_000, 9_000],
+            Self::Connections => &[1, 16, 64, 256, 1_000, 4_000, 9_000],
             Self::IdleConnections => &[1, 1_000, 5_000, 19_000],
             Self::Cores => &[1, 2],
         }
@@ -180,7 +180,7 @@ fn measure(what: &GrowthRun, bed: &Bed, point: Point) -> Result<(f64, f64), BedE
 
     let requests = point.shape.requests(bed.listen(), CONNECTIONS, Answer::Whole)?;
     let node = bed.begin("node", bed.node(&what.node, point.shape)?, cores, &requests[0])?;
-    let waiting = bed.idle_connections(point.idle)?;
+    let waiting = bed.idle_connections(point.idle, &requests[0])?;
     bed.send(&requests, point.busy, (what.cpu_requests / 10).max(at_least))?;
     let clock = CpuClock::start(node.pid()).map_err(doing("CPU time"))?;
     let count = what.cpu_requests.max(at_least);

@@ -60,7 +60,7 @@ impl Counting {
         let life = |count: u64| {
             let command = callgrind::thread_by_thread(&command()?, &output);
             let child = bed.begin(name, command, cores, &requests[0])?;
-            let idle = bed.idle_connections(self.idle)?;
+            let idle = bed.idle_connections(self.idle, &requests[0])?;
             bed.send(&requests, self.connections, self.warm_up)?;
             bed.send(&requests, self.connections, count)?;
             bed.still_wait(&idle)?;
