@@ -25,7 +25,7 @@ const RELAY_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 
 /// Says where it listens, and relays the first [`CONNECTIONS`] connections to the provider until all have ended.
-type Relay = fn(Listening, SocketAddr);
+type Relay = fn(&Listening, SocketAddr);
 type Listening = SyncSender<SocketAddr>;
 
 const RELAYS: [(&str, Relay); 5] = [
@@ -50,11 +50,12 @@ impl Bench {
         let to = provider.local_addr().expect("it is bound");
         let (begun, has_begun) = sync_channel(1);
         let (listening, listens) = sync_channel(1);
-        let relay = thread::spawn(move || {
+        let relay = thread::Builder::new().name("relay".to_owned()).spawn(move || {
             stay_on(RELAY_CORE);
             begun.send(nix::unistd::gettid()).expect("somebody waits for it");
-            relay(listening, to);
+            relay(&listening, to);
         });
+        let relay = relay.expect("a thread");
         let thread = has_begun.recv().expect("the relay has begun");
         let listen = listens.recv().expect("the relay listens");
         let ends = (0..CONNECTIONS).map(|_| {
@@ -108,28 +109,28 @@ fn stay_on(id: usize) {
     core_affinity::set_for_current(core_affinity::CoreId { id });
 }
 
-fn on_monoio_deferred(listening: Listening, to: SocketAddr) {
+fn on_monoio_deferred(listening: &Listening, to: SocketAddr) {
     let mut ring = io_uring::IoUring::builder();
     ring.setup_single_issuer().setup_defer_taskrun();
     on_ring(ring, listening, to);
 }
 
-fn on_monoio(listening: Listening, to: SocketAddr) {
+fn on_monoio(listening: &Listening, to: SocketAddr) {
     on_ring(io_uring::IoUring::builder(), listening, to);
 }
 
-fn on_ring(ring: io_uring::Builder, listening: Listening, to: SocketAddr) {
+fn on_ring(ring: io_uring::Builder, listening: &Listening, to: SocketAddr) {
     let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new();
     let mut runtime = builder.uring_builder(ring).with_entries(RING_ENTRIES).build().expect("a ring");
     runtime.block_on(relay_on_monoio(listening, to));
 }
 
-fn on_monoio_epoll(listening: Listening, to: SocketAddr) {
+fn on_monoio_epoll(listening: &Listening, to: SocketAddr) {
     let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().expect("epoll");
     runtime.block_on(relay_on_monoio(listening, to));
 }
 
-async fn relay_on_monoio(listening: Listening, to: SocketAddr) {
+async fn relay_on_monoio(listening: &Listening, to: SocketAddr) {
     use monoio::io::{AsyncReadRentExt, AsyncWriteRentExt};
     use monoio::net::TcpStream;
 
@@ -165,7 +166,7 @@ async fn relay_on_monoio(listening: Listening, to: SocketAddr) {
     }
 }
 
-fn on_tokio(listening: Listening, to: SocketAddr) {
+fn on_tokio(listening: &Listening, to: SocketAddr) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -199,7 +200,7 @@ fn on_tokio(listening: Listening, to: SocketAddr) {
     });
 }
 
-fn on_glommio(listening: Listening, to: SocketAddr) {
+fn on_glommio(listening: &Listening, to: SocketAddr) {
     use futures_util::{AsyncReadExt, AsyncWriteExt};
     use glommio::net::TcpStream;
 
@@ -243,7 +244,7 @@ fn relays(criterion: &mut Criterion) {
             bencher.iter_custom(|rounds| {
                 let before = bench.used();
                 (0..rounds).for_each(|_| bench.round());
-                bench.used() - before
+                bench.used().saturating_sub(before)
             });
         });
         bench.finish();

@@ -168,7 +168,7 @@ impl Bed {
     }
 
     /// Fails where the node has closed connections that were to wait beside the others.
-    pub(crate) fn still_wait(&self, idle: &[TcpStream]) -> Result<(), BedError> {
+    pub(crate) fn still_wait(idle: &[TcpStream]) -> Result<(), BedError> {
         let is_open = |stream: &TcpStream| {
             let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
             // What is left of the answer, or nothing yet.

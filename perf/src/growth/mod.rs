@@ -186,7 +186,7 @@ fn measure(what: &GrowthRun, bed: &Bed, point: Point) -> Result<(f64, f64), BedE
     let count = what.cpu_requests.max(at_least);
     bed.send(&requests, point.busy, count)?;
     let used = clock.used().map_err(doing("CPU time"))?;
-    bed.still_wait(&waiting)?;
+    Bed::still_wait(&waiting)?;
     drop(waiting);
     node.stop().map_err(doing("the node"))?;
     Ok((instructions, used.as_secs_f64() * 1e6 / count as f64))

@@ -63,7 +63,7 @@ impl Counting {
             let idle = bed.idle_connections(self.idle, &requests[0])?;
             bed.send(&requests, self.connections, self.warm_up)?;
             bed.send(&requests, self.connections, count)?;
-            bed.still_wait(&idle)?;
+            Bed::still_wait(&idle)?;
             drop(idle);
             child.stop().map_err(doing(name))?;
             callgrind::by_thread(&output).map_err(doing(name))
