@@ -113,6 +113,8 @@ fn benches(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("snapshot");
     group.bench_function("read in place", |b| b.iter(|| black_box(&published.snapshot).view().epoch.to_native()));
+    group.bench_function("taken as a request does, and read", |b| b.iter(|| black_box(&lookup).epoch()));
+    group.bench_function("for scale: a HashMap", |b| b.iter(|| models.get(black_box("model-7-77"))));
     group.bench_function("publish and take", |b| {
         b.iter(|| {
             publisher

@@ -23,6 +23,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "count-allocations")]
+#[global_allocator]
+static ALLOCATOR: shared::allocations::Counting = shared::allocations::Counting;
+
 /// A clustered AI gateway.
 #[derive(Parser)]
 #[command(version = process::VERSION, about)]
@@ -113,6 +117,11 @@ fn serve(config: PathBuf, state_dir: Option<PathBuf>) -> ExitCode {
     match node::run(control, clock) {
         Ok(finished) => {
             tracing::info!(?finished, "stopped");
+            if cfg!(feature = "count-allocations") {
+                let (cores, others) = shared::allocations::counted();
+                let (core_calls, core_bytes) = (cores.calls, cores.bytes);
+                tracing::info!(core_calls, core_bytes, other_calls = others.calls, "allocations");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => fail(error.exit_code(), &error.to_string()),

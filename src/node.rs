@@ -98,6 +98,7 @@ pub(crate) fn run(control: ControlPlane, clock: Clock) -> Result<Finished, NodeE
         let cpu = server.pin_cores.then(|| cpus.get(index % cpus.len().max(1)).copied()).flatten();
         let phase = phase.clone();
         let serve = move || {
+            shared::allocations::count_as_core();
             if let Some(cpu) = cpu
                 && !core_affinity::set_for_current(cpu)
             {

@@ -37,6 +37,11 @@ impl Lookup {
         Some(Self { core, serving })
     }
 
+    /// Which configuration a request would be served from: taken as one takes it, and read in place.
+    pub fn epoch(&self) -> Option<u64> {
+        Some(self.core.serving()?.records().epoch.to_native())
+    }
+
     /// Index of the virtual key that this text is, as a core finds one that it has not seen since the snapshot.
     pub fn virtual_key(&self, text: &[u8]) -> Option<u32> {
         identify::look_up(&self.serving, text)

@@ -39,9 +39,7 @@ pub(crate) struct Counted {
 /// A `perf stat` that counts.
 #[derive(Debug)]
 pub(crate) struct PerfStat {
-    process: Child,
-    control: File,
-    acknowledged: File,
+    perf: Switched,
     output: PathBuf,
 }
 
@@ -51,38 +49,74 @@ impl PerfStat {
     /// # Errors
     /// `perf` is not installed, or it may not look at the process. Nothing is left behind.
     pub(crate) fn attach(pid: u32, folder: &Path) -> io::Result<Self> {
-        let [control, acknowledged, output] = ["control", "acknowledged", "counters"].map(|name| folder.join(name));
+        Self::attach_to(pid, folder, "instructions:u,instructions:k,cycles,task-clock")
+    }
+
+    /// The same for other events, separated by commas.
+    pub(crate) fn attach_to(pid: u32, folder: &Path, events: &str) -> io::Result<Self> {
+        let output = folder.join("counters");
+        let mut command = Command::new("perf");
+        command.args(["stat", "-x", ",", "-e", events, "-p", &pid.to_string(), "-o"]).arg(&output);
+        Ok(Self { perf: Switched::on("perf stat", &mut command, folder)?, output })
+    }
+
+    /// Stops counting. What cannot be read counts as absent.
+    pub(crate) fn finish(self) -> Counted {
+        let mut counted = Counted::default();
+        for (event, value) in self.finish_events() {
+            match event.as_str() {
+                "instructions:u" => counted.user_instructions = Some(value),
+                "instructions:k" => counted.kernel_instructions = Some(value),
+                "cycles" => counted.cycles = Some(value),
+                "task-clock" => counted.cpu = Duration::try_from_secs_f64(value / 1e3).ok(),
+                _ => {}
+            }
+        }
+        counted
+    }
+
+    /// The same, event by event; `task-clock` in milliseconds.
+    pub(crate) fn finish_events(self) -> Vec<(String, f64)> {
+        let stopped = self.perf.off();
+        match fs::read_to_string(&self.output) {
+            Ok(text) if stopped.is_ok() => parse(&text),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A `perf stat` or `perf record` that was switched on, and is switched off before it ends.
+#[derive(Debug)]
+pub(crate) struct Switched {
+    process: Child,
+    control: File,
+    acknowledged: File,
+}
+
+impl Switched {
+    /// Starts the command and returns when it is on.
+    pub(crate) fn on(name: &str, command: &mut Command, folder: &Path) -> io::Result<Self> {
+        let [control, acknowledged] = ["control", "acknowledged"].map(|name| folder.join(name));
         for fifo in [&control, &acknowledged] {
             if !fifo.exists() {
                 mkfifo(fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
             }
         }
-        let mut command = Command::new("perf");
-        command
-            .args(["stat", "-x", ",", "-D", "-1"])
-            .args(["-e", "instructions:u,instructions:k,cycles,task-clock"])
-            .args(["-p", &pid.to_string()])
-            .arg("-o")
-            .arg(&output)
-            .arg("--control")
-            .arg(format!("fifo:{},{}", control.display(), acknowledged.display()));
-        let mut stat = Self {
+        command.args(["-D", "-1", "--control"]);
+        command.arg(format!("fifo:{},{}", control.display(), acknowledged.display()));
+        let mut perf = Self {
             control: open_fifo(&control)?,
             acknowledged: open_fifo(&acknowledged)?,
-            process: Child::start("perf stat", &mut command, folder)?,
-            output,
+            process: Child::start(name, command, folder)?,
         };
-        stat.say(b"enable\n")?;
-        Ok(stat)
+        perf.say(b"enable\n")?;
+        Ok(perf)
     }
 
-    /// Stops counting. What cannot be read counts as absent.
-    pub(crate) fn finish(mut self) -> Counted {
-        let counted = self.say(b"disable\n").is_ok() && self.process.end_with(Signal::SIGINT).is_ok();
-        match fs::read_to_string(&self.output) {
-            Ok(text) if counted => parse(&text),
-            _ => Counted::default(),
-        }
+    /// Switches it off, and returns when it has written what it knows.
+    pub(crate) fn off(mut self) -> io::Result<()> {
+        self.say(b"disable\n")?;
+        self.process.end_with(Signal::SIGINT).map(drop)
     }
 
     /// Sends a command and waits for its `ack`.
@@ -97,7 +131,7 @@ impl PerfStat {
                 _ => std::thread::sleep(LOOK_INTERVAL),
             }
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "perf stat does not acknowledge"))
+        Err(io::Error::new(io::ErrorKind::TimedOut, "perf does not acknowledge"))
     }
 }
 
@@ -107,23 +141,13 @@ fn open_fifo(path: &Path) -> io::Result<File> {
 }
 
 /// Lines of `value,unit,event,…`; a value that is not a number is absent.
-fn parse(text: &str) -> Counted {
-    let mut counted = Counted::default();
-    for line in text.lines() {
+fn parse(text: &str) -> Vec<(String, f64)> {
+    let line = |line: &str| {
         let mut columns = line.split(',');
-        let (Some(value), Some(_unit), Some(event)) = (columns.next(), columns.next(), columns.next()) else {
-            continue;
-        };
-        let Ok(value) = value.parse::<f64>() else { continue };
-        match event {
-            "instructions:u" => counted.user_instructions = Some(value),
-            "instructions:k" => counted.kernel_instructions = Some(value),
-            "cycles" => counted.cycles = Some(value),
-            "task-clock" => counted.cpu = Duration::try_from_secs_f64(value / 1e3).ok(),
-            _ => {}
-        }
-    }
-    counted
+        let (value, _unit, event) = (columns.next()?, columns.next()?, columns.next()?);
+        Some((event.to_owned(), value.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// CPU time of a process from `/proc/PID/stat`, to 10 ms.
@@ -170,8 +194,7 @@ mod tests {
     fn counters_that_are_not_there_are_absent() {
         let text = "# started on\n\n1200,,instructions:u,9,100.00,,\n<not supported>,,instructions:k,0,100.00,,\n\
                     <not counted>,,cycles,0,100.00,,\n12.5,msec,task-clock,9,100.00,0.1,CPUs utilized\n";
-        let counted =
-            Counted { user_instructions: Some(1200.0), cpu: Some(Duration::from_micros(12_500)), ..Counted::default() };
+        let counted = [("instructions:u".to_owned(), 1200.0), ("task-clock".to_owned(), 12.5)];
         assert_eq!(parse(text), counted);
     }
 

@@ -8,6 +8,7 @@
 
 mod alarm;
 mod answer;
+mod bed;
 mod child;
 mod clock;
 mod command;
@@ -15,13 +16,17 @@ mod compare;
 mod connection;
 mod counters;
 mod epoll_relay;
+mod growth;
 mod idle;
+mod instructions;
 mod load;
 #[cfg(test)]
 mod loopback_tests;
 mod minimal_proxy;
 mod node_memory;
 mod peer;
+mod plot;
+mod profile;
 mod relay;
 mod replay;
 mod request_cost;

@@ -1,6 +1,7 @@
 //! What both planes agree on: configuration, snapshot records, limit arithmetic, rings, bounds,
 //! clock. No runtime, no sockets, no files.
 
+pub mod allocations;
 pub mod bounds;
 pub mod clock;
 pub mod config;

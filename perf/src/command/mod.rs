@@ -2,7 +2,10 @@
 
 mod compare;
 mod floor;
+mod growth;
+mod instructions;
 mod load;
+mod profile;
 mod replay;
 mod request_cost;
 mod streams;
@@ -15,7 +18,9 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::{replay::trace::TraceError, rig::RigError, rows::Rows, simulated::StatsError, target::TargetError};
+use crate::{
+    bed::BedError, replay::trace::TraceError, rig::RigError, rows::Rows, simulated::StatsError, target::TargetError,
+};
 
 /// Measures a node from outside: load, streams, cost of a request, replay of recorded traffic.
 #[derive(Debug, Parser)]
@@ -43,6 +48,12 @@ enum Command {
     RequestCost(request_cost::RequestCostArgs),
     /// Nginx, `HAProxy`, Envoy, raw relays and the node under the same loads, in one run
     Compare(compare::CompareArgs),
+    /// The cost of a request against providers, keys, virtual keys, limits, connections and cores
+    Growth(growth::GrowthArgs),
+    /// User instructions of one request, held against a baseline
+    Instructions(instructions::InstructionsArgs),
+    /// A folder with flame graph, waits, kernel counters and allocations of a node under load
+    Profile(profile::ProfileArgs),
     /// Recorded LLM traffic, with what an exact limiter would have admitted of it
     Replay(replay::ReplayArgs),
 }
@@ -85,6 +96,9 @@ pub(crate) enum CommandError {
     /// Starting or measuring a process.
     #[error(transparent)]
     Rig(#[from] RigError),
+    /// Starting a node or sending load.
+    #[error(transparent)]
+    Bed(#[from] BedError),
     /// Two arguments that do not go together, or a value out of bounds.
     #[error("{0}")]
     Usage(String),
@@ -151,6 +165,9 @@ pub(crate) fn run(line: CommandLine) -> Result<Verdict, CommandError> {
         Command::Streams(args) => streams::run(&args),
         Command::RequestCost(args) => request_cost::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Growth(args) => growth::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Replay(args) => replay::run(&args),
     }
 }

@@ -5,7 +5,7 @@
 //! that a machine that changes its mood changes it for all. A measurement with a single
 //! failed request is thrown away and said to be.
 
-mod callgrind;
+pub(crate) mod callgrind;
 
 use std::process::Command;
 
