@@ -69,12 +69,14 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
     let mut out = Tables::default();
     let limits = Limits::new(config);
     out.warnings.extend(limits.crowded(config));
-    let providers = config
+    let providers: Vec<ProviderRecord> = config
         .providers
         .iter()
         .zip(0_u32..)
         .map(|(provider, index)| out.provider(provider, index, config, &limits, facts))
         .collect();
+    let mut by_name: Vec<(&str, u32)> = providers.iter().map(|provider| provider.name.as_str()).zip(0..).collect();
+    by_name.sort_unstable();
     let (virtual_keys, virtual_key_index) = out.virtual_keys(config, &limits, &facts.lookup_key);
     let (routing, warnings) = routing::routing(config, &out.key_by_id);
     out.warnings.extend(warnings);
@@ -83,6 +85,8 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
         local_node: format!("deepintshield-{}-{}", facts.node_id, config.cluster.gossip.port),
         region: config.cluster.region.clone(),
         settings: settings(config),
+        providers_by_name: by_name.into_iter().map(|(_, index)| index).collect(),
+        relay: providers.iter().position(|provider| provider.relay_all).map(index),
         providers,
         keys: out.keys,
         virtual_keys,
@@ -165,12 +169,13 @@ impl Tables {
             })
             .collect();
         let is_key_less = is_key_less(provider);
-        let keys = provider
-            .keys
-            .iter()
-            .filter(|key| key.is_enabled)
-            .map(|key| self.key(key, provider, provider_index, config, limits))
-            .collect();
+        let enabled = || provider.keys.iter().filter(|key| key.is_enabled);
+        let keys = enabled().map(|key| self.key(key, provider, provider_index, config, limits)).collect();
+        let mut key_weights = Vec::new();
+        for key in enabled() {
+            // As the cores have it.
+            key_weights.push(key_weights.last().unwrap_or(&0.0) + f64::from(key.weight as f32));
+        }
         let limits = config
             .governance
             .providers
@@ -204,6 +209,7 @@ impl Tables {
             backoff_max_ms: millis(network.retry.backoff_max),
             connections_max: network.connections_max.div_ceil(facts.cores.max(1)).max(1),
             keys,
+            key_weights,
             limits,
             distance: distance(config, provider.region.as_ref()),
         }
@@ -230,8 +236,8 @@ impl Tables {
             secret,
             weight: key.weight as f32,
             models: only(&key.models),
-            blacklisted_models: key.blacklisted_models.clone(),
-            aliases: key.aliases.clone(),
+            blacklisted_models: sorted(key.blacklisted_models.iter().cloned()),
+            aliases: sorted(key.aliases.iter().cloned()),
             limits: limits.of(key.rate_limit_id.as_ref(), &[]),
             distance: distance(config, key.region.as_ref().or(provider.region.as_ref())),
         });
@@ -257,14 +263,30 @@ impl Tables {
             } else {
                 hashes.push((hash_with(&lookup_key, virtual_key.value.expose()), index(records.len())));
             }
-            let grants = virtual_key.grants.as_ref();
+            let mut has_doubles = false;
+            let grants = virtual_key.grants.as_ref().map(|grants| {
+                let grants = grants.iter().zip(0..);
+                let mut records: Vec<GrantRecord> =
+                    grants.filter_map(|(grant, place)| self.grant(grant, place, &providers, limits)).collect();
+                records.sort_by_key(|grant| grant.provider);
+                let count = records.len();
+                // The first one of a provider, since sorting kept their order.
+                records.dedup_by_key(|grant| grant.provider);
+                has_doubles = records.len() < count;
+                records
+            });
+            if has_doubles {
+                self.warnings.push(format!(
+                    "virtual key {} names a provider twice in provider_configs; the first entry holds",
+                    virtual_key.id
+                ));
+            }
             let (team, customer) = groups.of(virtual_key);
             records.push(VirtualKeyRecord {
                 id: virtual_key.id.clone(),
                 name: virtual_key.name.clone(),
                 is_active: virtual_key.is_active,
-                grants: grants
-                    .map(|grants| grants.iter().filter_map(|grant| self.grant(grant, &providers, limits)).collect()),
+                grants,
                 limits: limits.of_client(virtual_key),
                 team,
                 customer,
@@ -278,6 +300,7 @@ impl Tables {
     fn grant(
         &self,
         grant: &config::ProviderGrant,
+        place: u32,
         providers: &BTreeMap<&str, u32>,
         limits: &Limits,
     ) -> Option<GrantRecord> {
@@ -286,9 +309,10 @@ impl Tables {
         let key_at = |id: &String| self.key_by_id.get(&(provider, id.clone())).copied();
         Some(GrantRecord {
             provider,
+            place,
             weight: grant.weight.map(|weight| weight as f32),
             models: only(&grant.allowed_models),
-            keys: grant.key_ids.as_ref().map(|ids| ids.iter().filter_map(key_at).collect()),
+            keys: grant.key_ids.as_ref().map(|ids| sorted(ids.iter().filter_map(key_at))),
             limits: limits.of(grant.rate_limit_id.as_ref(), &grant.budget_ids),
         })
     }
@@ -426,8 +450,15 @@ fn listed(models: &Models) -> &[String] {
 fn only(models: &Models) -> Option<Vec<String>> {
     match models {
         Models::All => None,
-        Models::Only(names) => Some(names.clone()),
+        Models::Only(names) => Some(sorted(names.iter().cloned())),
     }
+}
+
+/// Cores look things up by halving.
+fn sorted<T: Ord>(things: impl Iterator<Item = T>) -> Vec<T> {
+    let mut sorted: Vec<T> = things.collect();
+    sorted.sort_unstable();
+    sorted
 }
 
 fn dialect(dialect: config::Dialect) -> Dialect {

@@ -243,7 +243,8 @@ fn check_indices(record: &SnapshotRecord, secrets: usize) -> Result<(), LastGood
         .models
         .iter()
         .all(|model| limits_fit(&model.limits) && model.provider.iter().all(|at| fits(at, providers)))
-        && record.served_models.iter().all(|served| served.providers.iter().all(|at| fits(at, providers)));
+        && record.served_models.iter().all(|served| served.providers.iter().all(|at| fits(at, providers)))
+        && record.providers_by_name.iter().chain(&record.relay).all(|at| fits(at, providers));
     if providers_fit && keys_fit && virtual_keys_fit && index_fits && models_fit && routing_fits(record) {
         Ok(())
     } else {

@@ -3,11 +3,13 @@
 
 use crate::core::{Core, Serving};
 use crate::identify::Caller;
-use crate::plan::{Grant, Step, fraction, grant, key_serves};
+use crate::plan::{Grant, Step, alias_of, fraction, grant, key_serves};
 use crate::rejection::{Cause, Rejection};
 use arrayvec::ArrayVec;
+use rkyv::rend::f64_le;
 use shared::clock::Nanos;
 use shared::published::RestReason;
+use shared::snapshot::ArchivedKeyRecord;
 
 /// Keys of one provider that one request may ask with.
 pub(crate) const KEYS_TRIED_MAX: usize = 8;
@@ -65,28 +67,50 @@ pub(crate) fn choose_key(
     let some_rest = core.advice.has_resting_keys();
     let are_weighed = core.advice.are_keys_weighed() && wish.session.is_none();
     let has_regions = records.settings.has_regions;
+    let rest = |key: &ArchivedKeyRecord| {
+        if some_rest { core.advice.rests_until(&provider.name, &key.name, model, now) } else { None }
+    };
+    let is_usable = |index: u32, key: &ArchivedKeyRecord| {
+        allowed.is_none_or(|keys| keys.binary_search_by_key(&index, |key| key.to_native()).is_ok())
+            && (model.is_empty() || key_serves(key, model))
+            && serving.published.secrets.get(key.secret.to_native() as usize).is_some_and(|secret| !secret.is_empty())
+            && !tried.contains(&index)
+    };
+    let chosen = |at: usize| {
+        let alias = records.keys.get(at).and_then(|key| alias_of(key, model));
+        Ok(Chosen { key: Some(at), alias })
+    };
+    let is_free = wish.name.is_none() && wish.session.is_none() && step.key.is_none();
+    if is_free && !are_weighed && !has_regions {
+        for _ in 0..DRAWS_MAX {
+            let drawn = draw(&provider.key_weights, core.random()).and_then(|place| provider.keys.get(place));
+            let Some(index) = drawn.map(|index| index.to_native()) else { break };
+            let at = index as usize;
+            if records.keys.get(at).is_some_and(|key| is_usable(index, key) && rest(key).is_none()) {
+                return chosen(at);
+            }
+        }
+    }
     let mut nearest = u8::MAX;
     let mut denied = None;
     let mut rested_until: Option<Nanos> = None;
     let mut candidates = ArrayVec::<(usize, f64), KEYS_CONSIDERED_MAX>::new();
     let mut total = 0.0;
     for index in provider.keys.iter() {
-        let at = index.to_native() as usize;
+        let index = index.to_native();
+        let at = index as usize;
         let Some(key) = records.keys.get(at) else { continue };
         // A routing rule's word is the operator's.
         let is_wished = match step.key {
-            Some(only) => index.to_native() == only,
+            Some(only) => index == only,
             None => wish.name.is_none_or(|name| key.name.as_bytes() == name),
         };
-        let is_allowed = allowed.is_none_or(|keys| keys.iter().any(|allowed| allowed == index));
-        let serves = model.is_empty() || key_serves(key, model);
         let mut weight = f64::from(key.weight.to_native());
         let is_drawn = weight > 0.0 || wish.name.is_some() || step.key.is_some();
-        let is_usable = serving.published.secrets.get(key.secret.to_native() as usize).is_some_and(|s| !s.is_empty());
-        if !is_wished || !is_allowed || !serves || !is_drawn || !is_usable || tried.contains(&index.to_native()) {
+        if !is_wished || !is_drawn || !is_usable(index, key) {
             continue;
         }
-        if some_rest && let Some((until, reason)) = core.advice.rests_until(&provider.name, &key.name, model, now) {
+        if let Some((until, reason)) = rest(key) {
             if reason == RestReason::Denied {
                 denied = denied.or(Some(at));
             } else {
@@ -125,13 +149,22 @@ pub(crate) fn choose_key(
         None => fraction(core.random()),
     };
     let mut left = draw * total;
-    let chosen = candidates.iter().find(|(_, weight)| {
+    let drawn = candidates.iter().find(|(_, weight)| {
         left -= weight;
         left < 0.0
     });
-    let (at, _) = *chosen.unwrap_or(last);
-    let alias = records.keys.get(at).and_then(|key| key.aliases.iter().position(|alias| alias.0 == *model));
-    Ok(Chosen { key: Some(at), alias })
+    chosen(drawn.unwrap_or(last).0)
+}
+
+/// Draws of a key among all of the provider's, before those that fit are gone through. Where most of
+/// them fit, the number of keys costs nothing; and whoever is drawn and fits is as likely as by weight
+/// among those that fit.
+const DRAWS_MAX: usize = 4;
+
+/// A place among weights of which these are the running sums, as likely as its weight.
+fn draw(sums: &[f64_le], random: u64) -> Option<usize> {
+    let point = fraction(random) * sums.last()?.to_native();
+    Some(sums.partition_point(|sum| sum.to_native() <= point))
 }
 
 /// Keys of one provider that a draw considers; more than any provider has in practice.
@@ -168,6 +201,21 @@ pub(crate) fn mixed(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_draw_is_as_likely_as_its_weight_and_no_weight_is_never_drawn() {
+        let sums: Vec<f64_le> = [0.0, 1.0, 1.0, 4.0].map(f64_le::from_native).into();
+        let mut counts = [0; 4];
+        for point in 0..4_000_u64 {
+            counts[draw(&sums, point * (u64::MAX / 4_000)).unwrap()] += 1;
+        }
+        assert_eq!(counts[0] + counts[2], 0);
+        assert!((995..=1_005).contains(&counts[1]), "{counts:?}");
+        assert_eq!(draw(&sums, u64::MAX), Some(3));
+        assert_eq!(draw(&[], 7), None);
+        // Nothing but weights of zero: a place that no key has.
+        assert_eq!(draw(&[f64_le::from_native(0.0)], 7), Some(1));
+    }
 
     #[test]
     fn sessions_that_differ_in_one_byte_are_spread() {

@@ -3,7 +3,7 @@
 
 use crate::core::Serving;
 use crate::identify::Caller;
-use crate::plan::{Grant, grant};
+use crate::plan::{Grant, allows, grant, lists};
 use crate::provider::Dialect;
 use crate::provider::model_list::{self, ListedModel};
 use crate::rejection::{Cause, Rejection};
@@ -47,7 +47,7 @@ fn allowed<'s>(serving: &'s Serving, target: &Target, caller: Caller) -> Vec<(St
             continue;
         }
         let may = |model: &str| match &grant {
-            Grant::Some(grant) => grant.models.as_ref().is_none_or(|models| models.iter().any(|one| one == model)),
+            Grant::Some(grant) => allows(grant.models.as_ref(), model),
             Grant::All | Grant::None => true,
         };
         let first = listed.len();
@@ -55,7 +55,7 @@ fn allowed<'s>(serving: &'s Serving, target: &Target, caller: Caller) -> Vec<(St
             let named = key.models.iter().flat_map(|models| models.iter()).filter(|model| *model != "*");
             let names =
                 named.map(rkyv::string::ArchivedString::as_str).chain(key.aliases.iter().map(|alias| alias.0.as_str()));
-            for model in names.filter(|model| may(model) && !key.blacklisted_models.iter().any(|no| no == model)) {
+            for model in names.filter(|model| may(model) && !lists(&key.blacklisted_models, model)) {
                 let id = format!("{}/{model}", provider.name);
                 if !listed[first..].iter().any(|(other, _)| *other == id) {
                     listed.push((id, provider.name.as_str()));

@@ -160,7 +160,7 @@ impl Planner<'_> {
     fn may_use_key(&self, provider: usize, key: u32) -> Result<(), Rejection> {
         match self.grant(provider) {
             Grant::Some(grant) if key != NO_KEY => match &grant.keys.as_ref() {
-                Some(keys) if !keys.iter().any(|one| *one == key) => {
+                Some(keys) if keys.binary_search_by_key(&key, |one| one.to_native()).is_err() => {
                     let text = "this virtual key may not use the key that this request is led to";
                     Err(Rejection::new(Cause::KeyBlocked, text))
                 }
@@ -297,15 +297,16 @@ impl Planner<'_> {
         }
         let chosen = chosen?;
         let name = Name::new(model)?;
-        let rest = grants.iter().filter(fits).map(|grant| grant.provider.to_native() as usize);
-        let mut others: Vec<Step> = rest
-            .filter(|other| *other != chosen)
-            .map(|provider| Step { provider, place: 0, model: name, key: None })
-            .collect();
-        if nearest.is_some() {
-            others.sort_by_key(|step| distance(step.provider));
-        }
-        self.others = others;
+        let mut others: Vec<&ArchivedGrantRecord> = grants.iter().filter(fits).collect();
+        others.retain(|grant| grant.provider.to_native() as usize != chosen);
+        others.sort_by_key(|grant| (nearest.map(|_| distance_of(grant)), grant.place.to_native()));
+        let step = |grant: &ArchivedGrantRecord| Step {
+            provider: grant.provider.to_native() as usize,
+            place: 0,
+            model: name,
+            key: None,
+        };
+        self.others = others.into_iter().map(step).collect();
         Some(chosen)
     }
 
@@ -327,10 +328,10 @@ impl Planner<'_> {
 
 /// The provider that a model is named with, as in `openai/gpt-4o`, and the model without it.
 pub(crate) fn named_provider<'m>(serving: &Serving, text: &'m str) -> (Option<usize>, &'m str) {
-    let named = text.split_once('/').filter(|(_, rest)| !rest.is_empty()).and_then(|(prefix, rest)| {
-        let providers = &serving.records().providers;
-        Some((Some(providers.iter().position(|provider| provider.name == *prefix)?), rest))
-    });
+    let named = text
+        .split_once('/')
+        .filter(|(_, rest)| !rest.is_empty())
+        .and_then(|(prefix, rest)| Some((Some(serving.provider_named(prefix.as_bytes())?), rest)));
     named.unwrap_or((None, text))
 }
 
@@ -353,21 +354,28 @@ pub(crate) enum Grant<'s> {
 /// What the caller may do at a provider.
 pub(crate) fn grant(serving: &Serving, caller: Caller, provider: usize) -> Grant<'_> {
     let Some(grants) = caller.record(serving).and_then(|record| record.grants.as_ref()) else { return Grant::All };
-    match grants.iter().find(|grant| grant.provider.to_native() as usize == provider) {
-        Some(grant) => Grant::Some(grant),
-        None => Grant::None,
-    }
+    let found = grants.binary_search_by_key(&provider, |grant| grant.provider.to_native() as usize);
+    found.ok().and_then(|at| grants.get(at)).map_or(Grant::None, Grant::Some)
 }
 
 type ArchivedNames = rkyv::vec::ArchivedVec<rkyv::string::ArchivedString>;
 
-fn allows(models: Option<&ArchivedNames>, model: &str) -> bool {
-    models.is_none_or(|models| models.iter().any(|allowed| allowed == model))
+pub(crate) fn allows(models: Option<&ArchivedNames>, model: &str) -> bool {
+    models.is_none_or(|models| lists(models, model))
+}
+
+pub(crate) fn lists(names: &ArchivedNames, name: &str) -> bool {
+    names.binary_search_by(|one| one.as_str().cmp(name)).is_ok()
 }
 
 pub(crate) fn key_serves(key: &ArchivedKeyRecord, model: &str) -> bool {
-    let is_listed = || allows(key.models.as_ref(), model) || key.aliases.iter().any(|alias| alias.0 == *model);
-    !key.blacklisted_models.iter().any(|blocked| blocked == model) && is_listed()
+    let is_listed = || allows(key.models.as_ref(), model) || alias_of(key, model).is_some();
+    !lists(&key.blacklisted_models, model) && is_listed()
+}
+
+/// Place of the provider's own name for a model among the key's aliases.
+pub(crate) fn alias_of(key: &ArchivedKeyRecord, model: &str) -> Option<usize> {
+    key.aliases.binary_search_by(|alias| alias.0.as_str().cmp(model)).ok()
 }
 
 /// Vendors by how their models are called, for names that no key lists.

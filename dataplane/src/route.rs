@@ -91,13 +91,13 @@ const DROP_IN: [(&str, Dialect, &str, bool); 7] = [
 /// Reads a path. `offset` is where it begins in the head.
 pub(crate) fn target(serving: &Serving, path: &[u8], offset: usize) -> Option<Target> {
     let providers = &serving.records().providers;
-    let find = |name: &str| providers.iter().position(|provider| provider.name == *name);
+    let find = |name: &str| serving.provider_named(name.as_bytes());
     let known = |name: &[u8]| {
-        let at = providers.iter().position(|provider| provider.name.as_bytes() == name)?;
-        Some((at, crate::upstream::dialect_of(&providers[at])))
+        let at = serving.provider_named(name)?;
+        Some((at, crate::upstream::dialect_of(providers.get(at)?)))
     };
     let target = classify(path, offset, find, known);
-    let relay = providers.iter().position(|provider| provider.relay_all);
+    let relay = serving.records().relay.as_ref().map(|at| at.to_native() as usize);
     match (target, relay) {
         // A provider that takes everything takes what no other one could.
         (None, Some(_)) => Some(relayed(relay, path, offset)),

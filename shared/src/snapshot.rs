@@ -102,6 +102,8 @@ pub struct ProviderRecord {
     pub connections_max: u32,
     /// Indices of its keys.
     pub keys: Vec<u32>,
+    /// The sum of the weights of its keys up to each one, in the same order.
+    pub key_weights: Vec<f64>,
     /// Limits that count every request to it.
     pub limits: Vec<u32>,
     /// 0: of this node's region, 1: of none, 2: of another one. The nearest that fit are used.
@@ -119,11 +121,11 @@ pub struct KeyRecord {
     pub secret: u32,
     /// Share of the requests, relative to the other keys.
     pub weight: f32,
-    /// Models that it may be used for; `None`: all.
+    /// Models that it may be used for, sorted; `None`: all.
     pub models: Option<Vec<String>>,
-    /// Models that it may not be used for, whatever `models` says.
+    /// Models that it may not be used for, whatever `models` says, sorted.
     pub blacklisted_models: Vec<String>,
-    /// Model names as the client says them, and as the provider wants them.
+    /// Model names as the client says them, sorted by these, and as the provider wants them.
     pub aliases: Vec<(String, String)>,
     /// Limits that count every request made with it.
     pub limits: Vec<u32>,
@@ -136,11 +138,13 @@ pub struct KeyRecord {
 pub struct GrantRecord {
     /// Index of the provider.
     pub provider: u32,
+    /// Its place among the virtual key's grants as the configuration has them.
+    pub place: u32,
     /// Share of the requests whose model names no provider; `None`: only when it is named.
     pub weight: Option<f32>,
-    /// Models allowed; `None`: all.
+    /// Models allowed, sorted; `None`: all.
     pub models: Option<Vec<String>>,
-    /// Keys allowed; `None`: all of the provider's.
+    /// Keys allowed, sorted; `None`: all of the provider's.
     pub keys: Option<Vec<u32>>,
     /// Limits that count what this virtual key sends to this provider.
     pub limits: Vec<u32>,
@@ -155,7 +159,7 @@ pub struct VirtualKeyRecord {
     pub name: String,
     /// Revoked ones are false.
     pub is_active: bool,
-    /// Providers it may use; `None`: all, with all their models and keys.
+    /// Providers it may use, sorted by their indices; `None`: all, with all their models and keys.
     pub grants: Option<Vec<GrantRecord>>,
     /// Limits that count every request made with it.
     pub limits: Vec<u32>,
@@ -343,6 +347,10 @@ pub struct SnapshotRecord {
     pub settings: SettingsRecord,
     /// Providers, in the configuration's order.
     pub providers: Vec<ProviderRecord>,
+    /// Indices of the providers, sorted by their names.
+    pub providers_by_name: Vec<u32>,
+    /// Index of the first provider that takes every path.
+    pub relay: Option<u32>,
     /// Keys of all providers.
     pub keys: Vec<KeyRecord>,
     /// Virtual keys.

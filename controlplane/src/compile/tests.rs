@@ -101,7 +101,7 @@ fn one_rate_limit_is_one_counter_wherever_it_is_referred_to() {
     let charged: Vec<_> = record.limits.iter().map(|limit| limit.charge.rule).collect();
     assert_eq!(charged, [ChargeRule::Either, ChargeRule::Either, ChargeRule::Admission]);
     assert_eq!(record.virtual_keys[0].limits, [0, 1]);
-    assert_eq!(record.virtual_keys[2].grants.as_ref().unwrap()[0].limits, [0, 1]);
+    assert_eq!(record.virtual_keys[2].grants.as_ref().unwrap()[1].limits, [0, 1]);
     assert_eq!(record.providers[0].limits, [0, 1]);
     assert!(record.providers[1].limits.is_empty());
     assert_eq!((record.models[0].provider, &record.models[0].limits[..]), (Some(1), &[2][..]));
@@ -116,10 +116,44 @@ fn absent_grants_allow_all_and_an_empty_list_allows_none() {
     assert_eq!(record.virtual_keys[1].grants.as_deref(), Some(&[][..]));
     let grants = record.virtual_keys[2].grants.as_ref().unwrap();
     assert!(!record.virtual_keys[2].is_active);
-    assert_eq!((grants[0].provider, grants[0].weight, grants[0].keys.as_ref()), (1, Some(0.5), None));
-    assert_eq!(grants[0].models.as_deref(), Some(&["claude".to_owned()][..]));
-    assert_eq!((grants[1].provider, grants[1].weight, grants[1].models.as_ref()), (0, None, None));
-    assert_eq!(grants[1].keys.as_deref(), Some(&[1][..]));
+    assert_eq!((grants[1].provider, grants[1].weight, grants[1].keys.as_ref()), (1, Some(0.5), None));
+    assert_eq!(grants[1].models.as_deref(), Some(&["claude".to_owned()][..]));
+    assert_eq!((grants[0].provider, grants[0].weight, grants[0].models.as_ref()), (0, None, None));
+    assert_eq!(grants[0].keys.as_deref(), Some(&[1][..]));
+}
+
+#[test]
+fn what_cores_look_up_by_halving_is_sorted() {
+    let compiled = compiled(
+        r#"{"providers": {
+            "openai": {"keys": [
+                {"name": "a", "value": "1", "models": ["z", "b"], "blacklisted_models": ["y", "x"], "weight": 1,
+                 "aliases": {"n": "1", "c": "2"}},
+                {"name": "b", "value": "2", "models": ["*"], "weight": 2}]},
+            "anthropic": {"keys": [{"name": "c", "value": "3", "models": ["*"], "weight": 1}]}},
+          "governance": {"virtual_keys": [{"id": "v", "name": "v", "value": "sk-bf-v", "is_active": true,
+            "provider_configs": [
+                {"provider": "anthropic", "weight": 1, "allowed_models": ["y", "a"], "key_ids": ["*"]},
+                {"provider": "openai", "weight": 1, "allowed_models": ["*"], "key_ids": ["*"]},
+                {"provider": "anthropic", "weight": 3, "allowed_models": ["*"], "key_ids": ["*"]}]}]}}"#,
+    );
+    let record = &compiled.record;
+    let key = &record.keys[0];
+    assert_eq!(key.models.as_deref(), Some(&["b".to_owned(), "z".to_owned()][..]));
+    assert_eq!(key.blacklisted_models, ["x", "y"]);
+    assert!(key.aliases.is_sorted());
+    assert_eq!(record.providers[0].key_weights, [1.0, 3.0]);
+    assert_eq!(record.providers_by_name, [1, 0]);
+    assert_eq!(record.relay, None);
+    let grants = record.virtual_keys[0].grants.as_ref().expect("it names some");
+    let seen: Vec<_> = grants.iter().map(|grant| (grant.provider, grant.place, grant.weight)).collect();
+    assert_eq!(seen, [(0, 1, Some(1.0)), (1, 0, Some(1.0))]);
+    assert_eq!(grants[1].models.as_deref(), Some(&["a".to_owned(), "y".to_owned()][..]));
+    assert!(
+        compiled.warnings.iter().any(|warning| warning.contains("names a provider twice")),
+        "{:?}",
+        compiled.warnings
+    );
 }
 
 #[test]
