@@ -274,3 +274,22 @@ def test_a_changed_file_is_used_and_a_wrong_one_changes_nothing(cluster: Cluster
     node.reload()
     soon(lambda: len(node.lines("keeps the one it has")) >= 2, 10, "it says so again", node.log_tail)
     assert is_used()
+
+
+@pytest.mark.parametrize("live", ["sqlite"], indirect=True)
+def test_a_file_that_says_something_else_than_the_store_is_named(live: LiveCluster) -> None:
+    (node,) = live.add(1)
+    live.start()
+    live.agree()
+    assert Admin(node).set_active(False)[0] == 200
+    changed = live.agree()
+    difference = "says something else than the configuration store"
+    assert not node.lines(difference), "it has just been imported"
+    node.stop()
+    node.start()
+    soon(lambda: node.lines(difference), 20, "it says that the file differs", node.log_tail)
+    assert live.agree() == changed
+    # Read again, and nothing else.
+    node.reload()
+    soon(lambda: len(node.lines(difference)) == 2, 20, "it says so of each file once", node.log_tail)
+    assert live.agree() == changed

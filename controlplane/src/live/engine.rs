@@ -415,7 +415,6 @@ impl Engine {
         self.reading = Arc::new(Reading { local, sealer, facts });
         self.allowed = Arc::new(allowed);
         self.file = Arc::new(entities);
-        self.warn_of_difference();
         // References are followed again.
         self.read = None;
         if self.is_seen || self.head.number > 0 {
@@ -426,18 +425,26 @@ impl Engine {
         self.say_standing().await;
     }
 
-    /// One warning, however much it is.
-    fn warn_of_difference(&self) {
-        let Some(sealer) = &self.reading.sealer else { return };
-        let differs = |(id, value): &(&super::EntityId, &Arc<serde_json::Value>)| {
-            let Some(ours) = self.entities.get(*id) else { return true };
-            let mut sealed = serde_json::Value::clone(value);
-            sealer.seal_all(id, &mut sealed, Some(ours)).is_err() || sealed != **ours
-        };
-        let count = self.file.iter().filter(differs).count();
-        if count > 0 && self.head.number > 0 {
+    /// Where the store holds, the file's shared part is compared with it once, for one warning however
+    /// much it is, and not kept any longer.
+    async fn compare_with_file(&mut self) {
+        if self.head.number == 0 || self.file.is_empty() {
+            return;
+        }
+        let file = std::mem::take(&mut self.file);
+        let Some(sealer) = self.reading.sealer.clone() else { return };
+        let entities = Arc::clone(&self.entities);
+        let differing = blocking(move || {
+            let differs = |(id, value): &(&super::EntityId, &Arc<serde_json::Value>)| {
+                let Some(ours) = entities.get(*id) else { return true };
+                let mut sealed = serde_json::Value::clone(value);
+                sealer.seal_all(id, &mut sealed, Some(ours)).is_err() || sealed != **ours
+            };
+            file.iter().filter(differs).count()
+        });
+        if let Some(differing @ 1..) = differing.await {
             tracing::warn!(
-                entities = count,
+                entities = differing,
                 "{} says something else than the configuration store, which holds; change it through the admin interface",
                 self.settings.file_name
             );

@@ -87,6 +87,7 @@ impl Engine {
             let _ = self.doors.told.send(Told::Waiting(None)).await;
         }
         self.import_once().await;
+        self.compare_with_file().await;
     }
 
     pub(super) async fn say_waiting(&mut self) {
