@@ -263,24 +263,7 @@ impl Tables {
             } else {
                 hashes.push((hash_with(&lookup_key, virtual_key.value.expose()), index(records.len())));
             }
-            let mut has_doubles = false;
-            let grants = virtual_key.grants.as_ref().map(|grants| {
-                let grants = grants.iter().zip(0..);
-                let mut records: Vec<GrantRecord> =
-                    grants.filter_map(|(grant, place)| self.grant(grant, place, &providers, limits)).collect();
-                records.sort_by_key(|grant| grant.provider);
-                let count = records.len();
-                // The first one of a provider, since sorting kept their order.
-                records.dedup_by_key(|grant| grant.provider);
-                has_doubles = records.len() < count;
-                records
-            });
-            if has_doubles {
-                self.warnings.push(format!(
-                    "virtual key {} names a provider twice in provider_configs; the first entry holds",
-                    virtual_key.id
-                ));
-            }
+            let grants = self.grants(virtual_key, &providers, limits);
             let (team, customer) = groups.of(virtual_key);
             records.push(VirtualKeyRecord {
                 id: virtual_key.id.clone(),
@@ -294,6 +277,29 @@ impl Tables {
         }
         hashes.sort_unstable();
         (records, hashes)
+    }
+
+    /// One for each provider that the virtual key names, sorted by provider.
+    fn grants(
+        &mut self,
+        virtual_key: &config::VirtualKey,
+        providers: &BTreeMap<&str, u32>,
+        limits: &Limits,
+    ) -> Option<Vec<GrantRecord>> {
+        let places = virtual_key.grants.as_ref()?.iter().zip(0..);
+        let mut records: Vec<GrantRecord> =
+            places.filter_map(|(grant, place)| self.grant(grant, place, providers, limits)).collect();
+        records.sort_by_key(|grant| grant.provider);
+        let count = records.len();
+        // The first one of a provider stays, since sorting kept their order.
+        records.dedup_by_key(|grant| grant.provider);
+        if records.len() < count {
+            let id = &virtual_key.id;
+            self.warnings.push(format!(
+                "virtual key {id} names a provider twice in provider_configs; the first entry holds, remove the other"
+            ));
+        }
+        Some(records)
     }
 
     /// `None` for a provider that does not exist; loading has refused that already.

@@ -63,6 +63,12 @@ impl Stream {
     }
 }
 
+async fn connected(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_addr(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// An open connection of one lane.
 pub(crate) struct Connection {
     stream: Stream,
@@ -81,10 +87,9 @@ impl Connection {
         read_bytes: usize,
         silence_max: Duration,
     ) -> io::Result<Self> {
-        let stream = TcpStream::connect_addr(address).await?;
-        stream.set_nodelay(true)?;
-        let (stream, buffer) = (Stream::Plain(stream), Vec::with_capacity(read_bytes));
-        Ok(Self { stream, buffer, watchdog: Rc::clone(watchdog), lane, silence_max })
+        let stream = Stream::Plain(connected(address).await?);
+        let (buffer, watchdog) = (Vec::with_capacity(read_bytes), Rc::clone(watchdog));
+        Ok(Self { stream, buffer, watchdog, lane, silence_max })
     }
 
     /// The same with TLS.
@@ -96,13 +101,13 @@ impl Connection {
         read_bytes: usize,
         silence_max: Duration,
     ) -> io::Result<Self> {
-        let stream = TcpStream::connect_addr(address).await?;
-        stream.set_nodelay(true)?;
-        watchdog.arm(lane, stream.as_raw_fd(), clock::now() + silence_max);
-        let shaken = tls.connect(stream).await;
+        let plain = connected(address).await?;
+        watchdog.arm(lane, plain.as_raw_fd(), clock::now() + silence_max);
+        let shaken = tls.connect(plain).await;
         watchdog.disarm(lane);
-        let (stream, buffer) = (Stream::Tls(Box::new(shaken?)), Vec::with_capacity(read_bytes));
-        Ok(Self { stream, buffer, watchdog: Rc::clone(watchdog), lane, silence_max })
+        let stream = Stream::Tls(Box::new(shaken?));
+        let (buffer, watchdog) = (Vec::with_capacity(read_bytes), Rc::clone(watchdog));
+        Ok(Self { stream, buffer, watchdog, lane, silence_max })
     }
 
     /// Sends `request` (which is given back) and reads the answer to its end.
