@@ -67,8 +67,13 @@ pub(crate) fn lines(title: &str, x_label: &str, y_label: &str, series: &[Series]
     svg
 }
 
+/// Words as they may stand between two tags.
+pub(crate) fn escaped(words: &str) -> String {
+    words.replace('&', "&amp;").replace('<', "&lt;")
+}
+
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
-    let words = words.replace('&', "&amp;").replace('<', "&lt;");
+    let words = escaped(words);
     // A String takes everything.
     let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>");
 }

@@ -3,9 +3,9 @@
 //! all. A proxy has a core to itself and a new process for each cell; load and provider have the
 //! other core. A failure disqualifies its cell.
 
+mod bars;
 mod goals;
 mod measure;
-mod plot;
 mod results;
 mod scenario;
 mod start_up;
@@ -101,7 +101,7 @@ pub(crate) fn run(what: &Compare) -> Result<bool, RigError> {
     }
     say(&table::of_goals(&goals::judge(&results), &what.scenarios));
     if let Some(folder) = &what.plots {
-        plot::write_all(&results, &what.scenarios, folder).map_err(io_error("writing the plots"))?;
+        bars::write_all(&results, &what.scenarios, folder).map_err(io_error("writing the plots"))?;
     }
     Ok(results.is_clean())
 }

@@ -4,7 +4,7 @@
 use std::{fmt::Write, fs, io, path::Path};
 
 use super::{results::Results, scenario::Scenario};
-use crate::{rows::digits, spread::Spread};
+use crate::{plot::escaped, rows::digits, spread::Spread};
 
 const WIDTH: f64 = 760.0;
 /// Where bars begin, and the longest of them.
@@ -87,7 +87,7 @@ fn bar(body: &mut String, y: f64, proxy: &str, spread: Spread, scale: f64) {
 }
 
 fn text(body: &mut String, x: f64, y: f64, font: &str, anchor: &str, words: &str) {
-    let words = words.replace('&', "&amp;").replace('<', "&lt;");
+    let words = escaped(words);
     let _ = writeln!(
         body,
         "<text x=\"{x:.1}\" y=\"{y:.1}\" style=\"font: {font} sans-serif\" text-anchor=\"{anchor}\">{words}</text>"
