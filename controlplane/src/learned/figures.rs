@@ -2,7 +2,8 @@
 //!
 //! Words are ordered by when they were true: by our own clock for our cores, by their age when
 //! they were published for the others'. Between nodes that is right up to the time that gossip
-//! takes, and nobody's clock is trusted.
+//! takes, and nobody's clock is trusted: of two words that may as well have been said the other way
+//! around, the one that leaves less stands, and a later one corrects it.
 //!
 //! **Windows.** No provider names the window of a figure. All of them count minutes at least, and
 //! none says `reset` for longer than its window, however it counts. So a figure is good for limits
@@ -35,6 +36,8 @@ const WINDOW_MIN: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long a word tells what remains. After that it is published without.
 const FRESH: Duration = Duration::from_secs(10);
+/// What gossip may take. Words of two nodes that are not further apart have no order.
+const GOSSIP_MAX: Duration = Duration::from_millis(1_500);
 /// The oldest word, and the longest refusal, that another node is believed.
 const BELIEVED_MAX: Duration = Duration::from_secs(3_600);
 
@@ -189,7 +192,7 @@ impl Figures {
     /// Whether it is the newest word about this key and model.
     fn remember(&mut self, key: &KeyLabels, model: &str, mut figure: Figure) -> bool {
         match self.keys.get(key).and_then(|models| models.get(model)) {
-            Some(before) if before.as_of > figure.as_of => return false,
+            Some(before) if !figure.stands_before(before) => return false,
             Some(before) => figure.follow(before),
             None => self.make_room(),
         }
@@ -227,6 +230,21 @@ impl Figure {
             tokens: UnitFigure::new(told(row.tokens)),
             own: None,
         }
+    }
+
+    /// Whether it is to stand in the place of `before`: it is newer, or may be, and leaves less.
+    fn stands_before(&self, before: &Self) -> bool {
+        let are_ordered = self.own.is_some() && before.own.is_some();
+        let apart = self.as_of.since(before.as_of).max(before.as_of.since(self.as_of));
+        if are_ordered || apart > GOSSIP_MAX {
+            return self.as_of >= before.as_of;
+        }
+        let less = |now: &UnitFigure, before: &UnitFigure| {
+            now.told.remaining.is_some_and(|left| before.told.remaining.is_none_or(|before| left < before))
+        };
+        self.refused_until > before.refused_until
+            || less(&self.requests, &before.requests)
+            || less(&self.tokens, &before.tokens)
     }
 
     /// What is known of the provider does not end with a word that does not repeat it.

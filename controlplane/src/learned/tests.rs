@@ -326,6 +326,26 @@ fn the_newest_word_stands_whoever_was_told_it() {
 }
 
 #[test]
+fn of_two_nodes_words_without_an_order_the_one_that_leaves_less_stands() {
+    let (mut node, mut other_node) = (Node::new(), Node::new());
+    other_node.told(&said(100, 98, other_node.now()));
+    let rows = other_node.learned.published(7_000, other_node.now());
+    // Said 300 ms later, but gossip takes a second to bring the older one.
+    node.now_ms += 300;
+    node.told(&said(100, 50, node.now()));
+    node.pass(700, 10);
+    node.hear(vec![other(0, rows)]);
+    assert_eq!(node.learned.published(1, node.now()).len(), 1, "the others still hear of it");
+    node.pass(2_000, 10);
+    assert_eq!(node.requests(), 60, "40 are foreign");
+    // What is later without a doubt stands, although it leaves more.
+    other_node.now_ms += 5_000;
+    other_node.told(&said(100, 98, other_node.now()));
+    node.hear(vec![other(1, other_node.learned.published(7_000, other_node.now()))]);
+    assert!(node.learned.published(1, node.now()).is_empty(), "the other node says it");
+}
+
+#[test]
 fn what_is_published_stays_the_same_text_and_soon_says_less() {
     let mut node = Node::new();
     node.told(&said(80, 20, node.now()));
