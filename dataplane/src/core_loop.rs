@@ -47,12 +47,13 @@ async fn live(seat: Seat) -> io::Result<()> {
     crate::upstream::use_driver(driver);
     let listener = listener::adopt(listener, driver)?;
     let mut ticker = Ticker::new(&core, receiver, reports);
-    let mut accepting = None;
+    let mut accepting = Vec::new();
     let mut farewell = Farewell::default();
     loop {
         let phase = ticker.tick(&core);
-        if accepting.is_none() && core.serving().is_some() {
-            accepting = Some(monoio::spawn(listener::accept_for_ever(Rc::clone(&core), listener.clone())));
+        if accepting.is_empty() && core.serving().is_some() {
+            let lane = |_| monoio::spawn(listener::accept_for_ever(Rc::clone(&core), listener.clone()));
+            accepting.extend((0..listener.lanes).map(lane));
         }
         let is_over = phase != Phase::Running && farewell.is_over(core.accepts.get());
         core.is_saying_farewell.set(phase == Phase::Draining && !is_over);
@@ -62,8 +63,8 @@ async fn live(seat: Seat) -> io::Result<()> {
         }
         if phase == Phase::Stopped {
             // A ring that goes with an accept pending would hold the address for a while.
-            if let Some(accepting) = accepting {
-                accepting.await;
+            for lane in accepting {
+                lane.await;
             }
             return Ok(());
         }

@@ -14,6 +14,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Accepts that wait at one time. `io_uring` ends each with one connection, and the next one is asked for
+/// on the next turn of the loop, which a core with a thousand streams takes milliseconds for: with one
+/// at a time, connections that come in a burst would wait in the kernel for as many turns.
+const ACCEPTS_AT_ONCE: usize = 16;
+
 /// Pause after an accept failed for want of descriptors or memory: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -22,6 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Listener {
     socket: Rc<TcpListener>,
     fd: RawFd,
+    /// How many tasks accept.
+    pub(crate) lanes: usize,
 }
 
 /// Takes the socket over into this core's driver.
@@ -29,7 +36,9 @@ pub(crate) fn adopt(listener: std::net::TcpListener, driver: Driver) -> io::Resu
     // io_uring waits in the kernel, where a socket that must not block would answer at once.
     listener.set_nonblocking(driver == Driver::Epoll)?;
     let fd = listener.as_raw_fd();
-    Ok(Listener { socket: Rc::new(TcpListener::from_std(listener)?), fd })
+    // Epoll's accepts go on without a turn of the loop in between.
+    let lanes = if driver == Driver::Epoll { 1 } else { ACCEPTS_AT_ONCE };
+    Ok(Listener { socket: Rc::new(TcpListener::from_std(listener)?), fd, lanes })
 }
 
 /// Ends listening: the kernel sends new connections to the other processes on the address.

@@ -6,6 +6,8 @@
 //! writes own their buffers until they end, as `io_uring` needs. A few connections that are busy
 //! wait with a whole buffer: there a message is one read, and is not copied together from two.
 
+mod records;
+
 use crate::buffers::{Buffer, BufferShape, BusyWait};
 use crate::deadlines::{Deadline, Deadlines};
 use crate::tls::TlsSession;
@@ -14,7 +16,8 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, S
 use monoio::net::TcpStream;
 use nix::libc;
 use nix::sys::socket::{Shutdown, SockaddrIn, connect, shutdown};
-use shared::bounds::{BUFFER_BYTES, RESIDENT_READ_BYTES};
+use records::Tls;
+use shared::bounds::RESIDENT_READ_BYTES;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -90,6 +93,14 @@ impl Reader {
         desk.is_reading = true;
     }
 
+    /// Orders what fits behind the payload of `buffer`.
+    fn order_room(&mut self, buffer: Buffer) -> BufferShape {
+        let room = buffer.room();
+        let (bytes, shape) = buffer.into_parts();
+        self.order(bytes, shape.end, shape.end + room);
+        shape
+    }
+
     /// Ready when the read that was ordered has ended.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.desk.borrow().outcome.is_none() {
@@ -122,7 +133,7 @@ pub(crate) struct Receiver {
     resident: Option<Box<[u8]>>,
     /// The read that waits has a whole buffer, of this shape.
     roomy: Option<(BufferShape, BusyWait)>,
-    tls: Option<Rc<RefCell<TlsSession>>>,
+    tls: Option<Tls>,
 }
 
 /// The half that writes.
@@ -157,7 +168,7 @@ impl Socket {
     /// Runs the handshake of `session` and reads and writes through it from then on.
     pub(crate) async fn start_tls(&mut self, session: TlsSession, buffer: &mut Buffer) -> io::Result<()> {
         let session = Rc::new(RefCell::new(session));
-        self.receiver.tls = Some(Rc::clone(&session));
+        self.receiver.tls = Some(Tls::new(Rc::clone(&session)));
         self.sender.tls = Some(Rc::clone(&session));
         loop {
             self.sender.flush_records().await?;
@@ -209,25 +220,25 @@ pub(crate) fn reset(fd: RawFd) {
 impl Receiver {
     /// Leaves a small read waiting, if none is.
     pub(crate) fn wait_quietly(&mut self) {
-        if !self.reader.is_reading() {
-            let resident = self.resident.take().unwrap_or_else(|| vec![0; RESIDENT_READ_BYTES].into_boxed_slice());
-            self.reader.order(resident, 0, RESIDENT_READ_BYTES);
+        if self.may_wait_in_buffer() {
+            self.order_resident();
         }
     }
 
-    /// Leaves a read waiting that has room for a whole message, if none is waiting yet. Not with TLS,
-    /// whose records are read apart.
+    fn order_resident(&mut self) {
+        let resident = self.resident.take().unwrap_or_else(|| vec![0; RESIDENT_READ_BYTES].into_boxed_slice());
+        self.reader.order(resident, 0, RESIDENT_READ_BYTES);
+    }
+
+    /// Leaves a read waiting that has room for a whole message, if none is waiting yet.
     pub(crate) fn wait_in(&mut self, buffer: Buffer, wait: BusyWait) {
         debug_assert!(self.may_wait_in_buffer(), "whoever asks for a buffer has asked that first");
-        let room = buffer.room();
-        let (bytes, shape) = buffer.into_parts();
-        self.reader.order(bytes, shape.end, shape.end + room);
-        self.roomy = Some((shape, wait));
+        self.roomy = Some((self.reader.order_room(buffer), wait));
     }
 
     /// Whether [`Self::wait_in`] may be called now.
     pub(crate) fn may_wait_in_buffer(&self) -> bool {
-        self.tls.is_none() && !self.reader.is_reading()
+        !self.reader.is_reading() && !self.tls.as_ref().is_some_and(Tls::has_plain)
     }
 
     /// The read that waits has a buffer, which the next [`Self::read`] gives to whoever comes
@@ -250,29 +261,6 @@ impl Receiver {
         }
     }
 
-    /// With TLS, bytes may be a goodbye: only what they decrypt to tells.
-    fn poll_noticed_tls(&mut self, cx: &mut Context<'_>) -> Noticed {
-        let Some(tls) = self.tls.clone() else { return Noticed::Nothing };
-        loop {
-            if tls.borrow().has_plain() {
-                return Noticed::Bytes;
-            }
-            if tls.borrow().is_closed() {
-                return Noticed::Gone;
-            }
-            self.wait_quietly();
-            if self.reader.poll_ended(cx).is_pending() {
-                return Noticed::Nothing;
-            }
-            let outcome = self.reader.desk.borrow_mut().outcome.take();
-            let Some(outcome) = outcome else { return Noticed::Gone };
-            if outcome.fresh().is_empty() || tls.borrow_mut().receive(outcome.fresh()).is_err() {
-                return Noticed::Gone;
-            }
-            self.keep_resident(outcome.bytes);
-        }
-    }
-
     /// What the quiet read has noticed, as far as this core has heard.
     pub(crate) fn noticed(&mut self) -> Noticed {
         self.poll_noticed(&mut Context::from_waker(Waker::noop()))
@@ -290,21 +278,7 @@ impl Receiver {
 
     /// Reads bytes behind the payload of `buffer`, decrypted. Zero: the peer has ended its side.
     pub(crate) async fn read(&mut self, buffer: &mut Buffer) -> io::Result<usize> {
-        let Some(tls) = self.tls.clone() else { return self.read_raw(buffer).await };
-        loop {
-            let (count, is_closed) = tls.borrow_mut().take_plain(buffer)?;
-            if count > 0 || is_closed {
-                return Ok(count);
-            }
-            let mut records = Buffer::for_payload(BUFFER_BYTES);
-            let outcome = self.read_raw(&mut records).await;
-            match outcome {
-                // Without the peer's close_notify this is a cut, not an end (RFC 8446, 6.1).
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => tls.borrow_mut().receive(records.payload())?,
-                Err(error) => return Err(error),
-            }
-        }
+        if self.tls.is_some() { self.read_tls(buffer).await } else { self.read_raw(buffer).await }
     }
 
     /// Only the small bytes of a quiet read are kept for the next one.

@@ -24,7 +24,7 @@ BODY_BYTES = 3 * 1024 * 1024
 class Between:
     """A node with TLS on both sides, and the provider behind it."""
 
-    def __init__(self, home: Home, answer: Callable[[ssl.SSLSocket, bytes], None]):
+    def __init__(self, home: Home, answer: Callable[[ssl.SSLSocket, bytes], bool | None]):
         self.home = home
         self.provider = TlsProvider(home.folder, answer)
         self.certificate, key = make_pair(home.folder, "listener")
@@ -104,6 +104,37 @@ def test_bodies_larger_than_memory_arrive_whole_both_ways(between, chunked: bool
         got = json.loads(node.ask(connection, text, chunked).read())
     assert got["id"] == hashlib.sha256(text.encode()).hexdigest()
     assert got["filler"].encode() == sent_back
+
+
+def test_requests_in_a_row_arrive_whole_whatever_records_they_come_in(between) -> None:
+    chance = random.Random(9)
+
+    def records(connection: ssl.SSLSocket, text: bytes) -> None:
+        """Each piece is a record of its own."""
+        at = 0
+        while at < len(text):
+            piece = chance.choice([1, 3, 100, 128, 129, 1000, 5000, 17_000])
+            connection.sendall(text[at : at + piece])
+            at += piece
+
+    def answer(connection: ssl.SSLSocket, body: bytes) -> bool:
+        payload = json.dumps({"id": json.loads(body)["messages"][0]["content"][::-1]}).encode()
+        records(connection, HEAD + b"content-length: %d\r\n\r\n" % len(payload) + payload)
+        return True
+
+    node = between(answer)
+    fields = "authorization: Bearer sk-bf-survivor\r\ncontent-type: application/json\r\n"
+    with contextlib.closing(node.connect()) as connection:
+        connection.connect()
+        for size in [2, 90, 1000, 3900, 4096, 4200, 16_000, 20_000, 60_000] * 4:
+            text = chance.randbytes(size // 2).hex()
+            body = json.dumps({"model": "named/m", "messages": [{"role": "user", "content": text}]})
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n{fields}content-length: {len(body)}\r\n\r\n"
+            records(connection.sock, (head + body).encode())
+            response = http.client.HTTPResponse(connection.sock)
+            response.begin()
+            assert response.status == 200, response.read()
+            assert json.loads(response.read())["id"] == text[::-1]
 
 
 def cut(head: bytes, body: bytes, is_told: bool) -> Callable[[ssl.SSLSocket, bytes], None]:

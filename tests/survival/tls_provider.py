@@ -57,9 +57,11 @@ def read_body(connection: ssl.SSLSocket, head: bytes, rest: bytes) -> bytes:
 
 
 class TlsProvider:
-    """Accepts connections and gives each, once its request is read, to `answer(connection, body)`."""
+    """Accepts connections and gives each, once its request is read, to `answer(connection, body)`.
 
-    def __init__(self, folder: pathlib.Path, answer: Callable[[ssl.SSLSocket, bytes], None]):
+    Where that says `True`, another request may follow."""
+
+    def __init__(self, folder: pathlib.Path, answer: Callable[[ssl.SSLSocket, bytes], bool | None]):
         self.certificate, key = make_pair(folder, "provider")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, key)
@@ -81,7 +83,7 @@ class TlsProvider:
             threading.Thread(target=self.serve, args=(plain,), daemon=True).start()
 
     def serve(self, plain: socket.socket) -> None:
-        """One connection, one request."""
+        """One connection."""
         plain.settimeout(20)
         try:
             connection = self.context.wrap_socket(plain, server_side=True)
@@ -90,9 +92,10 @@ class TlsProvider:
             plain.close()
             return
         try:
-            head, rest = read_head(connection)
-            if head:
-                self.answer(connection, read_body(connection, head, rest))
+            is_kept = True
+            while is_kept:
+                head, rest = read_head(connection)
+                is_kept = bool(head) and self.answer(connection, read_body(connection, head, rest))
         except AssertionError as failure:
             self.failures.append(failure)
         finally:
