@@ -95,7 +95,7 @@ fn main() -> ExitCode {
 /// Runs a node on a configuration file.
 fn serve(config: PathBuf, state_dir: Option<PathBuf>) -> ExitCode {
     process::protect_memory();
-    process::raise_descriptor_limit();
+    process::prepare_descriptors();
     let clock = Clock::start();
     let encryption_key = match encryption_key() {
         Ok(key) => key,

@@ -1,5 +1,6 @@
 //! What the program does to its own process: logs, limits, and what must never reach the disk.
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shared::config::model::LogFormat;
 use std::io::{self, IsTerminal};
@@ -46,11 +47,19 @@ pub(crate) fn protect_memory() {
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 
-/// Every client and every provider connection is a descriptor.
-pub(crate) fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+/// Descriptors whose places in the kernel's table are made at the start: 8 bytes each.
+const DESCRIPTORS_READY_MAX: u64 = 32 * 1024;
+
+/// As many descriptors as the hard limit allows, since every client and every provider connection is
+/// one; what cannot be raised is seen later, when an accept fails. To be called while the process has
+/// one thread only: the table of a process with several grows each time it is full (at 64, 128, …) with
+/// a wait for all cores of the machine, 10 ms in which a core of ours would serve nobody.
+pub(crate) fn prepare_descriptors() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let limit = if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    let highest = i32::try_from(limit.min(DESCRIPTORS_READY_MAX)).unwrap_or(i32::MAX).saturating_sub(1);
+    // The table stays as large as its highest descriptor needed it.
+    if let Ok(descriptor) = fcntl(io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(highest)) {
+        let _ = nix::unistd::close(descriptor);
     }
 }

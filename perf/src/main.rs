@@ -45,8 +45,23 @@ mod watchdog;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
+
+/// Descriptors that the kernel's table has places for from the start. It grows in a process with
+/// several threads by waiting for all cores, and that pause would be in every figure of a run that opens
+/// connections: ours as a load, and the relays' as peers.
+const DESCRIPTORS_READY: i32 = 32 * 1024;
+
+fn prepare_descriptors() {
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| i32::try_from(soft).unwrap_or(i32::MAX));
+    if let Ok(descriptor) = fcntl(std::io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(DESCRIPTORS_READY.min(allowed) - 1)) {
+        let _ = nix::unistd::close(descriptor);
+    }
+}
 
 fn main() -> ExitCode {
+    prepare_descriptors();
     match command::run(command::CommandLine::parse()) {
         Ok(command::Verdict::Clean) => ExitCode::SUCCESS,
         Ok(command::Verdict::Failed) => ExitCode::FAILURE,

@@ -67,7 +67,7 @@ pub(crate) struct Options {
 /// Runs the demo until SIGTERM, SIGINT or SIGHUP.
 pub(crate) fn run(options: &Options) -> ExitCode {
     process::protect_memory();
-    process::raise_descriptor_limit();
+    process::prepare_descriptors();
     process::start_logging(LogFormat::Auto, LOG_DEFAULT);
     match run_nodes(options) {
         Ok(0) => {

@@ -121,7 +121,7 @@ impl Opened {
     /// # Errors
     /// No runtime can be built. Nothing is left behind.
     pub(crate) fn serve(self, stop: &AtomicBool) -> io::Result<()> {
-        raise_descriptor_limit();
+        crate::process::prepare_descriptors();
         serve_all(&Provider::new(self.options), self.listeners, stop)
     }
 }
@@ -154,15 +154,4 @@ fn serve_all(provider: &Arc<Provider>, mut listeners: Vec<TcpListener>, stop: &A
         }
         outcome
     })
-}
-
-/// As many descriptors as the hard limit allows: each stream needs one. What cannot be raised is
-/// seen later, when an accept fails.
-fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }
