@@ -18,6 +18,8 @@ def killed(home: Home, names: NameServer, key: str, env: dict[str, str]) -> None
     assert home.served_by() == ONE
     wait_until(home.last_good.exists, 10, "the last good snapshot is written")
     home.node.kill()
+    # Its ring keeps the listening socket for a moment after it: the kernel takes rings apart later.
+    wait_until(lambda: nobody_listens(home.port), 10, "the killed node's port is free")
     names.stop()
     home.config.unlink()
 
