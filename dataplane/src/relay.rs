@@ -168,7 +168,7 @@ pub(crate) async fn relay(
     };
     drop(streaming);
     if outcome == Ended::Cut {
-        pieces.tell_cut(client, &mut buffer, deadline).await;
+        Box::pin(pieces.tell_cut(client, &mut buffer, deadline)).await;
     }
     relayed.has_begun = pieces.head.is_none();
     core.buffers.give(buffer);
