@@ -41,7 +41,7 @@ pub(crate) struct Request<'a> {
     pub(crate) target: &'a Target,
     pub(crate) caller: Caller,
     pub(crate) plan: &'a Plan<'a>,
-    pub(crate) fields: &'a RequestFields,
+    pub(crate) fields: RequestFields,
     pub(crate) id: &'a str,
     pub(crate) body_bytes_max: u64,
     pub(crate) link: &'a Link,
@@ -246,7 +246,7 @@ impl<'a> Request<'a> {
         bytes: &mut Vec<u8>,
     ) -> Result<Attempted<'a>, Stopped> {
         let core = self.core;
-        let charges = charges(core, self.serving, self.caller, step, chosen.key, self.target.endpoint, self.fields)
+        let charges = charges(core, self.serving, self.caller, step, chosen.key, self.target.endpoint, &self.fields)
             .map_err(Stopped::before)?;
         let mut permit = match permit {
             None => Some(self.admit(&charges)?),
@@ -366,7 +366,7 @@ impl<'a> Request<'a> {
         };
         let body = incoming.body_bytes();
         let is_untouched = self.target.is_passthrough || self.target.endpoint == Endpoint::Relay;
-        let edits = if is_untouched { Edits::default() } else { Edits::new(self.fields, body, &wanted) };
+        let edits = if is_untouched { Edits::default() } else { Edits::new(&self.fields, body, &wanted) };
         let (sized, follows) = match &incoming.body {
             Body::Unread | Body::Whole { len: 0 } if !announces_length(incoming.head.method()) => {
                 (Sized::None, Follows::Nothing)

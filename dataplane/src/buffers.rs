@@ -5,13 +5,13 @@
 //! is ever shared between cores, and none is cleared: what is read is only what was written.
 
 use shared::bounds::{
-    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES, BUSY_WAITS_PER_CORE_MAX, POOLED_BUFFERS_MAX,
-    REQUEST_BYTES, STREAM_READ_BYTES,
+    BUFFER_BYTES, BUFFER_HEADROOM_BYTES, BUFFER_TAILROOM_BYTES, BUSY_WAITS_PER_CORE_MAX, LONG_READ_BYTES,
+    POOLED_BUFFERS_MAX, POOLED_LONG_READS_MAX, REQUEST_BYTES, STREAM_READ_BYTES,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// Room in front of a small buffer: a chunk's size line fits.
+/// Room in front of a small or a long buffer: a chunk's size line fits.
 const SMALL_HEADROOM_BYTES: usize = 32;
 
 /// Bytes with room before and behind them.
@@ -174,6 +174,7 @@ pub(crate) struct Buffers {
     /// For requests that wait for their answers.
     waiting: RefCell<Vec<Buffer>>,
     small: RefCell<Vec<Buffer>>,
+    long: RefCell<Vec<Buffer>>,
 }
 
 impl Buffers {
@@ -185,6 +186,17 @@ impl Buffers {
     /// An empty buffer of [`STREAM_READ_BYTES`], for what a quiet stream waits with.
     pub(crate) fn take_small(&self) -> Buffer {
         self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_room(SMALL_HEADROOM_BYTES, STREAM_READ_BYTES))
+    }
+
+    /// An empty buffer for the next piece of an answer, of which the last one had so many bytes.
+    pub(crate) fn take_after(&self, last: usize) -> Buffer {
+        match last {
+            BUFFER_BYTES.. => {
+                self.long.borrow_mut().pop().unwrap_or_else(|| Buffer::with_room(SMALL_HEADROOM_BYTES, LONG_READ_BYTES))
+            }
+            STREAM_READ_BYTES.. => self.take(),
+            _ => self.take_small(),
+        }
     }
 
     /// A place among the connections that wait with a whole buffer, while there is one.
@@ -226,14 +238,19 @@ impl Buffers {
 
     /// Gives a buffer back; one of a size of its own goes to the allocator.
     pub(crate) fn give(&self, mut buffer: Buffer) {
-        let free = match buffer.bytes.len() - buffer.headroom {
-            n if n == BUFFER_BYTES + BUFFER_TAILROOM_BYTES && buffer.headroom == BUFFER_HEADROOM_BYTES => &self.normal,
-            n if n == STREAM_READ_BYTES + BUFFER_TAILROOM_BYTES => &self.small,
-            n if n == REQUEST_BYTES + BUFFER_TAILROOM_BYTES && buffer.headroom == 0 => &self.waiting,
+        const NORMAL: usize = BUFFER_BYTES + BUFFER_TAILROOM_BYTES;
+        const WAITING: usize = REQUEST_BYTES + BUFFER_TAILROOM_BYTES;
+        const SMALL: usize = STREAM_READ_BYTES + BUFFER_TAILROOM_BYTES;
+        const LONG: usize = LONG_READ_BYTES + BUFFER_TAILROOM_BYTES;
+        let (free, pooled_max) = match (buffer.headroom, buffer.bytes.len() - buffer.headroom) {
+            (BUFFER_HEADROOM_BYTES, NORMAL) => (&self.normal, POOLED_BUFFERS_MAX),
+            (SMALL_HEADROOM_BYTES, SMALL) => (&self.small, POOLED_BUFFERS_MAX),
+            (SMALL_HEADROOM_BYTES, LONG) => (&self.long, POOLED_LONG_READS_MAX),
+            (0, WAITING) => (&self.waiting, POOLED_BUFFERS_MAX),
             _ => return,
         };
         let mut free = free.borrow_mut();
-        if free.len() < POOLED_BUFFERS_MAX {
+        if free.len() < pooled_max {
             buffer.clear();
             free.push(buffer);
         }
@@ -241,7 +258,7 @@ impl Buffers {
 
     /// Returns to the allocator what a quiet core keeps for nothing: half of the free buffers.
     pub(crate) fn shrink(&self) {
-        for free in [&self.normal, &self.waiting, &self.small] {
+        for free in [&self.normal, &self.waiting, &self.small, &self.long] {
             let mut free = free.borrow_mut();
             let keep = free.len() / 2;
             free.truncate(keep);
@@ -318,6 +335,23 @@ mod tests {
         assert!(buffers.busy_wait().is_none());
         waits.pop();
         assert!(buffers.busy_wait().is_some());
+    }
+
+    #[test]
+    fn what_filled_its_buffer_is_followed_by_a_larger_one() {
+        let buffers = Buffers::default();
+        let after = |last| buffers.take_after(last).room();
+        assert_eq!((after(0), after(STREAM_READ_BYTES - 1)), (STREAM_READ_BYTES, STREAM_READ_BYTES));
+        assert_eq!((after(STREAM_READ_BYTES), after(BUFFER_BYTES - 1)), (BUFFER_BYTES, BUFFER_BYTES));
+        assert_eq!((after(BUFFER_BYTES), after(LONG_READ_BYTES)), (LONG_READ_BYTES, LONG_READ_BYTES));
+        (0..=POOLED_LONG_READS_MAX)
+            .map(|_| buffers.take_after(BUFFER_BYTES))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|long| buffers.give(long));
+        assert_eq!(buffers.long.borrow().len(), POOLED_LONG_READS_MAX);
+        buffers.shrink();
+        assert_eq!(buffers.long.borrow().len(), POOLED_LONG_READS_MAX / 2);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream) {
         } else {
             match next_request(&core, &mut socket, &mut turn, None).await {
                 // The request's state lives only as long as the request: an idle connection is small.
-                Ok(request) => Box::pin(exchange::exchange::<Boxed>(&core, &mut socket, request)).await,
+                Ok(ref mut request) => Box::pin(exchange::exchange::<Boxed>(&core, &mut socket, request)).await,
                 Err(after) => after,
             }
         };
@@ -81,7 +81,7 @@ async fn serve_busy(core: &Rc<Core>, socket: &mut Socket, turn: &mut Turn) -> Af
     let mut repeat = Repeated::default();
     loop {
         let after = match next_request(core, socket, turn, Some(&mut repeat)).await {
-            Ok(request) => exchange::exchange::<InPlace>(core, socket, request).await,
+            Ok(ref mut request) => exchange::exchange::<InPlace>(core, socket, request).await,
             Err(after) => after,
         };
         match after {
@@ -111,7 +111,7 @@ async fn next_request(
             Ok(request)
         }
         Head::Refused(rejection) => {
-            respond::refuse_head(core, socket, &rejection).await;
+            Box::pin(respond::refuse_head(core, socket, &rejection)).await;
             Err(After::Linger)
         }
         Head::Left => Err(After::Close),

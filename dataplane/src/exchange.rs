@@ -55,16 +55,17 @@ struct Told {
     ended_at: Option<Nanos>,
 }
 
-/// Serves one request, whose attempts `H` holds.
-pub(crate) async fn exchange<H: Hold>(core: &Rc<Core>, socket: &mut Socket, mut request: Request) -> After {
+/// Serves one request, whose attempts `H` holds. It is borrowed: by value, it would lie in this future
+/// twice. For the same reason what few requests need has boxes of its own here.
+pub(crate) async fn exchange<H: Hold>(core: &Rc<Core>, socket: &mut Socket, request: &mut Request) -> After {
     let _in_flight = core.counters.begin();
     let manner = Manner::of(&request.head, core);
-    let id = RequestId::of(core, &request);
+    let id = RequestId::of(core, request);
     let key = RowKey { provider: NO_PROVIDER, model: NO_MODEL, endpoint: "none", status: 0, code: "" };
     let mut told = Told { key, dialect: Dialect::OpenAi, happened: Happened::default(), ended_at: None };
     let serving = core.serving();
     let outcome = match &serving {
-        Some(serving) => serve::<H>(core, serving, socket, &mut request, manner, &id, &mut told).await,
+        Some(serving) => serve::<H>(core, serving, socket, request, manner, &id, &mut told).await,
         None => Err(Rejection::new(Cause::Starting, "this node has no configuration yet")),
     };
     let ended_at = told.ended_at.unwrap_or_else(|| core.now());
@@ -89,7 +90,7 @@ pub(crate) async fn exchange<H: Hold>(core: &Rc<Core>, socket: &mut Socket, mut 
             let mut out = Vec::with_capacity(512);
             let cors = serving.as_deref().map(|serving| (serving, &request.head, request.head_bytes()));
             respond::write_rejection(&rejection, told.dialect, manner, id.as_str(), cors, &mut out);
-            let sent = respond::send(core, socket, out).await;
+            let sent = Box::pin(respond::send(core, socket, out)).await;
             (sent && manner.keep_alive, sent && is_unread)
         }
     };
@@ -140,10 +141,10 @@ async fn serve<H: Hold>(
         && let Some(page) = Page::at(path)
     {
         told.key.endpoint = "node";
-        return answer_page(core, serving, socket, request, manner, page, told).await;
+        return Box::pin(answer_page(core, serving, socket, request, manner, page, told)).await;
     }
     if core.advice.sheds() {
-        request.skip_small(core, socket).await?;
+        Box::pin(request.skip_small(core, socket)).await?;
         let text = "this node has more to do than it can; others may have room";
         return Err(Rejection::new(Cause::Overloaded, text).after(SHED_RETRY_AFTER));
     }
@@ -155,7 +156,7 @@ async fn serve<H: Hold>(
         && target.as_ref().is_none_or(|target| target.endpoint != Endpoint::Relay)
     {
         if respond::is_preflight(&request.head, bytes) {
-            return answer_preflight(core, serving, socket, request, manner, told).await;
+            return Box::pin(answer_preflight(core, serving, socket, request, manner, told)).await;
         }
         if let Some(target) = &target {
             return Err(Rejection::method_not_allowed("OPTIONS is answered to browsers only", methods_of(target)));
@@ -173,7 +174,7 @@ async fn serve<H: Hold>(
         None => identify::caller(serving, &request.head, bytes)?,
     };
     if target.endpoint == Endpoint::Models && !target.is_passthrough && request.head.method() == Method::Get {
-        return answer_models(core, serving, socket, request, manner, &target, caller, told).await;
+        return Box::pin(answer_models(core, serving, socket, request, manner, &target, caller, told)).await;
     }
     if target.endpoint.needs_model() && request.head.method() != Method::Post {
         return Err(Rejection::method_not_allowed("this path takes POST", methods_of(&target)));
@@ -187,22 +188,28 @@ async fn serve<H: Hold>(
     let keep = usize::try_from(settings.buffered_body_bytes.to_native()).unwrap_or(usize::MAX);
     let body_bytes_max = settings.body_bytes_max.to_native();
     let all = settings.buffered_bodies_bytes_per_core.to_native();
-    request.collect(core, socket, keep, all, body_bytes_max).await?;
+    if !request.take_whole(core, body_bytes_max) {
+        Box::pin(request.collect(core, socket, keep, all, body_bytes_max)).await?;
+    }
     let collected_at = core.recently();
     core.counters.client_bytes_in(request.buffer.len() as u64);
-    let asked = Asked::read(request, &target)?;
 
-    // Where to, with which key, within which limits: one attempt after the other.
-    let Asked { fields, model, fallbacks } = asked;
-    let fallbacks = fallbacks.iter().map(AsRef::as_ref);
-    let (fields_given, bytes) = (request.head.fields(), request.head_bytes());
-    let seen = routing::Asked { target: &target, caller, fields: fields_given, bytes, model: model.as_deref() };
-    let routed = routing::find(core, serving, seen);
-    let rule = routed.map(|routed| routed.rule.id.as_str());
-    if let Some(rule) = rule {
-        core.counters.routed(rule);
-    }
-    let plan = Plan::new(core, serving, &target, caller, model.as_deref(), fallbacks, routed)?;
+    // Where to, with which key, within which limits: one attempt after the other. What the body says
+    // is let go before that but for a few numbers, and those before the answer, which may be an hour of
+    // a stream.
+    let (fields, plan, rule) = {
+        let Asked { fields, model, fallbacks } = Asked::read(request, &target)?;
+        let fallbacks = fallbacks.iter().map(AsRef::as_ref);
+        let (given, bytes) = (request.head.fields(), request.head_bytes());
+        let seen = routing::Asked { target: &target, caller, fields: given, bytes, model: model.as_deref() };
+        let routed = routing::find(core, serving, seen);
+        let rule = routed.map(|routed| routed.rule.id.as_str());
+        if let Some(rule) = rule {
+            core.counters.routed(rule);
+        }
+        let plan = Plan::new(core, serving, &target, caller, model.as_deref(), fallbacks, routed)?;
+        (fields, plan, rule)
+    };
     let link = Link::default();
     let attempt = attempt::Request {
         core,
@@ -210,7 +217,7 @@ async fn serve<H: Hold>(
         target: &target,
         caller,
         plan: &plan,
-        fields: &fields,
+        fields,
         id: id.as_str(),
         body_bytes_max,
         link: &link,
@@ -218,22 +225,7 @@ async fn serve<H: Hold>(
         may_wait: Cell::new(request.is_whole()),
         waited: Cell::default(),
     };
-    let is_read = request.is_whole();
-    // The next request will be here soon; but a stream lasts.
-    if is_read
-        && request.is_busy
-        && fields.stream != Some(true)
-        && socket.receiver.may_wait_in_buffer()
-        && let Some(wait) = core.buffers.busy_wait()
-    {
-        socket.receiver.wait_in(core.buffers.take_for_request(), wait);
-    }
-    let attempted = if is_read {
-        let attempting = pin!(H::hold(attempt.run(request, None)));
-        link.while_client_stays(&mut socket.receiver, attempting).await
-    } else {
-        Box::pin(attempt.run(request, Some(&mut *socket))).await
-    };
+    let attempted = attempt_all::<H>(attempt, socket, request).await;
     let Attempted { answer, mut charged, step, chosen, sent_at, overhead, fallback_index, hides_usage } = attempted?;
     told.key.provider = u32::try_from(step.provider).unwrap_or(NO_PROVIDER);
     told.key.model = model_label(serving, step.model.as_str());
@@ -262,10 +254,10 @@ async fn serve<H: Hold>(
     let Socket { receiver, sender, deadline, fd } = &mut *socket;
     // Of an attempt before the last one it may be that is relayed.
     link.began(answer.upstream.socket.fd);
-    let is_read = !request.is_unread();
+    let watched = (!request.is_unread()).then_some(receiver);
     let arrived = request.arrived;
     let relaying = pin!(relay::relay(&way, request, answer, sender, deadline));
-    let mut relayed = if is_read { link.while_client_stays(receiver, relaying).await } else { relaying.await };
+    let mut relayed = link.while_client_stays(watched, relaying).await;
     if link.is_gone() {
         // The upstream connection was ended by us; from inside that looks like a cut.
         relayed.is_abandoned |= relayed.is_cut;
@@ -288,6 +280,27 @@ async fn serve<H: Hold>(
         Relayed { is_whole: true, .. } => Served::Last,
         _ => Served::Broken,
     })
+}
+
+/// One attempt after the other, until there is an answer to relay.
+async fn attempt_all<'a, H: Hold>(
+    attempt: attempt::Request<'a>,
+    socket: &mut Socket,
+    request: &mut Request,
+) -> Result<Attempted<'a>, Rejection> {
+    if !request.is_whole() {
+        return Box::pin(attempt.run(request, Some(socket))).await;
+    }
+    // The next request will be here soon; but a stream lasts.
+    if request.is_busy
+        && attempt.fields.stream != Some(true)
+        && socket.receiver.may_wait_in_buffer()
+        && let Some(wait) = attempt.core.buffers.busy_wait()
+    {
+        socket.receiver.wait_in(attempt.core.buffers.take_for_request(), wait);
+    }
+    let attempting = pin!(H::hold(attempt.run(request, None)));
+    attempt.link.while_client_stays(Some(&mut socket.receiver), attempting).await
 }
 
 /// Where the path begins in the head; zero for an absolute target without one, which is no route.

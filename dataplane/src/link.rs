@@ -46,15 +46,18 @@ impl Link {
     /// this future twice.
     pub(crate) async fn while_client_stays<W: Future>(
         &self,
-        client: &mut Receiver,
+        mut client: Option<&mut Receiver>,
         mut work: Pin<&mut W>,
     ) -> W::Output {
-        client.wait_quietly();
+        if let Some(client) = &mut client {
+            client.wait_quietly();
+        }
         poll_fn(|cx| {
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(output);
             }
-            if !self.is_gone.get() && client.poll_noticed(cx) == Noticed::Gone {
+            let mut has_left = || client.as_mut().is_some_and(|client| client.poll_noticed(cx) == Noticed::Gone);
+            if !self.is_gone.get() && has_left() {
                 self.is_gone.set(true);
                 if let Some(fd) = self.upstream.get() {
                     abort(fd);

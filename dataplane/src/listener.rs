@@ -6,6 +6,7 @@ use crate::core::Core;
 use crate::driver::Driver;
 use monoio::net::{TcpListener, TcpStream};
 use shared::bounds::CONNECTIONS_PER_CORE_MAX;
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -29,6 +30,8 @@ pub(crate) struct Listener {
     fd: RawFd,
     /// How many tasks accept.
     pub(crate) lanes: usize,
+    /// The last accept failed, and that was said: once, not by every lane and again after each pause.
+    has_failed: Rc<Cell<bool>>,
 }
 
 /// Takes the socket over into this core's driver.
@@ -38,7 +41,7 @@ pub(crate) fn adopt(listener: std::net::TcpListener, driver: Driver) -> io::Resu
     let fd = listener.as_raw_fd();
     // Epoll's accepts go on without a turn of the loop in between.
     let lanes = if driver == Driver::Epoll { 1 } else { ACCEPTS_AT_ONCE };
-    Ok(Listener { socket: Rc::new(TcpListener::from_std(listener)?), fd, lanes })
+    Ok(Listener { socket: Rc::new(TcpListener::from_std(listener)?), fd, lanes, has_failed: Rc::default() })
 }
 
 /// Ends listening: the kernel sends new connections to the other processes on the address.
@@ -52,6 +55,7 @@ pub(crate) async fn accept_for_ever(core: Rc<Core>, listener: Listener) {
     loop {
         match listener.socket.accept().await {
             Ok((stream, _)) if core.connections.get() < CONNECTIONS_PER_CORE_MAX as u64 => {
+                listener.has_failed.set(false);
                 core.accepts.set(core.accepts.get() + 1);
                 core.counters.accepted();
                 monoio::spawn(guarded(Rc::clone(&core), stream));
@@ -62,7 +66,9 @@ pub(crate) async fn accept_for_ever(core: Rc<Core>, listener: Listener) {
             }
             Err(_) if core.is_draining() => return,
             Err(error) => {
-                tracing::warn!(%error, core = core.id, "cannot accept; raise the limit of open files if it says so");
+                if !listener.has_failed.replace(true) {
+                    tracing::warn!(%error, core = core.id, "cannot accept; raise the limit of open files if it says so");
+                }
                 monoio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

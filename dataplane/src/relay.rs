@@ -15,7 +15,7 @@ use crate::route::Endpoint;
 use crate::socket::Sender;
 use crate::upstream::Upstream;
 use crate::upstream::send::{Answer, frame_chunk};
-use shared::bounds::{CLIENT_WRITE_TIMEOUT, STREAM_READ_BYTES};
+use shared::bounds::{BUFFER_BYTES, CLIENT_WRITE_TIMEOUT};
 use shared::clock::Nanos;
 use std::time::Duration;
 
@@ -125,12 +125,14 @@ pub(crate) async fn relay(
     let is_bodyless = matches!(head.framing(), BodyFraming::None);
     // What follows an answer without a body was not asked for.
     let mut is_exact = !(is_bodyless && buffer.len() > head_len);
+    let is_full = buffer.room() == 0;
     buffer.consume(head_len);
     core.give_response_head(head);
     let streaming = is_stream.then(|| core.counters.stream_began());
     let mask = (relayed.status >= 400 && is_telling(way.credential.as_bytes())).then(Mask::default);
     let mut pieces = Pieces { way, outlet, reader: reader.as_mut(), head: Some(out), mask };
-    let mut is_large = false;
+    // What came with the head says nothing of the next piece, unless there was no room for more.
+    let mut last = if is_full { BUFFER_BYTES } else { 0 };
     let outcome = loop {
         let Ok(ended) = intake.take(&mut buffer) else { break Ended::Cut };
         if let Intake::Done { is_exact: ends_here } = intake {
@@ -151,14 +153,13 @@ pub(crate) async fn relay(
         if ended {
             break Ended::Complete;
         }
-        let next = if is_large { core.buffers.take() } else { core.buffers.take_small() };
-        core.buffers.give(std::mem::replace(&mut buffer, next));
+        core.buffers.give(std::mem::replace(&mut buffer, core.buffers.take_after(last)));
         upstream.socket.deadline.set(way.due(relayed.first_byte.is_some(), is_stream));
         let read = upstream.socket.receiver.read(&mut buffer).await;
         // A client that takes its time is not the provider's fault.
         upstream.socket.deadline.clear();
         match read {
-            Ok(count) if count > 0 => is_large = count >= STREAM_READ_BYTES,
+            Ok(count) if count > 0 => last = count,
             Ok(_) if matches!(intake, Intake::UntilClose) && !upstream.socket.deadline.has_passed() => {
                 intake = Intake::Done { is_exact: false };
             }
@@ -167,7 +168,7 @@ pub(crate) async fn relay(
     };
     drop(streaming);
     if outcome == Ended::Cut {
-        pieces.tell_cut(client, &mut buffer, deadline).await;
+        Box::pin(pieces.tell_cut(client, &mut buffer, deadline)).await;
     }
     relayed.has_begun = pieces.head.is_none();
     core.buffers.give(buffer);

@@ -156,6 +156,25 @@ impl Request {
         }
     }
 
+    /// Takes a body that has come with the head, as most have. `false`: it has to be collected.
+    pub(crate) fn take_whole(&mut self, core: &Core, body_bytes_max: u64) -> bool {
+        let there = self.buffer.len() - self.head_len;
+        let len = match self.head.framing() {
+            Framing::None => 0,
+            Framing::Length(length) if length <= body_bytes_max.min(there as u64) => {
+                usize::try_from(length).unwrap_or(there)
+            }
+            Framing::Length(_) | Framing::Chunked => return false,
+        };
+        if self.head.expect_continue() && there == 0 {
+            return false;
+        }
+        self.body = Body::Whole { len };
+        self.carry_over(core);
+        core.buffers.settle(&mut self.buffer);
+        true
+    }
+
     /// Reads the body into memory, or its beginning when it is larger than `keep` bytes.
     pub(crate) async fn collect(
         &mut self,
@@ -382,14 +401,14 @@ impl Request {
     }
 
     /// Gives everything back to the core; what follows the request stays for the connection.
-    pub(crate) fn finish(mut self, core: &Core) -> Option<Buffer> {
+    pub(crate) fn finish(&mut self, core: &Core) -> Option<Buffer> {
         if matches!(self.body, Body::Unread) && !self.is_unread() {
             // Refused by its head alone: what came behind that is the next request.
             self.body = Body::Whole { len: 0 };
             self.carry_over(core);
         }
         self.release(core);
-        self.carried
+        self.carried.take()
     }
 }
 

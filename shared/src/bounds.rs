@@ -34,6 +34,11 @@ pub const BUSY_GAP: Duration = Duration::from_millis(100);
 pub const STREAM_READ_BYTES: usize = 1024;
 /// A pooled buffer, taken when bytes are there and given back when they are gone.
 pub const BUFFER_BYTES: usize = 16 * 1024;
+/// What the rest of a long answer is read into, once a whole buffer of it came at once: a megabyte in
+/// sixteen pieces instead of sixty-four.
+pub const LONG_READ_BYTES: usize = 64 * 1024;
+/// Buffers of that size that a core keeps.
+pub const POOLED_LONG_READS_MAX: usize = 16;
 /// What a request waits in for its answer, where head and body fit: most chats do.
 pub const REQUEST_BYTES: usize = 4 * 1024 - BUFFER_TAILROOM_BYTES;
 /// Room kept in front of the payload of a pooled buffer: a new head, or a chunk's size line,
@@ -122,7 +127,7 @@ pub const ENDPOINTS_PER_PROVIDER_MAX: usize = 16;
 const _: () = {
     assert!(REQUEST_HEAD_BYTES_MAX <= BUFFER_BYTES);
     assert!(RESIDENT_READ_BYTES < STREAM_READ_BYTES && STREAM_READ_BYTES < BUFFER_BYTES);
-    assert!(STREAM_READ_BYTES < REQUEST_BYTES && REQUEST_BYTES < BUFFER_BYTES);
+    assert!(STREAM_READ_BYTES < REQUEST_BYTES && REQUEST_BYTES < BUFFER_BYTES && BUFFER_BYTES < LONG_READ_BYTES);
     assert!(SNAPSHOTS_IN_FLIGHT_MAX >= 2, "one being read, one arriving");
     assert!(DEADLINE_SWEEP.as_millis() * 4 <= LINGER.as_millis(), "a sweep must be fine against the shortest deadline");
     assert!(DRAIN_QUIET_TICKS < DRAIN_TICKS_MAX);

@@ -32,7 +32,7 @@ impl Request<'_> {
     pub(super) async fn wait(&self, turn: &mut Turn) -> Result<(), Rejection> {
         let (core, serving) = (self.core, self.serving);
         let Some(step) = self.plan.step(turn.index) else { return Ok(()) };
-        let (target, fields) = (self.target, self.fields);
+        let (target, fields) = (self.target, &self.fields);
         let charges = charges(core, serving, self.caller, step, turn.chosen.key, target.endpoint, fields)?;
         let virtual_key = self.caller.record(serving).map_or("", |record| record.id.as_str());
         let limits = &serving.records().limits;

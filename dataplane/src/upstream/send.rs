@@ -169,7 +169,9 @@ async fn exchange_heads(
     let read = match (answer, outgoing.client.as_deref_mut()) {
         (Some(answer), _) => answer,
         // The body is over, and so the client is watched like one whose request was small.
-        (None, Some(client)) if written.is_ok() => Box::pin(link.while_client_stays(&mut client.receiver, read)).await,
+        (None, Some(client)) if written.is_ok() => {
+            Box::pin(link.while_client_stays(Some(&mut client.receiver), read)).await
+        }
         (None, _) => read.await,
     };
     // It may be kept for later, while others are tried.
