@@ -88,9 +88,10 @@ impl Kind {
     /// What to do about it.
     pub(super) fn remedy(self, prefix: &str) -> String {
         match self {
+            // A port without TLS resets who speaks it, and its answer may be lost with that.
             Self::Unreachable => "check that etcd runs and has a leader (`etcdctl endpoint health`), that \
-                 `etcd_endpoints` are right (http:// or https://, port 2379) and can be reached through firewalls, and \
-                 raise `dial_timeout` where the network is slow"
+                 `etcd_endpoints` are right (http:// or https://, port 2379; use https:// for TLS ports only) and can \
+                 be reached through firewalls, and raise `dial_timeout` where the network is slow"
                 .to_owned(),
             Self::Other => "look into etcd's own log for the reason".to_owned(),
             Self::Tls => "give the authority that signed etcd's certificate as `etcd_ca_cert_pem`, name the endpoint \
