@@ -294,7 +294,7 @@ async fn attempt_all<'a, H: Hold>(
     // The next request will be here soon; but a stream lasts.
     if request.is_busy
         && attempt.fields.stream != Some(true)
-        && socket.receiver.may_wait_in_buffer()
+        && socket.receiver.may_wait()
         && let Some(wait) = attempt.core.buffers.busy_wait()
     {
         socket.receiver.wait_in(attempt.core.buffers.take_for_request(), wait);

@@ -131,8 +131,10 @@ pub(crate) async fn relay(
     let streaming = is_stream.then(|| core.counters.stream_began());
     let mask = (relayed.status >= 400 && is_telling(way.credential.as_bytes())).then(Mask::default);
     let mut pieces = Pieces { way, outlet, reader: reader.as_mut(), head: Some(out), mask };
-    // What came with the head says nothing of the next piece, unless there was no room for more.
-    let mut last = if is_full { BUFFER_BYTES } else { 0 };
+    // What came with the head says nothing of the next piece, unless there was no room for more. A
+    // stream, which may be silent for an hour, never waits with a long buffer.
+    let piece_max = if is_stream { BUFFER_BYTES - 1 } else { usize::MAX };
+    let mut last = if is_full { piece_max } else { 0 };
     let outcome = loop {
         let Ok(ended) = intake.take(&mut buffer) else { break Ended::Cut };
         if let Intake::Done { is_exact: ends_here } = intake {
@@ -159,7 +161,7 @@ pub(crate) async fn relay(
         // A client that takes its time is not the provider's fault.
         upstream.socket.deadline.clear();
         match read {
-            Ok(count) if count > 0 => last = count,
+            Ok(count) if count > 0 => last = count.min(piece_max),
             Ok(_) if matches!(intake, Intake::UntilClose) && !upstream.socket.deadline.has_passed() => {
                 intake = Intake::Done { is_exact: false };
             }

@@ -220,7 +220,7 @@ pub(crate) fn reset(fd: RawFd) {
 impl Receiver {
     /// Leaves a small read waiting, if none is.
     pub(crate) fn wait_quietly(&mut self) {
-        if self.may_wait_in_buffer() {
+        if self.may_wait() {
             self.order_resident();
         }
     }
@@ -232,12 +232,12 @@ impl Receiver {
 
     /// Leaves a read waiting that has room for a whole message, if none is waiting yet.
     pub(crate) fn wait_in(&mut self, buffer: Buffer, wait: BusyWait) {
-        debug_assert!(self.may_wait_in_buffer(), "whoever asks for a buffer has asked that first");
+        debug_assert!(self.may_wait(), "whoever asks for a buffer has asked that first");
         self.roomy = Some((self.reader.order_room(buffer), wait));
     }
 
-    /// Whether [`Self::wait_in`] may be called now.
-    pub(crate) fn may_wait_in_buffer(&self) -> bool {
+    /// Whether a read may be left waiting: none is, and nothing is there already.
+    pub(crate) fn may_wait(&self) -> bool {
         !self.reader.is_reading() && !self.tls.as_ref().is_some_and(Tls::has_plain)
     }
 

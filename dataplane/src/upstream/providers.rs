@@ -266,7 +266,7 @@ impl Upstream {
         self.socket.deadline.clear();
         let receiver = &mut self.socket.receiver;
         if self.is_busy
-            && receiver.may_wait_in_buffer()
+            && receiver.may_wait()
             && let Some(wait) = core.buffers.busy_wait()
         {
             receiver.wait_in(core.buffers.take(), wait);
