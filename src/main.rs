@@ -27,6 +27,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[global_allocator]
 static ALLOCATOR: shared::allocations::Counting = shared::allocations::Counting;
 
+// A thread of its own gives memory back to the system ten seconds after a burst has ended.
+#[cfg(not(feature = "count-allocations"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A clustered AI gateway.
 #[derive(Parser)]
 #[command(version = process::VERSION, about)]

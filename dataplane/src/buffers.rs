@@ -344,6 +344,7 @@ mod tests {
         assert_eq!((after(0), after(STREAM_READ_BYTES - 1)), (STREAM_READ_BYTES, STREAM_READ_BYTES));
         assert_eq!((after(STREAM_READ_BYTES), after(BUFFER_BYTES - 1)), (BUFFER_BYTES, BUFFER_BYTES));
         assert_eq!((after(BUFFER_BYTES), after(LONG_READ_BYTES)), (LONG_READ_BYTES, LONG_READ_BYTES));
+        assert_eq!(buffers.take_small().into_parts().0.len(), 1024, "what allocators have a class for");
         (0..=POOLED_LONG_READS_MAX)
             .map(|_| buffers.take_after(BUFFER_BYTES))
             .collect::<Vec<_>>()

@@ -30,8 +30,8 @@ pub const BUSY_WAITS_PER_CORE_MAX: u32 = 256;
 /// A connection is busy when the next request came so soon after the answer to the last one.
 pub const BUSY_GAP: Duration = Duration::from_millis(100);
 /// What a stream reads into between events: one usual event fits, so that a quiet stream holds
-/// no more than this.
-pub const STREAM_READ_BYTES: usize = 1024;
+/// no more than this: a kilobyte, with what it has before and behind.
+pub const STREAM_READ_BYTES: usize = 976;
 /// A pooled buffer, taken when bytes are there and given back when they are gone.
 pub const BUFFER_BYTES: usize = 16 * 1024;
 /// What the rest of a long answer is read into, once a whole buffer of it came at once: a megabyte in
