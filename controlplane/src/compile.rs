@@ -4,9 +4,11 @@
 //! configuration; and what the configuration knows but no core acts on yet (budgets, teams,
 //! customers).
 
+mod known_models;
 mod limits;
 mod routing;
 
+use known_models::KnownModels;
 use limits::Limits;
 use ring::hmac;
 use shared::bounds::MODEL_LABELS_MAX;
@@ -14,9 +16,10 @@ use shared::config::model as config;
 use shared::config::model::{Config, Models, Origin};
 use shared::limit::{COUNTING_SPREAD_NS, LimitDefinition, Window, WindowError};
 use shared::secret::Secret;
+use shared::snapshot::names::NameIndex;
 use shared::snapshot::{
     CredentialHeader, Dialect, GrantRecord, KeyRecord, LimitRecord, ModelRecord, PriceRecord, ProviderRecord,
-    ServedModelRecord, SettingsRecord, SnapshotRecord, VirtualKeyRecord,
+    SettingsRecord, SnapshotRecord, VirtualKeyRecord,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -66,7 +69,7 @@ pub enum CompileError {
 
 /// Turns a configuration into records.
 pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileError> {
-    let mut out = Tables::default();
+    let mut out = Tables::new(config);
     let limits = Limits::new(config);
     out.warnings.extend(limits.crowded(config));
     let providers: Vec<ProviderRecord> = config
@@ -75,8 +78,7 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
         .zip(0_u32..)
         .map(|(provider, index)| out.provider(provider, index, config, &limits, facts))
         .collect();
-    let mut by_name: Vec<(&str, u32)> = providers.iter().map(|provider| provider.name.as_str()).zip(0..).collect();
-    by_name.sort_unstable();
+    let provider_names: Vec<&str> = providers.iter().map(|provider| provider.name.as_str()).collect();
     let (virtual_keys, virtual_key_index) = out.virtual_keys(config, &limits, &facts.lookup_key);
     let (routing, warnings) = routing::routing(config, &out.key_by_id);
     out.warnings.extend(warnings);
@@ -85,14 +87,15 @@ pub fn compile(config: &Config, facts: &NodeFacts) -> Result<Compiled, CompileEr
         local_node: format!("deepintshield-{}-{}", facts.node_id, config.cluster.gossip.port),
         region: config.cluster.region.clone(),
         settings: settings(config),
-        providers_by_name: by_name.into_iter().map(|(_, index)| index).collect(),
+        provider_index: NameIndex::new(&provider_names),
         relay: providers.iter().position(|provider| provider.relay_all).map(index),
         providers,
         keys: out.keys,
         virtual_keys,
         virtual_key_index,
         models: models(config, &limits),
-        served_models: served_models(config),
+        known_models: out.known_models.records(config),
+        model_index: out.known_models.index(),
         model_labels: model_labels(config),
         limits: limits.records,
         routing,
@@ -134,8 +137,8 @@ fn hash_with(key: &hmac::Key, value: &str) -> [u8; 32] {
 }
 
 /// What grows while providers and virtual keys are gone through.
-#[derive(Default)]
-struct Tables {
+struct Tables<'c> {
+    known_models: KnownModels<'c>,
     keys: Vec<KeyRecord>,
     secrets: Vec<TableSecret>,
     warnings: Vec<String>,
@@ -143,7 +146,17 @@ struct Tables {
     key_by_id: BTreeMap<(u32, String), u32>,
 }
 
-impl Tables {
+impl<'c> Tables<'c> {
+    fn new(config: &'c Config) -> Self {
+        Self {
+            known_models: KnownModels::new(config),
+            keys: Vec::new(),
+            secrets: Vec::new(),
+            warnings: Vec::new(),
+            key_by_id: BTreeMap::new(),
+        }
+    }
+
     fn secret(&mut self, secret: &Secret, origin: &Origin, label: String) -> u32 {
         let at = index(self.secrets.len());
         self.secrets.push(TableSecret { secret: secret.duplicate(), origin: origin.clone(), label });
@@ -235,9 +248,9 @@ impl Tables {
             provider: provider_index,
             secret,
             weight: key.weight as f32,
-            models: only(&key.models),
-            blacklisted_models: sorted(key.blacklisted_models.iter().cloned()),
-            aliases: sorted(key.aliases.iter().cloned()),
+            models: self.known_models.only(&key.models),
+            blacklisted_models: self.known_models.list(&key.blacklisted_models),
+            aliases: self.known_models.aliases(&key.aliases),
             limits: limits.of(key.rate_limit_id.as_ref(), &[]),
             distance: distance(config, key.region.as_ref().or(provider.region.as_ref())),
         });
@@ -317,7 +330,7 @@ impl Tables {
             provider,
             place,
             weight: grant.weight.map(|weight| weight as f32),
-            models: only(&grant.allowed_models),
+            models: self.known_models.only(&grant.allowed_models),
             keys: grant.key_ids.as_ref().map(|ids| sorted(ids.iter().filter_map(key_at))),
             limits: limits.of(grant.rate_limit_id.as_ref(), &grant.budget_ids),
         })
@@ -397,37 +410,6 @@ fn models(config: &Config, limits: &Limits) -> Vec<ModelRecord> {
     records.into_values().collect()
 }
 
-/// Who serves a model that was named without its provider, the nearest first. Keys for all models
-/// are not in it: the cores ask those after the ones that list the model by name.
-fn served_models(config: &Config) -> Vec<ServedModelRecord> {
-    let mut providers_by_model: BTreeMap<&String, Vec<u32>> = BTreeMap::new();
-    for (provider, at) in config.providers.iter().zip(0_u32..) {
-        for key in provider.keys.iter().filter(|key| key.is_enabled) {
-            let listed = match &key.models {
-                Models::All => &[],
-                Models::Only(names) => names.as_slice(),
-            };
-            let names = listed.iter().chain(key.aliases.iter().map(|(from, _)| from));
-            for name in names.filter(|name| key.allows(name)) {
-                let providers = providers_by_model.entry(name).or_default();
-                if providers.last() != Some(&at) {
-                    providers.push(at);
-                }
-            }
-        }
-    }
-    let distance_at = |at: &u32| {
-        config.providers.get(*at as usize).map_or(u8::MAX, |provider| distance(config, provider.region.as_ref()))
-    };
-    providers_by_model
-        .into_iter()
-        .map(|(model, mut providers)| {
-            providers.sort_by_key(distance_at);
-            ServedModelRecord { model: model.clone(), providers }
-        })
-        .collect()
-}
-
 /// Every model name that the configuration mentions, up to the bound, in the order of names.
 fn model_labels(config: &Config) -> Vec<String> {
     let mut names = BTreeSet::new();
@@ -450,13 +432,6 @@ fn listed(models: &Models) -> &[String] {
     match models {
         Models::All => &[],
         Models::Only(names) => names,
-    }
-}
-
-fn only(models: &Models) -> Option<Vec<String>> {
-    match models {
-        Models::All => None,
-        Models::Only(names) => Some(sorted(names.iter().cloned())),
     }
 }
 

@@ -23,6 +23,8 @@ use server_part::ServerPart;
 use shared::bounds::ROUTING_HEADERS_MAX;
 use shared::config::model::{Origin, Server};
 use shared::secret::Secret;
+use shared::snapshot::model_list::ModelList;
+use shared::snapshot::names::NameIndex;
 use shared::snapshot::routing::{ConditionRecord, HopRecord, NO_KEY, Subject};
 use shared::snapshot::{Snapshot, SnapshotError, SnapshotRecord};
 use std::time::Duration;
@@ -243,13 +245,42 @@ fn check_indices(record: &SnapshotRecord, secrets: usize) -> Result<(), LastGood
         .models
         .iter()
         .all(|model| limits_fit(&model.limits) && model.provider.iter().all(|at| fits(at, providers)))
-        && record.served_models.iter().all(|served| served.providers.iter().all(|at| fits(at, providers)))
-        && record.providers_by_name.iter().chain(&record.relay).all(|at| fits(at, providers));
-    if providers_fit && keys_fit && virtual_keys_fit && index_fits && models_fit && routing_fits(record) {
+        && record.relay.iter().all(|at| fits(at, providers));
+    if providers_fit
+        && keys_fit
+        && virtual_keys_fit
+        && index_fits
+        && models_fit
+        && known_models_fit(record)
+        && routing_fits(record)
+    {
         Ok(())
     } else {
         Err(LastGoodError::Content("its records refer to others that are not there"))
     }
+}
+
+/// Names and lists are found by what would be made of them again.
+fn known_models_fit(record: &SnapshotRecord) -> bool {
+    let fits = |number: &u32| (*number as usize) < record.known_models.len();
+    let list_fits = |list: &ModelList| list.numbers.iter().all(fits) && *list == ModelList::new(list.numbers.clone());
+    let names: Vec<&str> = record.known_models.iter().map(|known| known.model.as_str()).collect();
+    let provider_names: Vec<&str> = record.providers.iter().map(|provider| provider.name.as_str()).collect();
+    names.is_sorted_by(|a, b| a < b)
+        && record.model_index == NameIndex::new(&names)
+        && record.provider_index == NameIndex::new(&provider_names)
+        && record.known_models.iter().flat_map(|known| &known.providers).all(|at| (*at as usize) < provider_names.len())
+        && record.keys.iter().all(|key| {
+            key.models.iter().all(list_fits)
+                && list_fits(&key.blacklisted_models)
+                && key.aliases.iter().all(|(number, _)| fits(number))
+                && key.aliases.is_sorted_by_key(|(number, _)| number)
+        })
+        && record
+            .virtual_keys
+            .iter()
+            .flat_map(|key| key.grants.iter().flatten())
+            .all(|grant| grant.models.iter().all(list_fits))
 }
 
 fn routing_fits(record: &SnapshotRecord) -> bool {

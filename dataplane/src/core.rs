@@ -79,10 +79,9 @@ impl Serving {
 
     /// Index of the provider of this name.
     pub(crate) fn provider_named(&self, name: &[u8]) -> Option<usize> {
-        let ArchivedSnapshotRecord { providers, providers_by_name, .. } = self.records();
-        let name_at = |at: usize| providers.get(at).map(|provider| provider.name.as_bytes());
-        let found = providers_by_name.binary_search_by(|at| name_at(at.to_native() as usize).cmp(&Some(name))).ok()?;
-        providers_by_name.get(found).map(|at| at.to_native() as usize)
+        let ArchivedSnapshotRecord { providers, provider_index, .. } = self.records();
+        let name_at = |at: usize| providers.get(at).map(|provider| provider.name.as_str());
+        provider_index.find(name, name_at).map(|at| at as usize)
     }
 
     /// The text of a key.

@@ -3,7 +3,8 @@
 
 use crate::core::{Core, Serving};
 use crate::identify::Caller;
-use crate::plan::{Grant, Step, alias_of, fraction, grant, key_serves};
+use crate::known_model::{alias_of, key_serves};
+use crate::plan::{Grant, Step, fraction, grant};
 use crate::rejection::{Cause, Rejection};
 use arrayvec::ArrayVec;
 use rkyv::rend::f64_le;
@@ -72,12 +73,12 @@ pub(crate) fn choose_key(
     };
     let is_usable = |index: u32, key: &ArchivedKeyRecord| {
         allowed.is_none_or(|keys| keys.binary_search_by_key(&index, |key| key.to_native()).is_ok())
-            && (model.is_empty() || key_serves(key, model))
+            && (model.is_empty() || key_serves(key, step.number))
             && serving.published.secrets.get(key.secret.to_native() as usize).is_some_and(|secret| !secret.is_empty())
             && !tried.contains(&index)
     };
     let chosen = |at: usize| {
-        let alias = records.keys.get(at).and_then(|key| alias_of(key, model));
+        let alias = records.keys.get(at).and_then(|key| alias_of(key, step.number));
         Ok(Chosen { key: Some(at), alias })
     };
     let is_free = wish.name.is_none() && wish.session.is_none() && step.key.is_none();

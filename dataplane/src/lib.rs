@@ -22,6 +22,7 @@ mod exchange;
 mod hold;
 mod identify;
 mod known_callers;
+mod known_model;
 mod link;
 mod listener;
 pub mod lookup;

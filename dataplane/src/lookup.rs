@@ -53,8 +53,8 @@ impl Lookup {
         let nothing = std::iter::empty();
         let (core, serving, caller, model) = (&self.core, &self.serving, Caller::Anyone, Some(model));
         let routed = routing::find(core, serving, Asked { target: &target, caller, fields: &[], bytes: b"", model });
-        let plan = Plan::new(core, serving, &target, caller, model, nothing, routed).ok()?;
-        let step = plan.step(0)?;
+        let plan = Plan::new(core, serving, &target, caller, model, nothing, routed);
+        let step = plan.as_ref().ok()?.step(0)?;
         let wish = KeyWish::default();
         let chosen = choose_key(&self.core, &self.serving, Caller::Anyone, step, wish, &[], now).ok()?;
         Some(Found { provider: step.provider, key: chosen.key })

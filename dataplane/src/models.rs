@@ -3,7 +3,8 @@
 
 use crate::core::Serving;
 use crate::identify::Caller;
-use crate::plan::{Grant, allows, grant, lists};
+use crate::known_model::{ModelNumber, allows, lists};
+use crate::plan::{Grant, grant};
 use crate::provider::Dialect;
 use crate::provider::model_list::{self, ListedModel};
 use crate::rejection::{Cause, Rejection};
@@ -46,16 +47,24 @@ fn allowed<'s>(serving: &'s Serving, target: &Target, caller: Caller) -> Vec<(St
         if !is_meant || !speaks || provider.relay_all || matches!(grant, Grant::None) {
             continue;
         }
-        let may = |model: &str| match &grant {
+        let may = |model: ModelNumber| match &grant {
             Grant::Some(grant) => allows(grant.models.as_ref(), model),
             Grant::All | Grant::None => true,
         };
         let first = listed.len();
         for key in provider.keys.iter().filter_map(|key| records.keys.get(key.to_native() as usize)) {
-            let named = key.models.iter().flat_map(|models| models.iter()).filter(|model| *model != "*");
-            let names =
-                named.map(rkyv::string::ArchivedString::as_str).chain(key.aliases.iter().map(|alias| alias.0.as_str()));
-            for model in names.filter(|model| may(model) && !lists(&key.blacklisted_models, model)) {
+            // Numbers are in the order of the names.
+            let numbers = key
+                .models
+                .iter()
+                .flat_map(|models| models.numbers.iter())
+                .chain(key.aliases.iter().map(|alias| &alias.0));
+            for number in numbers.map(|number| ModelNumber::Known(number.to_native())) {
+                let Some(known) = number.record(serving) else { continue };
+                if !may(number) || lists(&key.blacklisted_models, number) {
+                    continue;
+                }
+                let model = known.model.as_str();
                 let id = format!("{}/{model}", provider.name);
                 if !listed[first..].iter().any(|(other, _)| *other == id) {
                     listed.push((id, provider.name.as_str()));

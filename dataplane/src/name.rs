@@ -11,8 +11,12 @@ pub(crate) struct Name(ArrayString<NAME_BYTES_MAX>);
 
 impl Name {
     /// `None` when the text is too long.
+    #[inline]
     pub(crate) fn new(text: &str) -> Option<Self> {
-        ArrayString::from(text).ok().map(Self)
+        // Written where it is to stay: `ArrayString::from` and `map` move all of it again.
+        let mut name = Self(ArrayString::new());
+        name.0.try_push_str(text).ok()?;
+        Some(name)
     }
 
     /// Both numbers, sixteen digits each.

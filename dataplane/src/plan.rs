@@ -3,6 +3,7 @@
 
 use crate::core::{Core, Serving};
 use crate::identify::Caller;
+use crate::known_model::{Model, ModelNumber, allows, key_serves};
 use crate::name::Name;
 use crate::provider::Dialect;
 use crate::rejection::{Cause, Rejection};
@@ -10,7 +11,7 @@ use crate::route::{Endpoint, Target};
 use crate::routing::Routed;
 use crate::upstream::dialect_of;
 use shared::snapshot::routing::{ArchivedHopRecord, NO_KEY};
-use shared::snapshot::{ArchivedGrantRecord, ArchivedKeyRecord, ArchivedProviderRecord};
+use shared::snapshot::{ArchivedGrantRecord, ArchivedProviderRecord};
 
 /// One provider and the model to ask it for.
 #[derive(Clone, Copy)]
@@ -20,8 +21,25 @@ pub(crate) struct Step {
     pub(crate) place: u8,
     /// As clients say it, without the provider; empty for requests without a model.
     pub(crate) model: Name,
+    /// The same, for the lists of keys.
+    pub(crate) number: ModelNumber,
     /// Index of the only key that may be used, where a routing rule says so.
     pub(crate) key: Option<u32>,
+}
+
+/// A step that nobody keeps yet: without a copy of the model's name, which is long.
+struct Lead<'m> {
+    provider: usize,
+    model: Model<'m>,
+    key: Option<u32>,
+}
+
+impl Lead<'_> {
+    #[inline]
+    fn step(&self) -> Step {
+        let Self { provider, ref model, key } = *self;
+        Step { provider, place: 0, model: model.to_name(), number: model.number, key }
+    }
 }
 
 /// Providers to try, in this order. Fallbacks are kept in room of the core's, which gets it back.
@@ -62,37 +80,33 @@ impl<'c> Plan<'c> {
             Some(routed) => planner.hop(routed.hop, model).map_err(|refusal| refusal.by_rule(&routed.rule.id))?,
             None => planner.step(model)?,
         };
-        let mut plan = Self { core, first, fallbacks: Vec::new() };
+        let mut others = Vec::new();
         // Those of a rule are for many callers: where this one may not go is left out.
         for hop in routed.iter().flat_map(|routed| routed.rule.fallbacks.iter()) {
-            if let Ok(step) = planner.hop(hop, model) {
-                plan.push(step);
+            if let Ok(lead) = planner.hop(hop, model) {
+                push(core, &mut others, &lead);
             }
         }
         let is_ruled = routed.is_some_and(|routed| !routed.rule.fallbacks.is_empty());
         for fallback in fallbacks.filter(|_| !is_ruled) {
             // A fallback that leads nowhere is the client's mistake, and better said now.
-            let step = planner.step(Some(fallback))?;
-            plan.push(step);
+            let lead = planner.step(Some(fallback))?;
+            push(core, &mut others, &lead);
         }
-        if plan.fallbacks.is_empty() && !is_ruled {
-            plan.fallbacks = planner.others;
+        if others.is_empty() && !is_ruled {
+            others = planner.others;
         }
-        for (step, place) in plan.fallbacks.iter_mut().zip(1..) {
+        for (step, place) in others.iter_mut().zip(1..) {
             step.place = place;
         }
-        if core.advice.are_providers_demoted() && !plan.fallbacks.is_empty() {
-            let let_through = planner.let_through;
+        let is_cautious = core.advice.are_providers_demoted() && !others.is_empty();
+        let let_through = planner.let_through;
+        // Made where the caller will have it, since moving a name costs as much as a look-up.
+        let mut plan = Ok(Self { core, first: first.step(), fallbacks: others });
+        if is_cautious && let Ok(plan) = &mut plan {
             plan.put_behind(|step| Some(step.provider) != let_through && is_passed_over(core, serving, step.provider));
         }
-        Ok(plan)
-    }
-
-    fn push(&mut self, step: Step) {
-        if self.fallbacks.capacity() == 0 {
-            self.fallbacks = self.core.take_steps();
-        }
-        self.fallbacks.push(step);
+        plan
     }
 
     /// Moves steps behind the others; each group keeps its order.
@@ -103,6 +117,14 @@ impl<'c> Plan<'c> {
         self.fallbacks.append(&mut behind);
         self.first = self.fallbacks.remove(0);
     }
+}
+
+/// In room of the core's.
+fn push(core: &Core, fallbacks: &mut Vec<Step>, lead: &Lead<'_>) {
+    if fallbacks.capacity() == 0 {
+        *fallbacks = core.take_steps();
+    }
+    fallbacks.push(lead.step());
 }
 
 /// Whether a provider that fails is not to have this request, as long as there are others.
@@ -125,21 +147,21 @@ struct Planner<'s> {
 
 impl Planner<'_> {
     /// Where a client's own words lead.
-    fn step(&mut self, model: Option<&str>) -> Result<Step, Rejection> {
+    fn step<'m>(&mut self, model: Option<&'m str>) -> Result<Lead<'m>, Rejection> {
         let (named, model) = model.map_or((None, ""), |text| named_provider(self.serving, text));
         self.lead(named, model, None)
     }
 
     /// Where a rule leads a request for `asked`.
-    fn hop(&mut self, hop: &ArchivedHopRecord, asked: Option<&str>) -> Result<Step, Rejection> {
+    fn hop<'m>(&mut self, hop: &'m ArchivedHopRecord, asked: Option<&'m str>) -> Result<Lead<'m>, Rejection> {
         let (named, own) = asked.map_or((None, ""), |text| named_provider(self.serving, text));
         let provider = hop.provider.as_ref().map(|at| at.to_native() as usize);
         let model = hop.model.as_ref().map_or(own, |model| model.as_str());
         self.lead(provider.or(named), model, hop.key.as_ref().map(|key| key.to_native()))
     }
 
-    fn lead(&mut self, named: Option<usize>, model: &str, key: Option<u32>) -> Result<Step, Rejection> {
-        let name = Name::new(model)
+    fn lead<'m>(&mut self, named: Option<usize>, model: &'m str, key: Option<u32>) -> Result<Lead<'m>, Rejection> {
+        let model = Model::new(self.serving, model)
             .ok_or_else(|| Rejection::new(Cause::NoRoute, "the model's name is longer than any model here has"))?;
         let provider = if let Some(provider) = named.or(self.target.provider) {
             self.may_use(provider, model)?;
@@ -152,7 +174,7 @@ impl Planner<'_> {
         if let Some(key) = key {
             self.may_use_key(provider, key)?;
         }
-        Ok(Step { provider, place: 0, model: name, key })
+        Ok(Lead { provider, model, key })
     }
 
     /// Whether the caller may use the only key that a rule leaves. One that is switched off is for
@@ -170,8 +192,20 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether the provider speaks what the path speaks, and the caller may use it.
-    fn may_use(&self, provider: usize, model: &str) -> Result<(), Rejection> {
+    /// Whether the provider speaks what the path speaks, the caller may use it, and a key of it serves
+    /// the model.
+    fn may_use(&self, provider: usize, model: Model<'_>) -> Result<(), Rejection> {
+        let record = self.may_ask(provider, model)?;
+        let has_key = || record.keys.iter().any(|key| self.serves(key.to_native() as usize, model.number));
+        if record.is_key_less || self.caller == Caller::Direct || model.is_empty() || has_key() {
+            return Ok(());
+        }
+        let text = format!("no key of provider {} serves this model", record.name);
+        Err(Rejection::new(Cause::NoRoute, text).about("model"))
+    }
+
+    /// As [`Self::may_use`], of a provider that is known to have such a key.
+    fn may_ask(&self, provider: usize, model: Model<'_>) -> Result<&ArchivedProviderRecord, Rejection> {
         let Some(record) = self.serving.records().providers.get(provider) else {
             return Err(Rejection::new(Cause::Internal, "a route leads to no provider"));
         };
@@ -186,18 +220,13 @@ impl Planner<'_> {
                 return Err(Rejection::new(Cause::ProviderBlocked, text));
             }
             Grant::Some(grant) => {
-                if !model.is_empty() && !allows(grant.models.as_ref(), model) {
+                if !model.is_empty() && !allows(grant.models.as_ref(), model.number) {
                     let text = format!("this virtual key may not use this model at provider {}", record.name);
                     return Err(Rejection::new(Cause::ModelBlocked, text).about("model"));
                 }
             }
         }
-        let has_key = || record.keys.iter().any(|key| self.serves(key.to_native() as usize, model));
-        if record.is_key_less || self.caller == Caller::Direct || model.is_empty() || has_key() {
-            return Ok(());
-        }
-        let text = format!("no key of provider {} serves this model", record.name);
-        Err(Rejection::new(Cause::NoRoute, text).about("model"))
+        Ok(record)
     }
 
     fn speaks(&self, provider: usize) -> bool {
@@ -209,29 +238,27 @@ impl Planner<'_> {
         grant(self.serving, self.caller, provider)
     }
 
-    fn serves(&self, key: usize, model: &str) -> bool {
+    fn serves(&self, key: usize, model: ModelNumber) -> bool {
         self.serving.records().keys.get(key).is_some_and(|key| key_serves(key, model))
     }
 
     /// The provider for a model that names none: one whose keys list it, else the vendor it is
     /// known by, else the first one that takes every model.
-    fn search(&mut self, model: &str) -> Result<usize, Rejection> {
+    fn search(&mut self, model: Model<'_>) -> Result<usize, Rejection> {
         if let Some(chosen) = self.by_weight(model) {
             return Ok(chosen);
         }
         let records = self.serving.records();
         let is_cautious = self.core.advice.are_providers_demoted();
         let (mut refusal, mut passed_over) = (None, None);
-        let listed = records.served_models.binary_search_by(|served| served.model.as_str().cmp(model)).ok();
-        for provider in
-            listed.and_then(|at| records.served_models.get(at)).iter().flat_map(|served| served.providers.iter())
-        {
+        for provider in model.number.record(self.serving).iter().flat_map(|known| known.providers.iter()) {
             let provider = provider.to_native() as usize;
-            match self.may_use(provider, model) {
-                Ok(()) if is_cautious && is_passed_over(self.core, self.serving, provider) => {
+            // One of its keys lists the model.
+            match self.may_ask(provider, model) {
+                Ok(_) if is_cautious && is_passed_over(self.core, self.serving, provider) => {
                     passed_over = passed_over.or(Some(provider));
                 }
-                Ok(()) => {
+                Ok(_) => {
                     self.let_through = Some(provider);
                     return Ok(provider);
                 }
@@ -242,7 +269,7 @@ impl Planner<'_> {
             // Nobody else lists the model. What the client names as fallbacks comes before it.
             return Ok(provider);
         }
-        let vendor = vendor_of(model);
+        let vendor = vendor_of(model.as_str());
         let mut first: Option<(u8, usize)> = None;
         for (at, record) in records.providers.iter().enumerate() {
             if record.relay_all {
@@ -264,7 +291,7 @@ impl Planner<'_> {
     }
 
     /// A virtual key's own weights come first; the providers not drawn follow as fallbacks.
-    fn by_weight(&mut self, model: &str) -> Option<usize> {
+    fn by_weight(&mut self, model: Model<'_>) -> Option<usize> {
         let grants = self.caller.record(self.serving)?.grants.as_ref()?;
         let records = self.serving.records();
         let settings = &records.settings;
@@ -296,7 +323,7 @@ impl Planner<'_> {
             }
         }
         let chosen = chosen?;
-        let name = Name::new(model)?;
+        let name = model.to_name();
         let mut others: Vec<&ArchivedGrantRecord> = grants.iter().filter(fits).collect();
         others.retain(|grant| grant.provider.to_native() as usize != chosen);
         others.sort_by_key(|grant| (nearest.map(|_| distance_of(grant)), grant.place.to_native()));
@@ -304,6 +331,7 @@ impl Planner<'_> {
             provider: grant.provider.to_native() as usize,
             place: 0,
             model: name,
+            number: model.number,
             key: None,
         };
         self.others = others.into_iter().map(step).collect();
@@ -316,7 +344,7 @@ impl Planner<'_> {
         let speaks = |at: &usize| {
             records.providers.get(*at).is_some_and(|record| {
                 dialect_of(record) == self.target.dialect
-                    && self.may_use(*at, "").is_ok()
+                    && self.may_use(*at, Model::NONE).is_ok()
                     && (!record.relay_all || self.target.endpoint == Endpoint::Relay)
             })
         };
@@ -356,26 +384,6 @@ pub(crate) fn grant(serving: &Serving, caller: Caller, provider: usize) -> Grant
     let Some(grants) = caller.record(serving).and_then(|record| record.grants.as_ref()) else { return Grant::All };
     let found = grants.binary_search_by_key(&provider, |grant| grant.provider.to_native() as usize);
     found.ok().and_then(|at| grants.get(at)).map_or(Grant::None, Grant::Some)
-}
-
-type ArchivedNames = rkyv::vec::ArchivedVec<rkyv::string::ArchivedString>;
-
-pub(crate) fn allows(models: Option<&ArchivedNames>, model: &str) -> bool {
-    models.is_none_or(|models| lists(models, model))
-}
-
-pub(crate) fn lists(names: &ArchivedNames, name: &str) -> bool {
-    names.binary_search_by(|one| one.as_str().cmp(name)).is_ok()
-}
-
-pub(crate) fn key_serves(key: &ArchivedKeyRecord, model: &str) -> bool {
-    let is_listed = || allows(key.models.as_ref(), model) || alias_of(key, model).is_some();
-    !lists(&key.blacklisted_models, model) && is_listed()
-}
-
-/// Place of the provider's own name for a model among the key's aliases.
-pub(crate) fn alias_of(key: &ArchivedKeyRecord, model: &str) -> Option<usize> {
-    key.aliases.binary_search_by(|alias| alias.0.as_str().cmp(model)).ok()
 }
 
 /// Vendors by how their models are called, for names that no key lists.
@@ -430,6 +438,7 @@ mod tests {
                 provider: provider.into(),
                 place: provider,
                 model: Name::new("m").unwrap(),
+                number: ModelNumber::Unknown,
                 key: None,
             };
             let core = Core::new(0, Clock::start(), SharedPhase::new());

@@ -2,9 +2,13 @@
 //! once, and read in place by every core. No secret is in these bytes (see [`crate::published`]),
 //! and nothing in them says how they were made.
 
+pub mod model_list;
+pub mod names;
 pub mod routing;
 
 use crate::limit::ChargeRule;
+use model_list::ModelList;
+use names::NameIndex;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use routing::RoutingRecord;
@@ -121,12 +125,12 @@ pub struct KeyRecord {
     pub secret: u32,
     /// Share of the requests, relative to the other keys.
     pub weight: f32,
-    /// Models that it may be used for, sorted; `None`: all.
-    pub models: Option<Vec<String>>,
-    /// Models that it may not be used for, whatever `models` says, sorted.
-    pub blacklisted_models: Vec<String>,
-    /// Model names as the client says them, sorted by these, and as the provider wants them.
-    pub aliases: Vec<(String, String)>,
+    /// Models that it may be used for; `None`: all.
+    pub models: Option<ModelList>,
+    /// Models that it may not be used for, whatever `models` says.
+    pub blacklisted_models: ModelList,
+    /// Numbers of models, sorted, and the names that the provider has for them.
+    pub aliases: Vec<(u32, String)>,
     /// Limits that count every request made with it.
     pub limits: Vec<u32>,
     /// As a provider's; a key without a region has its provider's.
@@ -142,8 +146,8 @@ pub struct GrantRecord {
     pub place: u32,
     /// Share of the requests whose model names no provider; `None`: only when it is named.
     pub weight: Option<f32>,
-    /// Models allowed, sorted; `None`: all.
-    pub models: Option<Vec<String>>,
+    /// Models allowed; `None`: all.
+    pub models: Option<ModelList>,
     /// Keys allowed, sorted; `None`: all of the provider's.
     pub keys: Option<Vec<u32>>,
     /// Limits that count what this virtual key sends to this provider.
@@ -302,12 +306,13 @@ pub struct LimitRecord {
     pub paces: Option<u32>,
 }
 
-/// One entry of the model index: who serves a model that was named without its provider.
+/// A model that some key or virtual key names, and who serves it where no provider is named.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct ServedModelRecord {
+pub struct KnownModelRecord {
     /// Model name or alias as clients say it.
     pub model: String,
-    /// Indices of the providers with a key that lists it, in the configuration's order.
+    /// Indices of the providers with a key that lists it, the nearest first and then in the
+    /// configuration's order. Empty: none.
     pub providers: Vec<u32>,
 }
 
@@ -347,8 +352,8 @@ pub struct SnapshotRecord {
     pub settings: SettingsRecord,
     /// Providers, in the configuration's order.
     pub providers: Vec<ProviderRecord>,
-    /// Indices of the providers, sorted by their names.
-    pub providers_by_name: Vec<u32>,
+    /// Finds a provider by its name.
+    pub provider_index: NameIndex,
     /// Index of the first provider that takes every path.
     pub relay: Option<u32>,
     /// Keys of all providers.
@@ -359,8 +364,10 @@ pub struct SnapshotRecord {
     pub virtual_key_index: Vec<([u8; 32], u32)>,
     /// Models with settings or limits of their own, sorted by name.
     pub models: Vec<ModelRecord>,
-    /// Models that keys list by name, sorted by name.
-    pub served_models: Vec<ServedModelRecord>,
+    /// Models that keys and virtual keys name, sorted by name. A model's place here is its number.
+    pub known_models: Vec<KnownModelRecord>,
+    /// Finds the number of a model.
+    pub model_index: NameIndex,
     /// Model names that metrics tell apart, sorted.
     pub model_labels: Vec<String>,
     /// Limits; a limit index counts from the start of this list.

@@ -117,9 +117,14 @@ fn absent_grants_allow_all_and_an_empty_list_allows_none() {
     let grants = record.virtual_keys[2].grants.as_ref().unwrap();
     assert!(!record.virtual_keys[2].is_active);
     assert_eq!((grants[1].provider, grants[1].weight, grants[1].keys.as_ref()), (1, Some(0.5), None));
-    assert_eq!(grants[1].models.as_deref(), Some(&["claude".to_owned()][..]));
+    assert_eq!(names(&record, &grants[1].models.as_ref().unwrap().numbers), ["claude"]);
     assert_eq!((grants[0].provider, grants[0].weight, grants[0].models.as_ref()), (0, None, None));
     assert_eq!(grants[0].keys.as_deref(), Some(&[1][..]));
+}
+
+/// The names of these models.
+fn names<'r>(record: &'r SnapshotRecord, numbers: &[u32]) -> Vec<&'r str> {
+    numbers.iter().map(|number| record.known_models[*number as usize].model.as_str()).collect()
 }
 
 #[test]
@@ -139,16 +144,16 @@ fn what_cores_look_up_by_halving_is_sorted() {
     );
     let record = &compiled.record;
     let key = &record.keys[0];
-    assert_eq!(key.models.as_deref(), Some(&["b".to_owned(), "z".to_owned()][..]));
-    assert_eq!(key.blacklisted_models, ["x", "y"]);
-    assert!(key.aliases.is_sorted());
+    assert_eq!(names(record, &key.models.as_ref().unwrap().numbers), ["b", "z"]);
+    assert_eq!(names(record, &key.blacklisted_models.numbers), ["x", "y"]);
+    let aliases: Vec<u32> = key.aliases.iter().map(|alias| alias.0).collect();
+    assert_eq!(names(record, &aliases), ["c", "n"]);
     assert_eq!(record.providers[0].key_weights, [1.0, 3.0]);
-    assert_eq!(record.providers_by_name, [1, 0]);
     assert_eq!(record.relay, None);
     let grants = record.virtual_keys[0].grants.as_ref().expect("it names some");
     let seen: Vec<_> = grants.iter().map(|grant| (grant.provider, grant.place, grant.weight)).collect();
     assert_eq!(seen, [(0, 1, Some(1.0)), (1, 0, Some(1.0))]);
-    assert_eq!(grants[1].models.as_deref(), Some(&["a".to_owned(), "y".to_owned()][..]));
+    assert_eq!(names(record, &grants[1].models.as_ref().unwrap().numbers), ["a", "y"]);
     assert!(
         compiled.warnings.iter().any(|warning| warning.contains("names a provider twice")),
         "{:?}",
@@ -172,9 +177,8 @@ fn virtual_keys_are_found_by_their_keyed_hash_only() {
 #[test]
 fn the_model_index_lists_who_names_a_model_in_the_files_order() {
     let record = compiled(FULL).record;
-    let served: Vec<_> =
-        record.served_models.iter().map(|served| (served.model.as_str(), &served.providers[..])).collect();
-    assert_eq!(served, [("claude", &[1][..]), ("gpt-4o", &[0]), ("gpt-4o-mini", &[0, 1])]);
+    let served: Vec<_> = record.known_models.iter().map(|known| (known.model.as_str(), &known.providers[..])).collect();
+    assert_eq!(served, [("claude", &[1][..]), ("gpt-4o", &[0]), ("gpt-4o-mini", &[0, 1]), ("o1", &[])]);
     assert_eq!(record.model_labels, ["claude", "gpt-4o", "gpt-4o-2024-11-20", "gpt-4o-mini"]);
 }
 
@@ -189,7 +193,8 @@ fn a_disabled_key_serves_nothing_and_a_grant_of_it_alone_allows_no_key() {
     }"#;
     let record = compiled(text).record;
     assert_eq!(record.keys.len(), 1);
-    assert_eq!(record.served_models.len(), 1);
+    let served = record.known_models.iter().filter(|known| !known.providers.is_empty());
+    assert_eq!(served.map(|known| known.model.as_str()).collect::<Vec<_>>(), ["b"]);
     assert_eq!(record.virtual_keys[0].grants.as_ref().unwrap()[0].keys.as_deref(), Some(&[][..]));
 }
 
@@ -227,7 +232,7 @@ fn what_is_of_the_nodes_own_region_is_nearest() {
     let providers: Vec<_> = record.providers.iter().map(|provider| provider.distance).collect();
     let keys: Vec<_> = record.keys.iter().map(|key| key.distance).collect();
     assert_eq!((providers, keys), (vec![1, 0, 1], vec![2, 1, 0]));
-    let served = record.served_models.iter().find(|served| served.model == "gpt-4o-mini").unwrap();
+    let served = record.known_models.iter().find(|known| known.model == "gpt-4o-mini").unwrap();
     assert_eq!(served.providers, [1, 0], "the nearer provider is asked first");
 }
 

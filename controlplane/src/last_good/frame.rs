@@ -19,6 +19,9 @@ const HEAD_BYTES: usize = 16 + 4 + 32 + 8 + 8;
 /// another file.
 const RECORDS: &str = include_str!("../../../shared/src/snapshot.rs");
 const ROUTING_RECORDS: &str = include_str!("../../../shared/src/snapshot/routing.rs");
+const MODEL_LIST: &str = include_str!("../../../shared/src/snapshot/model_list.rs");
+/// With its code: an index that was made with another hash finds nothing.
+const NAME_INDEX: &str = include_str!("../../../shared/src/snapshot/names.rs");
 
 /// Why bytes are not a last good snapshot. Nothing was taken from them.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +95,7 @@ fn layout() -> [u8; 32] {
         .map(str::trim)
         .take_while(|line| !line.starts_with("pub enum SnapshotError"))
         .chain(ROUTING_RECORDS.lines().map(str::trim))
+        .chain(MODEL_LIST.lines().chain(NAME_INDEX.lines()).map(str::trim))
         .filter(|line| !line.is_empty() && !line.starts_with("//"));
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(if cfg!(target_endian = "big") { b"big" } else { b"little" });

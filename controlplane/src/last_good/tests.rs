@@ -112,13 +112,26 @@ fn another_lookup_key_or_encryption_key_is_noticed() {
 
 #[test]
 fn indices_that_lead_nowhere_are_refused() {
-    let changes: [fn(&mut SnapshotRecord); 6] = [
+    let changes: [fn(&mut SnapshotRecord); 19] = [
         |record| record.keys[0].secret = 99,
         |record| record.keys[0].provider = 99,
         |record| record.providers[0].keys[0] = 99,
         |record| record.virtual_keys[0].limits[0] = 99,
         |record| record.virtual_key_index[0].1 = 99,
-        |record| record.served_models[0].providers[0] = 99,
+        |record| record.known_models[0].providers = vec![99],
+        |record| record.known_models.swap(0, 1),
+        |record| record.model_index.salt ^= 1,
+        |record| record.model_index.slots[0].at = 99,
+        |record| record.model_index.slots.clear(),
+        |record| record.provider_index.by_name.push(0),
+        |record| record.provider_index.slots.reverse(),
+        |record| record.keys[0].models = Some(ModelList::new(vec![99])),
+        |record| record.keys[0].models.as_mut().unwrap().bits[0] ^= 1,
+        |record| record.keys[0].models.as_mut().unwrap().first = 0,
+        |record| record.keys[1].blacklisted_models.numbers.insert(0, 4),
+        |record| record.keys[0].aliases = vec![(99, "m".to_owned())],
+        |record| record.keys[0].aliases = vec![(1, "m".to_owned()), (0, "m".to_owned())],
+        |record| record.virtual_keys[2].grants.as_mut().unwrap()[0].models = Some(ModelList::new(vec![99])),
     ];
     for (at, change) in changes.into_iter().enumerate() {
         let mut record = compiled(FULL).record;
