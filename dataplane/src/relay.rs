@@ -292,7 +292,10 @@ impl Pieces<'_, '_> {
         let Some(reader) = self.reader.as_deref_mut() else { return };
         // The head has not left yet, so this is all of the body.
         if ended && self.head.is_some() && !reader.is_sse() {
-            reader.observe_whole(buffer.payload());
+            match self.way.serving.providers.get(self.way.provider) {
+                Some(provider) => reader.observe_whole(buffer.payload(), &mut provider.usage_form.borrow_mut()),
+                None => reader.observe(buffer.payload()),
+            }
             return;
         }
         if let Forward::Parts { held, ranges } = reader.filter(buffer.payload()) {

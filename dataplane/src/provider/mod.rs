@@ -17,6 +17,7 @@ pub mod sse;
 pub mod told;
 pub mod usage;
 mod usage_finder;
+mod usage_form;
 mod usage_plans;
 mod usage_tail;
 

@@ -13,6 +13,7 @@ use memchr::memmem::Finder as Needle;
 use super::Dialect;
 use super::sse::{Piece, SseReader};
 use super::usage_finder::{Counts, Finder};
+pub use super::usage_form::UsageForm;
 use super::usage_plans::{ANTHROPIC, COHERE, COHERE_EVENT, GEMINI, OPENAI, Slot};
 
 /// A longer event is never hidden, so no more than this is held back. A usage event has
@@ -157,21 +158,23 @@ impl UsageReader {
     /// counted, so that reading the end is enough where its key comes but once; elsewhere, and in
     /// a stream, it is [`Self::observe`]. In what is not JSON it may find counts that are not
     /// found in pieces of it.
-    pub fn observe_whole(&mut self, text: &[u8]) {
-        if self.events.is_some() || !self.read_tail(text) {
+    ///
+    /// `form` is how the answer before was written, of the same provider if it is to be of use.
+    pub fn observe_whole(&mut self, text: &[u8], form: &mut UsageForm) {
+        if self.events.is_some() || !self.read_tail(text, form) {
             self.observe(text);
             return;
         }
         self.streamed.bytes = self.streamed.bytes.saturating_add(text.len() as u64);
     }
 
-    fn read_tail(&mut self, text: &[u8]) -> bool {
+    fn read_tail(&mut self, text: &[u8], form: &mut UsageForm) -> bool {
         let Some(found) = self.tail_key.and_then(|key| key.find(text)) else { return false };
         // Behind a backslash it is a quotation.
         let is_quoted = found > 0 && text.get(found - 1) == Some(&b'\\');
         text.trim_ascii_start().first() == Some(&b'{')
             && !is_quoted
-            && self.finder.read_tail(text.get(found..).unwrap_or_default())
+            && self.finder.read_tail(text.get(found..).unwrap_or_default(), form)
     }
 
     /// Reads on, and says what of `read` and of earlier reads the client may have. For readers

@@ -6,8 +6,8 @@
 //! is written with escapes is not recognised; no provider writes one.
 
 use super::json::quote_or_backslash;
+use super::usage_form::UsageForm;
 use super::usage_plans::{SLOTS, Slot, Step, Then};
-use super::usage_tail;
 
 /// The largest count that is believed; 2^53 is where doubles, which most providers and SDKs
 /// count in, stop being exact.
@@ -143,8 +143,8 @@ impl Finder {
     ///
     /// Whether it is one shows at the end: behind a member of something inside there is more to
     /// close than the text itself.
-    pub(super) fn read_tail(&mut self, tail: &[u8]) -> bool {
-        if let Some(counts) = usage_tail::read(self.plan, tail) {
+    pub(super) fn read_tail(&mut self, tail: &[u8], form: &mut UsageForm) -> bool {
+        if let Some(counts) = form.read(self.plan, tail) {
             (self.counts, self.at) = (counts, At::Ended);
             return true;
         }

@@ -5,8 +5,9 @@
 //! [`super::usage_finder`] reads the same text. Where there is one, it is the finder's.
 
 use super::usage_finder::Counts;
-use super::usage_plans::{Step, Then};
+use super::usage_plans::{Slot, Step, Then};
 use crate::words;
+use std::ops::Range;
 
 /// Objects inside one another. A usage with its details has three.
 const LEVELS_MAX: usize = 6;
@@ -19,9 +20,16 @@ const _: () = assert!(10u64.pow(DIGITS_MAX as u32) <= super::usage_finder::COUNT
 /// An object that is on no path of a plan.
 const OFF_PATH: u8 = u8::MAX;
 
+/// A number in a text: where its digits are, and what it counts.
+#[derive(Clone, Debug)]
+pub(super) struct Number {
+    pub(super) digits: Range<usize>,
+    pub(super) slot: Option<Slot>,
+}
+
 /// The counts of a text of which `tail` is the end: from the first byte of a key of the text
-/// itself on to the end. `None`: it is not one of the usual.
-pub(super) fn read(plan: &[Step], tail: &[u8]) -> Option<Counts> {
+/// itself on to the end; `numbers` are added to. `None`: it is not one of the usual.
+pub(super) fn read(plan: &[Step], tail: &[u8], numbers: &mut Vec<Number>) -> Option<Counts> {
     // Then every quote begins or ends a string.
     if memchr::memchr(b'\\', tail).is_some() {
         return None;
@@ -35,10 +43,13 @@ pub(super) fn read(plan: &[Step], tail: &[u8]) -> Option<Counts> {
         let then = step(plan, within, walk.key()?);
         match walk.token()? {
             b'0'..=b'9' => {
+                let from = walk.at;
                 let value = walk.number()?;
-                if let Then::Count(slot) = then {
+                let slot = if let Then::Count(slot) = then { Some(slot) } else { None };
+                if let Some(slot) = slot {
                     counts.set(slot, value);
                 }
+                numbers.push(Number { digits: from..walk.at, slot });
             }
             b'{' => {
                 depth += 1;
@@ -81,6 +92,17 @@ fn step(plan: &[Step], within: u8, key: &[u8]) -> Then {
     // Their lengths tell most of them apart, for less than a comparison.
     let found = plan.iter().find(|step| step.key.len() == key.len() && step.within == within && step.key == key);
     found.map_or(Then::Skip, |step| step.then)
+}
+
+/// The number that a text begins with, as far as it can be believed, and how many digits it has.
+#[inline]
+pub(super) fn leading_number(text: &[u8]) -> (u64, usize) {
+    let mut value = 0;
+    for (at, byte) in text.iter().take(DIGITS_MAX).enumerate() {
+        let digit @ 0..=9 = byte.wrapping_sub(b'0') else { return (value, at) };
+        value = value * 10 + u64::from(digit);
+    }
+    (value, text.len().min(DIGITS_MAX))
 }
 
 struct Walk<'t> {
@@ -140,12 +162,8 @@ impl<'t> Walk<'t> {
     /// Passes a whole number that can be believed.
     #[inline]
     fn number(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for &byte in self.rest().iter().take(DIGITS_MAX) {
-            let digit @ 0..=9 = byte.wrapping_sub(b'0') else { break };
-            value = value * 10 + u64::from(digit);
-            self.at += 1;
-        }
+        let (value, digits) = leading_number(self.rest());
+        self.at += digits;
         // Longer, or a fraction, or no number.
         matches!(self.text.get(self.at)?, b',' | b'}' | b' ' | b'\t' | b'\n' | b'\r').then_some(value)
     }

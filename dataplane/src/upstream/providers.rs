@@ -4,6 +4,7 @@
 use super::connect::{Destination, connect};
 use crate::advice::Share;
 use crate::core::{Core, Serving};
+use crate::provider::usage::UsageForm;
 use crate::rejection::{Cause, Rejection};
 use crate::socket::{Noticed, Socket};
 use crate::tls;
@@ -58,6 +59,8 @@ pub(crate) struct ProviderState {
     resting: RefCell<Vec<(SocketAddr, Nanos)>>,
     /// Which of its requests it gets while it is demoted.
     pub(crate) share: Share,
+    /// How it wrote the counts of its last answer.
+    pub(crate) usage_form: RefCell<UsageForm>,
 }
 
 struct Idle {
@@ -166,6 +169,7 @@ impl ProviderState {
             next_address: Cell::new(0),
             resting: RefCell::default(),
             share: Share::default(),
+            usage_form: RefCell::default(),
         }
     }
 

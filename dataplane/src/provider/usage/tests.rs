@@ -28,8 +28,14 @@ fn observed(reader: &UsageReader, bytes: &[u8]) -> (Usage, Streamed) {
 
 fn observed_whole(dialect: Dialect, answer: &str) -> (Usage, Streamed) {
     let mut reader = UsageReader::json(dialect);
-    reader.observe_whole(answer.as_bytes());
-    (reader.usage(), reader.streamed())
+    let mut form = UsageForm::default();
+    reader.observe_whole(answer.as_bytes(), &mut form);
+    let first = (reader.usage(), reader.streamed());
+    // Again, now that it is known how such an answer is written.
+    let mut reader = UsageReader::json(dialect);
+    reader.observe_whole(answer.as_bytes(), &mut form);
+    assert_eq!((reader.usage(), reader.streamed()), first, "{answer}");
+    first
 }
 
 fn check_json(dialect: Dialect, answer: &str, expected: Usage) {
