@@ -271,6 +271,7 @@ impl<'a> Request<'a> {
             follows: composed.follows,
             client,
             is_scanned: self.target.endpoint.needs_model(),
+            is_stream: self.fields.stream == Some(true),
             body_bytes_max: self.body_bytes_max,
         };
         let sending = || {

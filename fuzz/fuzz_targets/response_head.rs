@@ -1,9 +1,11 @@
 //! An answer head reads the same however it is split, and one that is accepted and written
-//! anew is accepted again as the same answer. What it tells of the provider's limits is within
-//! bounds.
+//! anew is accepted again as the same answer. One that is compared with a head before it reads as
+//! it does alone. What it tells of the provider's limits is within bounds.
 #![no_main]
 
-use dataplane::http1::{BodyFraming, Field, HeadWriter, Method, Parsed, ResponseFault, ResponseHead, parse_response};
+use dataplane::http1::{
+    AnswerForm, BodyFraming, Field, HeadWriter, Method, Parsed, ResponseFault, ResponseHead, parse_response,
+};
 use dataplane::provider::told;
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
@@ -28,7 +30,25 @@ fuzz_target!(|data: &[u8]| {
         assert_written_alike(input, asked, &head);
         assert_bounded(input, &head);
     }
+    assert_followed(input, split, asked);
 });
+
+/// Heads that differ from `input` at `at`, and it again, after it and after one another.
+fn assert_followed(input: &[u8], at: usize, asked: Method) {
+    let mut form = AnswerForm::default();
+    let (begin, end) = input.split_at(at);
+    let without = [begin, end.get(1..).unwrap_or_default()].concat();
+    let twice = [begin, &end[..end.len().min(1)], end].concat();
+    let longer = [begin, b"0 a", end].concat();
+    let (one_line, next_line) = ([begin, b"\r\n"].concat(), [begin, b"\r\n", end].concat());
+    for other in [end, &without, &twice, &longer, &one_line, &next_line] {
+        for bytes in [input, other, input, other, other, input] {
+            let (mut head, mut alone) = (ResponseHead::new(), ResponseHead::new());
+            assert_eq!(form.parse_response(bytes, asked, &mut head), parse_response(bytes, asked, &mut alone));
+            assert_eq!(head, alone);
+        }
+    }
+}
 
 /// 32 days.
 const TOLD_TIME_MAX: Duration = Duration::from_secs(32 * 86_400);

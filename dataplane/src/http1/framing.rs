@@ -63,21 +63,26 @@ pub(super) fn split_fields(head: &[u8], mut at: usize, most: usize, fields: &mut
         }
         let name_end = at + name_len;
         let end = clean_end(head, name_end + 1)?;
-        let (mut value_from, mut value_to) = (name_end + 1, end);
-        while value_from < value_to && matches!(head.get(value_from), Some(b' ' | b'\t')) {
-            value_from += 1;
-        }
-        while value_from < value_to && matches!(head.get(value_to - 1), Some(b' ' | b'\t')) {
-            value_to -= 1;
-        }
         fields.push(Field {
             known,
             is_connection_named: false,
             name: Span::between(at, name_end)?,
-            value: Span::between(value_from, value_to)?,
+            value: trimmed(head, name_end + 1, end)?,
         });
         at = end + 2;
     }
+}
+
+/// The piece of `head` from `from` to `to` without the whitespace at its ends.
+#[inline]
+pub(super) fn trimmed(head: &[u8], mut from: usize, mut to: usize) -> Option<Span> {
+    while from < to && matches!(head.get(from), Some(b' ' | b'\t')) {
+        from += 1;
+    }
+    while from < to && matches!(head.get(to - 1), Some(b' ' | b'\t')) {
+        to -= 1;
+    }
+    Span::between(from, to)
 }
 
 fn first_colon(bytes: &[u8]) -> Option<usize> {

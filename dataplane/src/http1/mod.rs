@@ -27,7 +27,7 @@ pub use fault::{HeadFault, ResponseFault};
 pub use fields::{Flags, Known};
 pub use head::{Framing, Method, RequestHead, TargetForm, Version, parse_request};
 pub use repeat::Repeat;
-pub use response_head::{BodyFraming, ResponseHead, parse_response};
+pub use response_head::{AnswerForm, BodyFraming, ResponseHead, parse_response};
 
 pub use shared::bounds::{INTERIM_ANSWERS_MAX, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX};
 
@@ -80,6 +80,13 @@ impl Span {
         start..start + usize::from(self.len)
     }
 
+    /// The piece so many bytes further on; they wrap, so that it may lie before. It has to lie in the
+    /// first 64 KiB.
+    #[inline]
+    fn moved(self, further: usize) -> Self {
+        Self { start: self.start.wrapping_add(further as u16), len: self.len }
+    }
+
     /// Whether no byte is meant; also so for what was absent from the head.
     pub fn is_empty(self) -> bool {
         self.len == 0
@@ -100,6 +107,12 @@ pub struct Field {
 }
 
 impl Field {
+    /// The same line so many bytes further on, see [`Span::moved`].
+    #[inline]
+    fn moved(&self, further: usize) -> Self {
+        Self { name: self.name.moved(further), value: self.value.moved(further), ..*self }
+    }
+
     /// Whether the field may go on to a provider. Credentials, gateway-only and hop-by-hop
     /// fields do not, nor what [`HeadWriter`] writes itself (`host`, framing).
     pub fn relays_to_provider(&self) -> bool {

@@ -13,7 +13,10 @@ use super::head::Method;
 use super::lines::{self, Found, LineScan};
 use super::{Field, Parsed, RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX};
 
+mod answer_form;
+
 pub use super::fault::ResponseFault;
+pub use answer_form::AnswerForm;
 
 /// How the body of an answer is delimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

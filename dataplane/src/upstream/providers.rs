@@ -4,6 +4,7 @@
 use super::connect::{Destination, connect};
 use crate::advice::Share;
 use crate::core::{Core, Serving};
+use crate::http1::AnswerForm;
 use crate::provider::usage::UsageForm;
 use crate::rejection::{Cause, Rejection};
 use crate::socket::{Noticed, Socket};
@@ -57,6 +58,9 @@ pub(crate) struct ProviderState {
     in_use: Cell<u32>,
     next_address: Cell<usize>,
     resting: RefCell<Vec<(SocketAddr, Nanos)>>,
+    /// What the heads of its answers look like. The two differ in their fields.
+    whole_answers: RefCell<AnswerForm>,
+    streams: RefCell<AnswerForm>,
     /// Which of its requests it gets while it is demoted.
     pub(crate) share: Share,
     /// How it wrote the counts of its last answer.
@@ -168,9 +172,16 @@ impl ProviderState {
             in_use: Cell::new(0),
             next_address: Cell::new(0),
             resting: RefCell::default(),
+            whole_answers: RefCell::default(),
+            streams: RefCell::default(),
             share: Share::default(),
             usage_form: RefCell::default(),
         }
+    }
+
+    /// What to compare the head of its next answer with.
+    pub(crate) fn answer_form(&self, is_stream: bool) -> &RefCell<AnswerForm> {
+        if is_stream { &self.streams } else { &self.whole_answers }
     }
 
     /// An idle connection that is still good, if there is one.

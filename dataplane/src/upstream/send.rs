@@ -8,7 +8,7 @@ use super::providers::{ProviderState, Upstream};
 use crate::buffers::Buffer;
 use crate::core::{Core, Serving};
 use crate::http1::encode::{CHUNK_END, CHUNK_PREFIX_BYTES, LAST_CHUNK, chunk_prefix};
-use crate::http1::{Method, Parsed, ResponseHead, parse_response};
+use crate::http1::{AnswerForm, Method, Parsed, ResponseHead};
 use crate::link::Link;
 use crate::provider::late_scan::LateScan;
 use crate::provider::request_scan::ScanError;
@@ -17,7 +17,7 @@ use crate::request::Request;
 use crate::socket::{Receiver, Sender, Socket};
 use nix::sys::socket::{Shutdown, shutdown};
 use shared::bounds::{BUFFER_BYTES, INTERIM_ANSWERS_MAX, RESPONSE_HEAD_BYTES_MAX};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
@@ -61,6 +61,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) client: Option<&'a mut Socket>,
     /// What was admitted is read from the body: no field of it may come again behind the buffer.
     pub(crate) is_scanned: bool,
+    /// A stream is asked for.
+    pub(crate) is_stream: bool,
     pub(crate) body_bytes_max: u64,
 }
 
@@ -117,7 +119,7 @@ pub(crate) async fn send(
         }
         has_sent.set(true);
         let sent_at = core.recently();
-        match exchange_heads(core, &mut upstream, outgoing, link).await {
+        match exchange_heads(core, state, &mut upstream, outgoing, link).await {
             Ok((head, buffer, head_len, is_request_sent)) => {
                 return Ok(Answer { upstream, head, buffer, head_len, is_request_sent });
             }
@@ -145,6 +147,7 @@ struct Failed {
 
 async fn exchange_heads(
     core: &Core,
+    state: &ProviderState,
     upstream: &mut Upstream,
     outgoing: &mut Outgoing<'_>,
     link: &Link,
@@ -161,7 +164,7 @@ async fn exchange_heads(
     let progress = || deadline.set(core.now().after(idle_timeout));
     let finished = || deadline.set(core.now().after(head_timeout));
     let is_answered = Cell::new(false);
-    let mut read = pin!(read_head(core, receiver, method));
+    let mut read = pin!(read_head(core, receiver, state.answer_form(outgoing.is_stream), method));
     let (written, answer) = {
         let mut write = pin!(write_request(core, sender, outgoing, &progress, &finished, &is_answered));
         until_written(write.as_mut(), read.as_mut(), &is_answered, *fd).await
@@ -311,6 +314,7 @@ enum ReadFault {
 async fn read_head(
     core: &Core,
     receiver: &mut Receiver,
+    form: &RefCell<AnswerForm>,
     asked: Method,
 ) -> Result<(Box<ResponseHead>, Buffer, usize), ReadFault> {
     // Models think for seconds: a request that waits for its answer holds no buffer for it, unless
@@ -322,7 +326,8 @@ async fn read_head(
     head.clear();
     let fault = loop {
         if !buffer.is_empty() {
-            match parse_response(buffer.payload(), asked, &mut head) {
+            let parsed = form.borrow_mut().parse_response(buffer.payload(), asked, &mut head);
+            match parsed {
                 Ok(Parsed::Complete { head_len }) if head.is_interim() => {
                     interim += 1;
                     if interim > INTERIM_ANSWERS_MAX {
