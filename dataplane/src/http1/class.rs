@@ -93,15 +93,28 @@ pub(crate) fn is_control(byte: u8) -> bool {
 
 /// Whether `bytes` may stand as a field value or a reason phrase: no control byte but HTAB.
 pub(crate) fn is_field_text(bytes: &[u8]) -> bool {
-    let is_clean = match bytes.last_chunk::<8>() {
-        Some(last) => {
-            let whole = bytes.as_chunks::<8>().0;
-            !whole.iter().chain([last]).any(|word| controls_and_tabs(*word) != 0)
-        }
-        None => !bytes.iter().any(|&byte| is_control(byte)),
+    let (whole, rest) = bytes.as_chunks::<16>();
+    if whole.iter().any(has_control) {
+        return false;
+    }
+    // The last ones are looked at together with some before them.
+    let is_clean = if rest.is_empty() {
+        true
+    } else if let Some(last) = bytes.last_chunk() {
+        !has_control(last)
+    } else if let (Some(first), Some(last)) = (rest.first_chunk(), rest.last_chunk()) {
+        controls_and_tabs(*first) | controls_and_tabs(*last) == 0
+    } else {
+        false
     };
     // A tab is rare, and no control byte.
-    is_clean || !bytes.iter().any(|&byte| is_control(byte))
+    is_clean || !rest.iter().any(|&byte| is_control(byte))
+}
+
+/// Without a branch for each byte, so that all of them are looked at in one register.
+#[inline]
+fn has_control(bytes: &[u8; 16]) -> bool {
+    bytes.iter().fold(false, |found, &byte| found | is_control(byte))
 }
 
 /// Marks the control bytes among eight bytes, HTAB with them; see [`words`].
@@ -116,4 +129,25 @@ pub(crate) fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_byte_is_found_wherever_it_stands_and_no_other_is() {
+        for len in 1..=50 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    for others in [b'a', b'\t', 0xff] {
+                        let mut text = vec![others; len];
+                        text[at] = byte;
+                        assert_eq!(is_field_text(&text), !is_control(byte), "{byte} at {at} of {len}");
+                    }
+                }
+            }
+        }
+        assert!(is_field_text(b""));
+    }
 }
