@@ -59,9 +59,28 @@ const fn classes() -> [u8; 256] {
     table
 }
 
+const LOWER_TOKENS: [u8; 256] = lower_tokens();
+
+const fn lower_tokens() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut at = 0usize;
+    while at < 256 {
+        if CLASSES[at] & TOKEN != 0 {
+            table[at] = (at as u8).to_ascii_lowercase();
+        }
+        at += 1;
+    }
+    table
+}
+
 /// Whether `byte` is in any of `classes`.
 pub(crate) fn is(byte: u8, classes: u8) -> bool {
     CLASSES[usize::from(byte)] & classes != 0
+}
+
+/// A byte of a token as field names are written: in lower case. Zero for every other byte.
+pub(crate) const fn lower_token(byte: u8) -> u8 {
+    LOWER_TOKENS[byte as usize]
 }
 
 /// Whether every byte is in any of `classes`; true for nothing.
@@ -149,5 +168,13 @@ mod tests {
             }
         }
         assert!(is_field_text(b""));
+    }
+
+    #[test]
+    fn every_byte_of_a_token_has_its_lower_case_and_no_other_has_one() {
+        for byte in 0..=u8::MAX {
+            let lower = if is(byte, TOKEN) { byte.to_ascii_lowercase() } else { 0 };
+            assert_eq!(lower_token(byte), lower, "{byte}");
+        }
     }
 }
