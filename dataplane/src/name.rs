@@ -28,7 +28,10 @@ impl Name {
             [hexadecimal(halves[1][0]), hexadecimal(halves[1][1])],
         ]);
         let text = std::str::from_utf8(digits.0.as_flattened().as_flattened()).unwrap_or_default();
-        Self(ArrayString::from(text).unwrap_or_default())
+        let mut name = Self(ArrayString::new());
+        let has_room = name.0.try_push_str(text).is_ok();
+        debug_assert!(has_room);
+        name
     }
 
     pub(crate) fn as_str(&self) -> &str {

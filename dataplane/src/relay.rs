@@ -389,18 +389,16 @@ fn write_head(
     let has_limits = way.standings.requests.is_some() || way.standings.tokens.is_some();
     let has_cors = !way.serving.records().settings.allowed_origins.is_empty();
     for field in head.fields() {
+        let is_limit = field.known == Known::RateLimit && !field.is_connection_named;
+        if !is_limit && (field.known == Known::RequestId || !field.relays_to_client()) {
+            continue;
+        }
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
         // Values were checked when they were parsed; what still cannot be written is left out.
-        match field.known {
-            Known::RateLimit if !field.is_connection_named => {
-                write_upstream_rate_limit(&mut writer, name, value, has_limits);
-            }
-            Known::RequestId => {}
-            _ if quotes(value, way.credential.as_bytes()) => {}
-            _ if field.relays_to_client() => {
-                let _ = writer.again(field.known, name, value);
-            }
-            _ => {}
+        if is_limit {
+            write_upstream_rate_limit(&mut writer, name, value, has_limits);
+        } else if !quotes(value, way.credential.as_bytes()) {
+            let _ = writer.again(field.known, name, value);
         }
     }
     if way.endpoint != Endpoint::Relay {
