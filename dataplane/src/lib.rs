@@ -17,6 +17,7 @@ mod core;
 mod core_loop;
 mod counters;
 mod deadlines;
+mod digits;
 mod driver;
 mod exchange;
 mod hold;

@@ -1,5 +1,6 @@
 //! A short text without an allocation: model names, which travel through a request by value.
 
+use crate::digits::hexadecimal;
 use arrayvec::ArrayString;
 
 /// Longest text. The longest model names in use (Hugging Face paths) have some 90 bytes.
@@ -27,7 +28,10 @@ impl Name {
             [hexadecimal(halves[1][0]), hexadecimal(halves[1][1])],
         ]);
         let text = std::str::from_utf8(digits.0.as_flattened().as_flattened()).unwrap_or_default();
-        Self(ArrayString::from(text).unwrap_or_default())
+        let mut name = Self(ArrayString::new());
+        let has_room = name.0.try_push_str(text).is_ok();
+        debug_assert!(has_room);
+        name
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -38,19 +42,6 @@ impl Name {
 /// Aligned, because the standard library then looks at many of them at once.
 #[repr(align(16))]
 struct Digits([[[u8; 8]; 2]; 2]);
-
-/// The eight digits of a number, all at once.
-fn hexadecimal(number: u32) -> [u8; 8] {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // One nibble in each byte, the highest in the highest.
-    let mut nibbles = u64::from(number);
-    nibbles = (nibbles | nibbles << 16) & 0x0000_FFFF_0000_FFFF;
-    nibbles = (nibbles | nibbles << 8) & 0x00FF_00FF_00FF_00FF;
-    nibbles = (nibbles | nibbles << 4) & (ONES * 0x0F);
-    // A nibble of ten and more has bit 4 after six are added to it. No sum leaves its byte.
-    let letters = ((nibbles + ONES * 6) >> 4) & ONES;
-    (nibbles + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
-}
 
 #[cfg(test)]
 mod tests {

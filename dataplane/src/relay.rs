@@ -4,7 +4,7 @@
 use crate::buffers::Buffer;
 use crate::core::{Core, Serving};
 use crate::deadlines::Deadline;
-use crate::http1::encode::LAST_CHUNK;
+use crate::http1::encode::{LAST_CHUNK, line_start};
 use crate::http1::{BodyFraming, ChunkDecoder, HeadWriter, Known, Method, Version};
 use crate::provider::usage::{Forward, Usage, UsageReader};
 use crate::provider::{Dialect, error_body};
@@ -392,37 +392,35 @@ fn write_head(
     let has_limits = way.standings.requests.is_some() || way.standings.tokens.is_some();
     let has_cors = !way.serving.records().settings.allowed_origins.is_empty();
     for field in head.fields() {
+        let is_limit = field.known == Known::RateLimit && !field.is_connection_named;
+        if !is_limit && (field.known == Known::RequestId || !field.relays_to_client()) {
+            continue;
+        }
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
         // Values were checked when they were parsed; what still cannot be written is left out.
-        match field.known {
-            Known::RateLimit if !field.is_connection_named => {
-                write_upstream_rate_limit(&mut writer, name, value, has_limits);
-            }
-            Known::RequestId => {}
-            _ if quotes(value, way.credential.as_bytes()) => {}
-            _ if field.relays_to_client() => {
-                let _ = writer.again(field.known, name, value);
-            }
-            _ => {}
+        if is_limit {
+            write_upstream_rate_limit(&mut writer, name, value, has_limits);
+        } else if !quotes(value, way.credential.as_bytes()) {
+            let _ = writer.again(field.known, name, value);
         }
     }
     if way.endpoint != Endpoint::Relay {
         if let Some(record) = way.serving.records().providers.get(way.provider) {
-            let _ = writer.ours("x-bifrost-provider", record.name.as_bytes());
+            let _ = writer.ours(line_start!("x-bifrost-provider"), record.name.as_bytes());
         }
         if !way.model.is_empty() {
-            let _ = writer.ours("x-bifrost-resolved-model", way.model.as_bytes());
+            let _ = writer.ours(line_start!("x-bifrost-resolved-model"), way.model.as_bytes());
         }
         if way.fallback_index > 0 {
-            writer.number("x-bifrost-fallback-index", way.fallback_index as u64);
+            writer.number(line_start!("x-bifrost-fallback-index"), way.fallback_index as u64);
         }
         if let Some(rule) = way.rule {
             // A name that no header can have is in the metrics all the same.
-            let _ = writer.ours("x-deepintshield-routing-rule", rule.as_bytes());
+            let _ = writer.ours(line_start!("x-deepintshield-routing-rule"), rule.as_bytes());
         }
         way.standings.write(&mut writer);
         let micros = u64::try_from(way.overhead.as_micros()).unwrap_or(u64::MAX);
-        writer.number("x-deepintshield-overhead-us", micros);
+        writer.number(line_start!("x-deepintshield-overhead-us"), micros);
     }
     let _ = writer.known(Known::RequestId, way.request_id.as_bytes());
     if has_cors {

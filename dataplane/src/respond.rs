@@ -3,6 +3,7 @@
 
 use crate::buffers::Buffer;
 use crate::core::{Core, Serving};
+use crate::http1::encode::line_start;
 use crate::http1::{HeadFault, HeadWriter, Known, Method, RequestHead, Version};
 use crate::limiter::Standing;
 use crate::provider::{Dialect, error_body};
@@ -47,19 +48,22 @@ pub(crate) struct Standings {
 impl Standings {
     /// Writes the `x-ratelimit-*` fields.
     pub(crate) fn write(&self, writer: &mut HeadWriter<'_>) {
-        const REQUESTS: [&str; 3] =
-            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
-        const TOKENS: [&str; 3] =
-            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
-        for (standing, names) in [(self.requests, REQUESTS), (self.tokens, TOKENS)] {
-            let Some(standing) = standing else { continue };
-            writer.number(names[0], standing.amount);
-            writer.number(names[1], standing.remaining);
-            let mut text = itoa::Buffer::new();
-            let seconds = text.format(standing.reset.as_nanos().div_ceil(1_000_000_000));
-            let _ = writer.joined(names[2], [seconds.as_bytes(), b"s"]);
+        if let Some(standing) = self.requests {
+            writer.number(line_start!("x-ratelimit-limit-requests"), standing.amount);
+            writer.number(line_start!("x-ratelimit-remaining-requests"), standing.remaining);
+            writer.seconds(line_start!("x-ratelimit-reset-requests"), seconds_until(standing.reset));
+        }
+        if let Some(standing) = self.tokens {
+            writer.number(line_start!("x-ratelimit-limit-tokens"), standing.amount);
+            writer.number(line_start!("x-ratelimit-remaining-tokens"), standing.remaining);
+            writer.seconds(line_start!("x-ratelimit-reset-tokens"), seconds_until(standing.reset));
         }
     }
+}
+
+/// Rounded up.
+fn seconds_until(reset: Duration) -> u64 {
+    reset.as_secs().saturating_add(u64::from(reset.subsec_nanos() > 0))
 }
 
 /// Writes the fields that let a browser read the answer, where its origin is allowed.
@@ -70,9 +74,9 @@ pub(crate) fn write_cors(serving: &Serving, head: &RequestHead, bytes: &[u8], wr
     }
     let Some(origin) = head.value(bytes, Known::Origin) else { return };
     if allowed.iter().any(|one| one == "*" || one.as_bytes() == origin) {
-        let _ = writer.ours("access-control-allow-origin", origin);
-        let _ = writer.ours("vary", b"origin");
-        let _ = writer.ours("access-control-expose-headers", b"*");
+        let _ = writer.ours(line_start!("access-control-allow-origin"), origin);
+        let _ = writer.ours(line_start!("vary"), b"origin");
+        let _ = writer.ours(line_start!("access-control-expose-headers"), b"*");
     }
 }
 
@@ -103,13 +107,13 @@ pub(crate) fn preflight(
         return false;
     }
     let Ok(mut writer) = HeadWriter::response(out, 204) else { return false };
-    let _ = writer.ours("access-control-allow-origin", origin);
-    let _ = writer.ours("access-control-allow-methods", method);
+    let _ = writer.ours(line_start!("access-control-allow-origin"), origin);
+    let _ = writer.ours(line_start!("access-control-allow-methods"), method);
     if let Some(headers) = asks(b"access-control-request-headers") {
-        let _ = writer.ours("access-control-allow-headers", headers);
+        let _ = writer.ours(line_start!("access-control-allow-headers"), headers);
     }
-    let _ = writer.ours("access-control-max-age", b"86400");
-    let _ = writer.ours("vary", b"origin");
+    let _ = writer.ours(line_start!("access-control-max-age"), b"86400");
+    let _ = writer.ours(line_start!("vary"), b"origin");
     manner.write(&mut writer);
     writer.finish();
     true
@@ -140,8 +144,8 @@ pub(crate) fn write_rejection(
     if let Some(after) = rejection.retry_after.or_else(|| (row.status == 429).then_some(Duration::from_secs(1))) {
         // Rounded up: who comes back at the time we said must not be too early.
         let seconds = after.as_millis().div_ceil(1000).max(1);
-        writer.number("retry-after", u64::try_from(seconds).unwrap_or(u64::MAX));
-        writer.number("retry-after-ms", u64::try_from(after.as_millis().max(1)).unwrap_or(u64::MAX));
+        writer.number(line_start!("retry-after"), u64::try_from(seconds).unwrap_or(u64::MAX));
+        writer.number(line_start!("retry-after-ms"), u64::try_from(after.as_millis().max(1)).unwrap_or(u64::MAX));
     }
     if let Some(refused) = rejection.limit {
         let standing = Standing {
@@ -159,7 +163,7 @@ pub(crate) fn write_rejection(
         standings.write(&mut writer);
     }
     if let Some(allow) = rejection.allow {
-        let _ = writer.ours("allow", allow.as_bytes());
+        let _ = writer.ours(line_start!("allow"), allow.as_bytes());
     }
     if row.status == 401 {
         let _ = writer.known(Known::WwwAuthenticate, b"Bearer");

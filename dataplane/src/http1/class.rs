@@ -59,9 +59,28 @@ const fn classes() -> [u8; 256] {
     table
 }
 
+const LOWER_TOKENS: [u8; 256] = lower_tokens();
+
+const fn lower_tokens() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut at = 0usize;
+    while at < 256 {
+        if CLASSES[at] & TOKEN != 0 {
+            table[at] = (at as u8).to_ascii_lowercase();
+        }
+        at += 1;
+    }
+    table
+}
+
 /// Whether `byte` is in any of `classes`.
 pub(crate) fn is(byte: u8, classes: u8) -> bool {
     CLASSES[usize::from(byte)] & classes != 0
+}
+
+/// A byte of a token as field names are written: in lower case. Zero for every other byte.
+pub(crate) const fn lower_token(byte: u8) -> u8 {
+    LOWER_TOKENS[byte as usize]
 }
 
 /// Whether every byte is in any of `classes`; true for nothing.
@@ -93,15 +112,28 @@ pub(crate) fn is_control(byte: u8) -> bool {
 
 /// Whether `bytes` may stand as a field value or a reason phrase: no control byte but HTAB.
 pub(crate) fn is_field_text(bytes: &[u8]) -> bool {
-    let is_clean = match bytes.last_chunk::<8>() {
-        Some(last) => {
-            let whole = bytes.as_chunks::<8>().0;
-            !whole.iter().chain([last]).any(|word| controls_and_tabs(*word) != 0)
-        }
-        None => !bytes.iter().any(|&byte| is_control(byte)),
+    let (whole, rest) = bytes.as_chunks::<16>();
+    if whole.iter().any(has_control) {
+        return false;
+    }
+    // The last ones are looked at together with some before them.
+    let is_clean = if rest.is_empty() {
+        true
+    } else if let Some(last) = bytes.last_chunk() {
+        !has_control(last)
+    } else if let (Some(first), Some(last)) = (rest.first_chunk(), rest.last_chunk()) {
+        controls_and_tabs(*first) | controls_and_tabs(*last) == 0
+    } else {
+        false
     };
     // A tab is rare, and no control byte.
-    is_clean || !bytes.iter().any(|&byte| is_control(byte))
+    is_clean || !rest.iter().any(|&byte| is_control(byte))
+}
+
+/// Without a branch for each byte, so that all of them are looked at in one register.
+#[inline]
+fn has_control(bytes: &[u8; 16]) -> bool {
+    bytes.iter().fold(false, |found, &byte| found | is_control(byte))
 }
 
 /// Marks the control bytes among eight bytes, HTAB with them; see [`words`].
@@ -116,4 +148,33 @@ pub(crate) fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_byte_is_found_wherever_it_stands_and_no_other_is() {
+        for len in 1..=50 {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    for others in [b'a', b'\t', 0xff] {
+                        let mut text = vec![others; len];
+                        text[at] = byte;
+                        assert_eq!(is_field_text(&text), !is_control(byte), "{byte} at {at} of {len}");
+                    }
+                }
+            }
+        }
+        assert!(is_field_text(b""));
+    }
+
+    #[test]
+    fn every_byte_of_a_token_has_its_lower_case_and_no_other_has_one() {
+        for byte in 0..=u8::MAX {
+            let lower = if is(byte, TOKEN) { byte.to_ascii_lowercase() } else { 0 };
+            assert_eq!(lower_token(byte), lower, "{byte}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::class;
 use super::fields::Known;
+use crate::digits;
 
 /// A part that cannot stand in a head. Nothing of that part was written; the head is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -61,6 +62,35 @@ pub fn chunk_prefix(headroom: &mut [u8; CHUNK_PREFIX_BYTES], payload_len: u32) -
     start
 }
 
+/// How the line of a field of ours begins, so that it is copied as one: see [`line_start`].
+#[derive(Clone, Copy, Debug)]
+pub struct LineStart(&'static str);
+
+impl LineStart {
+    /// A name, which is a token in lower case and none of those that the writer has methods for, with
+    /// `: ` behind it. Anything else does not compile in a constant, and panics elsewhere.
+    pub const fn new(start: &'static str) -> Self {
+        let Some((name, b": ")) = start.as_bytes().split_last_chunk() else { panic!("no `: ` at the end") };
+        assert!(!name.is_empty(), "no name");
+        let mut at = 0;
+        while at < name.len() {
+            let lower = class::lower_token(name[at]);
+            assert!(lower != 0 && lower == name[at], "not a token in lower case");
+            at += 1;
+        }
+        assert!(!matches!(name, b"connection" | b"content-length" | b"transfer-encoding"), "not from a text");
+        Self(start)
+    }
+}
+
+/// The [`LineStart`] of a name.
+macro_rules! line_start {
+    ($name:literal) => {
+        const { $crate::http1::encode::LineStart::new(concat!($name, ": ")) }
+    };
+}
+pub(crate) use line_start;
+
 /// Appends one head to a buffer. Call [`HeadWriter::finish`] for the empty line.
 #[derive(Debug)]
 #[must_use = "a head without `finish` has no end"]
@@ -96,11 +126,14 @@ impl<'a> HeadWriter<'a> {
         if !(100..=599).contains(&status) {
             return Err(Unwritable::Status);
         }
-        out.extend_from_slice(b"HTTP/1.1 ");
-        push_number(out, u64::from(status));
-        out.push(b' ');
-        out.extend_from_slice(reason(status).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        if status == 200 {
+            out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        } else {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            digits::append_decimal(out, u64::from(status), b" ");
+            out.extend_from_slice(reason(status).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
         Ok(Self { out })
     }
 
@@ -112,21 +145,12 @@ impl<'a> HeadWriter<'a> {
     /// Writes a field; the name goes out in lower case. `Content-Length`, `Transfer-Encoding`
     /// and `Connection` have methods of their own.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
-        if !class::is_token(name) {
-            return Err(Unwritable::Name);
+        let begins = self.out.len();
+        let written = self.name(name).and_then(|()| self.line(": ", value));
+        if written.is_err() {
+            self.out.truncate(begins);
         }
-        if FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name)) {
-            return Err(Unwritable::Framing);
-        }
-        if !class::is_field_text(value) {
-            return Err(Unwritable::Value);
-        }
-        let at = self.out.len();
-        self.push(name, class::trim_whitespace(value));
-        if let Some(written) = self.out.get_mut(at..at + name.len()) {
-            written.make_ascii_lowercase();
-        }
-        Ok(())
+        written
     }
 
     /// Writes a field that was read: one of the table under its name there, any other as
@@ -137,49 +161,48 @@ impl<'a> HeadWriter<'a> {
 
     /// Writes a field of the table. Families and [`Known::Other`] have no name of their own
     /// and are refused.
+    #[inline]
     pub fn known(&mut self, known: Known, value: &[u8]) -> Result<(), Unwritable> {
-        let name = known.name().ok_or(Unwritable::Name)?;
+        let start = known.line_start().ok_or(Unwritable::Name)?;
         if matches!(known, Known::Connection | Known::ContentLength | Known::TransferEncoding) {
             return Err(Unwritable::Framing);
         }
-        self.ours(name, value)
+        self.line(start, value)
     }
 
-    /// Writes a field whose name is a literal: a token in lower case, and none of those that have
-    /// methods of their own. Only the value is looked at.
-    pub fn ours(&mut self, name: &'static str, value: &[u8]) -> Result<(), Unwritable> {
-        debug_assert!(is_ours(name), "{name}");
-        if !class::is_field_text(value) {
+    /// Writes a field of ours. Only the value is looked at.
+    #[inline]
+    pub fn ours(&mut self, start: LineStart, value: &[u8]) -> Result<(), Unwritable> {
+        self.line(start.0, value)
+    }
+
+    /// Writes a field of ours whose value is a number.
+    #[inline]
+    pub fn number(&mut self, start: LineStart, value: u64) {
+        self.out.extend_from_slice(start.0.as_bytes());
+        self.end_with_number(value);
+    }
+
+    /// The same with a number of seconds, which says so: `60s`.
+    #[inline]
+    pub fn seconds(&mut self, start: LineStart, value: u64) {
+        self.out.extend_from_slice(start.0.as_bytes());
+        digits::append_decimal(self.out, value, b"s\r\n");
+    }
+
+    /// `authorization` with a credential, as it is.
+    pub fn bearer(&mut self, credential: &[u8]) -> Result<(), Unwritable> {
+        if !class::is_field_text(credential) {
             return Err(Unwritable::Value);
         }
-        self.push(name.as_bytes(), class::trim_whitespace(value));
+        self.push("authorization: Bearer ", credential);
         Ok(())
-    }
-
-    /// The same with a value that is put together of pieces, as they are.
-    pub fn joined<const N: usize>(&mut self, name: &'static str, value: [&[u8]; N]) -> Result<(), Unwritable> {
-        debug_assert!(is_ours(name), "{name}");
-        if !value.iter().all(|piece| class::is_field_text(piece)) {
-            return Err(Unwritable::Value);
-        }
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": ");
-        for piece in value {
-            self.out.extend_from_slice(piece);
-        }
-        self.out.extend_from_slice(b"\r\n");
-        Ok(())
-    }
-
-    /// Writes a field whose name is a literal and whose value is a number.
-    pub fn number(&mut self, name: &'static str, value: u64) {
-        debug_assert!(is_ours(name), "{name}");
-        self.push(name.as_bytes(), itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// `content-length`. Call this or [`Self::chunked`], at most once.
     pub fn content_length(&mut self, length: u64) {
-        self.push(b"content-length", itoa::Buffer::new().format(length).as_bytes());
+        self.out.extend_from_slice(b"content-length: ");
+        self.end_with_number(length);
     }
 
     /// `transfer-encoding: chunked`.
@@ -202,27 +225,47 @@ impl<'a> HeadWriter<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// The name of a field that came from outside.
+    fn name(&mut self, name: &[u8]) -> Result<(), Unwritable> {
+        let mut is_token = !name.is_empty();
+        self.out.extend(name.iter().map(|&byte| {
+            let lower = class::lower_token(byte);
+            is_token &= lower != 0;
+            lower
+        }));
+        if !is_token {
+            return Err(Unwritable::Name);
+        }
+        let is_framing = FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name));
+        if is_framing { Err(Unwritable::Framing) } else { Ok(()) }
+    }
+
+    /// What begins a line, and the value after it.
     #[inline]
-    fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.out.extend_from_slice(name);
-        self.out.extend_from_slice(b": ");
+    fn line(&mut self, start: &str, value: &[u8]) -> Result<(), Unwritable> {
+        if !class::is_field_text(value) {
+            return Err(Unwritable::Value);
+        }
+        self.push(start, class::trim_whitespace(value));
+        Ok(())
+    }
+
+    #[inline]
+    fn push(&mut self, start: &str, value: &[u8]) {
+        self.out.extend_from_slice(start.as_bytes());
         self.out.extend_from_slice(value);
         self.out.extend_from_slice(b"\r\n");
     }
-}
 
-/// What [`HeadWriter::ours`] wants of a name.
-fn is_ours(name: &str) -> bool {
-    let name = name.as_bytes();
-    class::is_token(name) && !name.iter().any(u8::is_ascii_uppercase) && !FRAMING.contains(&name)
+    /// Apart from what begins the line, which is copied without a call where it is known.
+    #[inline(never)]
+    fn end_with_number(&mut self, value: u64) {
+        digits::append_decimal(self.out, value, b"\r\n");
+    }
 }
 
 /// Fields that have methods of their own.
 const FRAMING: [&[u8]; 3] = [b"connection", b"content-length", b"transfer-encoding"];
-
-fn push_number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
 
 fn push_uri(out: &mut Vec<u8>, piece: &[u8]) {
     if class::all(piece, class::URI_BARE) {
@@ -334,7 +377,7 @@ mod tests {
     fn an_answer_head_has_our_reason() {
         let mut out = Vec::new();
         let mut head = HeadWriter::response(&mut out, 429).unwrap();
-        head.number("retry-after", 7);
+        head.number(line_start!("retry-after"), 7);
         head.chunked();
         head.connection_close();
         head.finish();
@@ -342,6 +385,27 @@ mod tests {
             text(out),
             "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\n\
              transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_line_of_ours_is_its_beginning_and_its_value() {
+        let mut out = Vec::new();
+        let mut head = HeadWriter::response(&mut out, 200).unwrap();
+        head.ours(line_start!("vary"), b" origin\t").unwrap();
+        head.number(line_start!("x-number"), u64::MAX);
+        head.seconds(line_start!("x-seconds"), 60);
+        head.bearer(b"sk-1").unwrap();
+        head.again(Known::Server, b"SERVER", b"one").unwrap();
+        head.again(Known::Other, b"X-Other", b"").unwrap();
+        assert_eq!(head.ours(line_start!("vary"), b"a\r\nb: c"), Err(Unwritable::Value));
+        assert_eq!(head.bearer(b"a\nb"), Err(Unwritable::Value));
+        head.content_length(0);
+        head.finish();
+        assert_eq!(
+            text(out),
+            "HTTP/1.1 200 OK\r\nvary: origin\r\nx-number: 18446744073709551615\r\nx-seconds: 60s\r\n\
+             authorization: Bearer sk-1\r\nserver: one\r\nx-other: \r\ncontent-length: 0\r\n\r\n"
         );
     }
 

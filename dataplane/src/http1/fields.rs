@@ -52,6 +52,9 @@ macro_rules! known_fields {
         const TABLE: &[(Known, &str, Flags)] = &[
             $((Known::$variant, $name, Flags::NONE$(.and(Flags::$flag))*)),*
         ];
+
+        /// How the line of a field begins, so that it is copied as one.
+        const LINE_STARTS: &[&str] = &[$(concat!($name, ": ")),*];
     };
 }
 
@@ -206,6 +209,12 @@ impl Known {
         (self >= Self::Host).then(|| TABLE[self as usize].1)
     }
 
+    /// The same with the colon and the space that follow it.
+    #[inline]
+    pub(super) fn line_start(self) -> Option<&'static str> {
+        (self >= Self::Host).then(|| LINE_STARTS[self as usize])
+    }
+
     /// Whether the table lets it go from a client to a provider.
     pub fn relays_to_provider(self) -> bool {
         const STAYS: Flags = Flags::HOP
@@ -354,6 +363,7 @@ mod tests {
             assert_eq!(Known::classify(name.as_bytes()), *known, "{name}");
             assert_eq!(Known::classify(name.to_ascii_uppercase().as_bytes()), *known, "{name}");
             assert_eq!(known.name(), Some(*name));
+            assert_eq!(known.line_start(), Some(format!("{name}: ").as_str()));
             assert_eq!(*name, name.to_ascii_lowercase());
         }
     }

@@ -4,6 +4,7 @@
 
 use super::Dialect;
 use super::json::escape_into;
+use crate::digits::append_decimal;
 
 /// What an error answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub fn write(dialect: Dialect, error: &ErrorBody<'_>, out: &mut Vec<u8>) {
         }
         Dialect::Gemini => {
             out.extend_from_slice(br#"{"error":{"code":"#);
-            out.extend_from_slice(itoa::Buffer::new().format(error.status).as_bytes());
+            append_decimal(out, u64::from(error.status), b"");
             out.extend_from_slice(br#","message":"#);
             string(error.message, out);
             out.extend_from_slice(br#","status":"#);

@@ -231,9 +231,7 @@ fn write_credential(
     let is_foreign = parts.target.dialect == Dialect::OpenAi && dialect_of(record) != Dialect::OpenAi;
     let header = if is_foreign { &ArchivedCredentialHeader::Bearer } else { &record.credential_header };
     match header {
-        ArchivedCredentialHeader::Bearer => {
-            writer.joined("authorization", [b"Bearer ", key])?;
-        }
+        ArchivedCredentialHeader::Bearer => writer.bearer(key)?,
         ArchivedCredentialHeader::XApiKey => writer.known(Known::XApiKey, key)?,
         ArchivedCredentialHeader::XGoogApiKey => writer.known(Known::XGoogApiKey, key)?,
         ArchivedCredentialHeader::ApiKey => writer.known(Known::ApiKey, key)?,
