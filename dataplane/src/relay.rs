@@ -292,7 +292,7 @@ impl Pieces<'_, '_> {
         let Some(reader) = self.reader.as_deref_mut() else { return };
         // The head has not left yet, so this is all of the body.
         if ended && self.head.is_some() && !reader.is_sse() {
-            match self.way.serving.providers.get(self.way.provider) {
+            match self.way.serving.provider(self.way.provider) {
                 Some(provider) => reader.observe_whole(buffer.payload(), &mut provider.usage_form.borrow_mut()),
                 None => reader.observe(buffer.payload()),
             }
