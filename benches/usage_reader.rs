@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::provider::Dialect;
-use dataplane::provider::usage::{Forward, UsageReader};
+use dataplane::provider::usage::{Forward, UsageForm, UsageReader};
 
 const EVENTS: usize = 100;
 
@@ -59,6 +59,14 @@ fn bench(c: &mut Criterion) {
         assert_eq!(read(reader.clone(), &answer) as usize, answer[0].len() + 30);
         group.throughput(Throughput::Bytes(answer[0].len() as u64));
         group.bench_function(name, |b| b.iter(|| read(reader.clone(), &answer)));
+        let mut form = UsageForm::default();
+        group.bench_function(format!("{name}, written like the one before"), |b| {
+            b.iter(|| {
+                let mut reader = reader.clone();
+                reader.observe_whole(black_box(&answer[0]), &mut form);
+                reader.usage().output
+            });
+        });
     }
     group.finish();
 }

@@ -1,9 +1,9 @@
-//! Are token counts the same wherever an answer is cut, in every dialect, and right where the
-//! answer is JSON?
+//! Are token counts the same wherever an answer is cut and whatever answer came before it, in every
+//! dialect, and right where the answer is JSON?
 #![no_main]
 
 use dataplane::provider::Dialect;
-use dataplane::provider::usage::{Streamed, Usage, UsageReader};
+use dataplane::provider::usage::{Streamed, Usage, UsageForm, UsageReader};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -11,6 +11,13 @@ fn told<'s>(mut reader: UsageReader, parts: impl Iterator<Item = &'s [u8]>) -> (
     for part in parts {
         reader.observe(part);
     }
+    (reader.usage(), reader.streamed())
+}
+
+/// The counts of a whole answer, which was written in `form` or not.
+fn told_whole(dialect: Dialect, answer: &[u8], form: &mut UsageForm) -> (Usage, Streamed) {
+    let mut reader = UsageReader::json(dialect);
+    reader.observe_whole(answer, form);
     (reader.usage(), reader.streamed())
 }
 
@@ -22,6 +29,13 @@ fuzz_target!(|data: &[u8]| {
             let whole = told(reader.clone(), std::iter::once(answer));
             assert_eq!(told(reader, answer.chunks(size)), whole);
             assert!(whole.0.input <= 4 << 53 && whole.0.output <= 2 << 53, "not clamped");
+        }
+        let mut form = UsageForm::default();
+        let other: Vec<u8> = answer.iter().map(|byte| if byte.is_ascii_digit() { byte ^ 1 } else { *byte }).collect();
+        let shorter = answer.split_last().map_or(answer, |(_, shorter)| shorter);
+        for answer in [answer, &other, answer, shorter, answer, answer] {
+            let alone = told_whole(dialect, answer, &mut UsageForm::default());
+            assert_eq!(told_whole(dialect, answer, &mut form), alone);
         }
     }
 
